@@ -1,0 +1,56 @@
+/* file.h - every file that cudpo reads whole or writes.  A file that is written is complete or absent. */
+#ifndef CUDPO_BASE_FILE_H
+#define CUDPO_BASE_FILE_H
+
+#include "cudpo/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/** "a/b" in newly allocated memory, to be freed; NULL if memory ran out. */
+char *path_join(const char *folder, const char *name);
+
+/** True where the path exists and is a folder / is a regular file. */
+bool file_is_folder(const char *path);
+bool file_is_regular(const char *path);
+
+/** Read a whole regular file of at most max_bytes into new memory with a NUL behind it.
+ *  Returns: CUDPO_OK; CUDPO_ENOINPUT; CUDPO_EPERM; CUDPO_EDATA if larger or not a regular file; CUDPO_ENOMEM. */
+CUDPO_MUST_USE cudpo_status file_read(char **out, size_t *n, const char *path, size_t max_bytes);
+
+/** Make a folder and its parents; not an error if it exists. */
+CUDPO_MUST_USE cudpo_status file_make_folder(const char *path);
+
+/** Write a file so that at any moment the old content, the new content or no file is seen: a temporary beside
+ *  it, fsync, rename, fsync of the folder. */
+CUDPO_MUST_USE cudpo_status file_write(const char *path, const void *data, size_t n);
+
+/** The same for content that comes in pieces: open, write to `stream`, then commit or abandon exactly once.
+ *  Both are safe on {0}; abandon is safe after commit. */
+typedef struct file_writer {
+    FILE *stream;
+    char *path;
+    char *temporary;
+} file_writer;
+
+CUDPO_MUST_USE cudpo_status file_writer_open(file_writer *w, const char *path);
+CUDPO_MUST_USE cudpo_status file_writer_put(file_writer *w, const void *data, size_t n);
+CUDPO_MUST_USE cudpo_status file_writer_commit(file_writer *w);
+void file_writer_abandon(file_writer *w);
+
+/** Copy a regular file, as file_write() does. */
+CUDPO_MUST_USE cudpo_status file_copy(const char *to, const char *from);
+
+/** Rename `from` to `to` (which must not exist or be an empty folder) and make the rename durable. */
+CUDPO_MUST_USE cudpo_status file_rename(const char *to, const char *from);
+
+/** Remove a folder with everything in it, not following symbolic links; not an error if absent. */
+CUDPO_MUST_USE cudpo_status file_remove_folder(const char *path);
+
+/** Status of a failed system call on `path`, from errno: ENOINPUT, EPERM, EWRITE for writes (disk full
+ *  included), with strerror in the message. */
+cudpo_status file_fail(const char *path, const char *what, bool writing);
+
+#endif /* CUDPO_BASE_FILE_H */

@@ -1,0 +1,32 @@
+/* log.c - one write per line, so that lines of several processes do not mix. */
+#include "base/log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+static void print(const char *prefix, const char *fmt, va_list args)
+{
+    char line[2048];
+    const int used = snprintf(line, sizeof line, "%s", prefix);
+    vsnprintf(line + used, sizeof line - (size_t)used, fmt, args);
+    for (char *c = line; *c != '\0'; c++) {
+        if (((unsigned char)*c < 0x20 && *c != '\n') || *c == 0x7f) *c = '?'; /* see status.c */
+    }
+    fprintf(stderr, "%s\n", line);
+}
+
+void log_info(const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    print("", fmt, args);
+    va_end(args);
+}
+
+void log_warn(const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    print("warning: ", fmt, args);
+    va_end(args);
+}
