@@ -1,0 +1,49 @@
+/* pack.h - a micro-batch without padding: groups one after another, each with its prompt once.
+ *
+ *   tokens   | prompt 0 | chosen 0 | rejected 0 | prompt 1 | chosen 1 | ...
+ *   position   0 .. P-1   P ..       P ..         0 ..
+ *
+ * A score row asks the model for the log-prob of one label: the first token of every completion is predicted by the
+ * last prompt token (one score row per completion, sharing that hidden row), the others by the token before.
+ * Without a prompt the first token is not scored.  Score rows stand by sequence: rows
+ * sequence_begin[s] .. sequence_begin[s+1]-1 belong to sequence s. */
+#ifndef CUDPO_DATA_PACK_H
+#define CUDPO_DATA_PACK_H
+
+#include "cudpo/status.h"
+#include "data/dataset.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct pack {
+    int64_t G, S, T, R, N; /* groups, sequences, tokens, score rows, segments in use */
+    int32_t *token;        /* [T] */
+    int32_t *position;     /* [T] */
+    int32_t *segment;      /* [N,4] begin, length, prompt_begin, prompt_length: see backend/backend.h */
+    int32_t *row_hidden;   /* [R] token index whose hidden state predicts the label */
+    int32_t *row_label;    /* [R] token id */
+    int32_t *row_sequence; /* [R] */
+    int32_t *sequence_begin; /* [S+1] */
+    int32_t *sequence_tokens; /* [S] completion tokens after truncation, scored or not: what TRL divides by */
+    int64_t *group_example;   /* [G] index into the dataset */
+    bool plain;               /* no sharing: each completion has a prompt of its own (for comparison) */
+    bool score_prompt;        /* the prompt of a group is a sequence too, after its completions (ORPO's NLL) */
+    int64_t capacity_G, capacity_T; /* as created */
+} pack;
+
+/* Sequences of a group: completions, then the prompt where score_prompt.  Sequence s of group g has index
+ * g * pack_sequences(..) + s, as all groups of a run have the same number of completions. */
+
+CUDPO_MUST_USE cudpo_status pack_create(pack *out, int64_t max_groups, int64_t max_tokens, bool plain,
+                                        bool score_prompt);
+void pack_free(pack *p);
+void pack_clear(pack *p);
+
+/* True, having added it, where the group still fits; a group that does not fit an empty pack is a caller's bug. */
+bool pack_add(pack *p, const example *e, int64_t index);
+
+/* Tokens that a group will take. */
+int64_t pack_group_tokens(const example *e, bool plain);
+
+#endif /* CUDPO_DATA_PACK_H */

@@ -1,0 +1,60 @@
+/* tensor.c - views and sizes. */
+#include "tensor/tensor.h"
+
+#include <assert.h>
+
+size_t dtype_size(dtype type) { return type == DTYPE_F32 || type == DTYPE_I32 ? 4 : 2; }
+
+const char *dtype_name(dtype type)
+{
+    static const char *const names[] = {"float32", "bfloat16", "float16", "int32"};
+    return names[type];
+}
+
+tensor tensor_matrix(void *data, dtype type, int64_t rows, int64_t cols)
+{
+    return (tensor){data, rows, cols, cols, type};
+}
+
+tensor tensor_vector(void *data, dtype type, int64_t n) { return (tensor){data, n, 1, 1, type}; }
+
+tensor tensor_rows(tensor t, int64_t begin, int64_t n)
+{
+    assert(begin >= 0 && n >= 0 && begin + n <= t.rows);
+    t.data = (char *)t.data + (size_t)(begin * t.stride) * dtype_size(t.type);
+    t.rows = n;
+    return t;
+}
+
+tensor tensor_cols(tensor t, int64_t begin, int64_t n)
+{
+    assert(begin >= 0 && n >= 0 && begin + n <= t.cols);
+    t.data = (char *)t.data + (size_t)begin * dtype_size(t.type);
+    t.cols = n;
+    return t;
+}
+
+bool tensor_present(tensor t) { return t.data != NULL; }
+
+bool tensor_is(tensor t, dtype type, int64_t rows, int64_t cols)
+{
+    return t.data != NULL && t.type == type && t.rows == rows && t.cols == cols && t.stride >= cols;
+}
+
+bool tensor_dense(tensor t) { return t.stride == t.cols || t.rows == 1; }
+
+int64_t tensor_elements(tensor t) { return t.rows * t.cols; }
+
+size_t tensor_bytes(tensor t) { return (size_t)tensor_elements(t) * dtype_size(t.type); }
+
+float *tensor_f32(tensor t)
+{
+    assert(t.type == DTYPE_F32);
+    return t.data;
+}
+
+int32_t *tensor_i32(tensor t)
+{
+    assert(t.type == DTYPE_I32);
+    return t.data;
+}
