@@ -51,17 +51,20 @@ struct backend {
     const char *name;
 
     /* Memory.  copy_in may return before the copy is done; copy_out waits for everything queued so far. */
-    cudpo_status (*alloc)(backend *be, void **out, size_t bytes); /* 64-byte aligned, content undefined */
-    void (*free)(backend *be, void *memory);                      /* NULL is fine */
+    cudpo_status (*alloc)(backend *be, void **out,
+                          size_t bytes);     /* 64-byte aligned, content undefined */
+    void (*free)(backend *be, void *memory); /* NULL is fine */
     cudpo_status (*copy_in)(backend *be, void *dst, const void *host_src, size_t bytes);
     cudpo_status (*copy_out)(backend *be, void *host_dst, const void *src, size_t bytes);
-    cudpo_status (*copy)(backend *be, tensor dst, tensor src); /* same shape and type, strides may differ */
+    cudpo_status (*copy)(backend *be, tensor dst,
+                         tensor src); /* same shape and type, strides may differ */
     cudpo_status (*zero)(backend *be, tensor t);
     cudpo_status (*sync)(backend *be);
 
     /* c [M,N] = op(a) op(b) + beta * c, with op(a) [M,K], op(b) [K,N]; op transposes where the flag is set.
      * beta is 0 (c may hold anything, NaN too) or 1. */
-    cudpo_status (*gemm)(backend *be, tensor c, tensor a, bool transpose_a, tensor b, bool transpose_b, float beta);
+    cudpo_status (*gemm)(backend *be, tensor c, tensor a, bool transpose_a, tensor b,
+                         bool transpose_b, float beta);
 
     /* x [T,C] = table[token]   table [V,C], token [T] i32 in 0 .. V-1.
      * Backward: dtable[token] += dx, tokens in order. */
@@ -72,16 +75,20 @@ struct backend {
      * Source: Zhang and Sennrich 2019; the residual sum is fused because both are bound by memory.
      * Backward: dx += d(y)/d(x) of dy, dw [1,C] += ..; dx holds the gradient of the residual stream, so it
      * accumulates.  x is the sum that the forward pass left. */
-    cudpo_status (*add_rmsnorm)(backend *be, tensor y, tensor rstd, tensor x, tensor branch, tensor w, float epsilon);
-    cudpo_status (*rmsnorm_backward)(backend *be, tensor dx, tensor dw, tensor dy, tensor x, tensor rstd, tensor w);
+    cudpo_status (*add_rmsnorm)(backend *be, tensor y, tensor rstd, tensor x, tensor branch,
+                                tensor w, float epsilon);
+    cudpo_status (*rmsnorm_backward)(backend *be, tensor dx, tensor dw, tensor dy, tensor x,
+                                     tensor rstd, tensor w);
     /* y = x * rstd * w once more, for a backward pass that did not keep y. */
     cudpo_status (*rmsnorm_again)(backend *be, tensor y, tensor x, tensor rstd, tensor w);
 
     /* RMSNorm of each head alone (Qwen3's q and k norms): x [T, n*D] viewed as n heads of D = w.cols, w [1,D],
      * rstd [T, n].  y and x may be strided views; they do not alias.
      * Backward: dx [T, n*D] = .., dw [1,D] += ..; dx may be the same view as dy. */
-    cudpo_status (*head_norm)(backend *be, tensor y, tensor rstd, tensor x, tensor w, float epsilon);
-    cudpo_status (*head_norm_backward)(backend *be, tensor dx, tensor dw, tensor dy, tensor x, tensor rstd, tensor w);
+    cudpo_status (*head_norm)(backend *be, tensor y, tensor rstd, tensor x, tensor w,
+                              float epsilon);
+    cudpo_status (*head_norm_backward)(backend *be, tensor dx, tensor dw, tensor dy, tensor x,
+                                       tensor rstd, tensor w);
 
     /* x [T,N] += bias [1,N].   Backward: dbias [1,N] += sum over rows of dx [T,N]. */
     cudpo_status (*bias_add)(backend *be, tensor x, tensor bias);
@@ -93,30 +100,35 @@ struct backend {
     /* Rotary embedding of every head of x [T, n*D] in place, "rotate half": with c = cosine[position][j],
      * s = sine[position][j], j < D/2:  (a, b) = (x[j], x[j + D/2])  ->  (a c - b s, b c + a s).
      * cosine, sine [positions, D/2] f32, position [T] i32.  inverse: s -> -s, which is also the backward pass. */
-    cudpo_status (*rope)(backend *be, tensor x, tensor cosine, tensor sine, tensor position, int head_dim, bool inverse);
+    cudpo_status (*rope)(backend *be, tensor x, tensor cosine, tensor sine, tensor position,
+                         int head_dim, bool inverse);
 
     /* Attention over a pack.  qkv [T, Q+2KV] holds q, k, v side by side; segments [N,4] i32; out [T,Q];
      * lse [T,H] f32, the log-sum-exp of the scaled scores of each query (kept for the backward pass).
      * The query at index i of a segment sees its prompt's keys and keys 0 .. i of its own segment, window permitting;
      * distances are in positions, where a completion starts at position prompt_length.
      * Backward: dqkv [T, Q+2KV] = ..; dout [T,Q] is the gradient of out. */
-    cudpo_status (*attention)(backend *be, tensor out, tensor lse, tensor qkv, tensor segments, attention_shape shape);
-    cudpo_status (*attention_backward)(backend *be, tensor dqkv, tensor dout, tensor qkv, tensor out, tensor lse,
-                                       tensor segments, attention_shape shape);
+    cudpo_status (*attention)(backend *be, tensor out, tensor lse, tensor qkv, tensor segments,
+                              attention_shape shape);
+    cudpo_status (*attention_backward)(backend *be, tensor dqkv, tensor dout, tensor qkv,
+                                       tensor out, tensor lse, tensor segments,
+                                       attention_shape shape);
 
     /* Decoding.  cache_store: k_cache[slot[t]] = k of token t, v_cache[slot[t]] = v of token t; qkv [T, Q+2KV],
      * slot [T] i32 a row of the caches [M, KV].
      * attention_cached: one query for each of B sequences, whose keys are rows first[b] .. first[b]+length[b]-1 of
      * the caches, its own last; qkv [B, Q+2KV], of which only q is read; out [B,Q]; first, length [B] i32. */
-    cudpo_status (*cache_store)(backend *be, tensor k_cache, tensor v_cache, tensor qkv, tensor slot,
-                                attention_shape shape);
-    cudpo_status (*attention_cached)(backend *be, tensor out, tensor qkv, tensor k_cache, tensor v_cache,
-                                     tensor first, tensor length, attention_shape shape);
+    cudpo_status (*cache_store)(backend *be, tensor k_cache, tensor v_cache, tensor qkv,
+                                tensor slot, attention_shape shape);
+    cudpo_status (*attention_cached)(backend *be, tensor out, tensor qkv, tensor k_cache,
+                                     tensor v_cache, tensor first, tensor length,
+                                     attention_shape shape);
 
     /* act [T,F] = silu(gate) * up, gate_up [T,2F] holds gate and up side by side.
      * Backward: dgate_up [T,2F] = ..; also act = silu(gate) * up again, where act is present. */
     cudpo_status (*swiglu)(backend *be, tensor act, tensor gate_up);
-    cudpo_status (*swiglu_backward)(backend *be, tensor dgate_up, tensor act, tensor dact, tensor gate_up);
+    cudpo_status (*swiglu_backward)(backend *be, tensor dgate_up, tensor act, tensor dact,
+                                    tensor gate_up);
 
     /* out [R,C] = x[index]   x [T,C], index [R] i32.
      * Backward: dx [T,C] = 0, then dx[index[r]] += scale[r] * drow[r], r in order; scale [R] f32. */
@@ -128,13 +140,15 @@ struct backend {
     /* From logits [R,V] f32 and label [R] i32: logp [R] f32 = log softmax(logits)[label]; stats [R,ROW_STATS] f32
      * where present; and where `gradient`, logits = softmax(logits) - onehot(label) in place, which is
      * -d(logp)/d(logits).  One pass over the row for the log-sum-exp, all sums in fp32 or wider. */
-    cudpo_status (*token_logprob)(backend *be, tensor logp, tensor stats, tensor logits, tensor label, bool gradient);
+    cudpo_status (*token_logprob)(backend *be, tensor logp, tensor stats, tensor logits,
+                                  tensor label, bool gradient);
 
     /* out [S,n] = sums of x [R,n] f32 over rows begin[s] .. begin[s+1]-1, in double, in order; begin [S+1] i32. */
     cudpo_status (*segment_sum)(backend *be, tensor out, tensor x, tensor begin);
 
     /* From sequence scores to loss, metrics and coefficients: see preference/loss.h. */
-    cudpo_status (*preference_loss)(backend *be, const struct loss_outputs *out, const struct loss_inputs *in,
+    cudpo_status (*preference_loss)(backend *be, const struct loss_outputs *out,
+                                    const struct loss_inputs *in,
                                     const struct loss_parameters *parameters);
     /* row [R] f32 = -coefficient[sequence[r]]: what token_logprob's gradient rows are scaled with.
      * coefficient [S] f32, sequence [R] i32. */
@@ -144,8 +158,8 @@ struct backend {
     cudpo_status (*sum_squares)(backend *be, double *host_out, tensor g);
 
     /* w, m, v (f32, same shape, in-out) after one step on gradient * gradient_scale. */
-    cudpo_status (*adamw)(backend *be, tensor w, tensor m, tensor v, tensor gradient, float gradient_scale,
-                          adamw_step step);
+    cudpo_status (*adamw)(backend *be, tensor w, tensor m, tensor v, tensor gradient,
+                          float gradient_scale, adamw_step step);
 };
 
 /** The CPU backend: host memory, OpenBLAS, OpenMP.  Complete, and the oracle of every other. */

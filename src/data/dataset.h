@@ -17,7 +17,8 @@ typedef struct example {
     int64_t row; /* 0-based row of the file that it comes from */
     const int32_t *prompt;
     int32_t prompt_length;
-    int32_t completions; /* 2: chosen, rejected.  1: the completion of a labelled or supervised row */
+    int32_t
+        completions; /* 2: chosen, rejected.  1: the completion of a labelled or supervised row */
     const int32_t *completion[MAX_COMPLETIONS];
     int32_t completion_length[MAX_COMPLETIONS];
     bool label; /* of a labelled row: desirable */
@@ -25,7 +26,8 @@ typedef struct example {
 
 /* How rows become examples; part of the cache's key. */
 typedef struct dataset_options {
-    row_kind kind;         /* what the loss takes; a file of the other kind is an error that names the losses for it,
+    row_kind
+        kind; /* what the loss takes; a file of the other kind is an error that names the losses for it,
                             * except that pairs serve as labelled rows: all chosen first, then all rejected, as TRL */
     bool chosen_only;      /* drop rejected: supervised training */
     int64_t max_length;    /* of prompt + completion, in tokens; 0: no limit */
@@ -44,8 +46,9 @@ void dataset_close(dataset *d);
 
 int64_t dataset_count(const dataset *d);
 example dataset_get(const dataset *d, int64_t i); /* i in 0 .. count-1 */
-int64_t dataset_dropped(const dataset *d);        /* rows left out because the prompt fills max_length */
-int64_t dataset_longest(const dataset *d);        /* tokens of the largest group: prompt + all completions */
-hash128 dataset_fingerprint(const dataset *d);    /* of all ids in order: keys the reference cache */
+int64_t dataset_dropped(const dataset *d); /* rows left out because the prompt fills max_length */
+int64_t dataset_longest(
+    const dataset *d); /* tokens of the largest group: prompt + all completions */
+hash128 dataset_fingerprint(const dataset *d); /* of all ids in order: keys the reference cache */
 
 #endif /* CUDPO_DATA_DATASET_H */

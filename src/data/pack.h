@@ -20,23 +20,25 @@ typedef struct pack {
     int64_t G, S, T, R, N; /* groups, sequences, tokens, score rows, segments in use */
     int32_t *token;        /* [T] */
     int32_t *position;     /* [T] */
-    int32_t *segment;      /* [N,4] begin, length, prompt_begin, prompt_length: see backend/backend.h */
-    int32_t *row_hidden;   /* [R] token index whose hidden state predicts the label */
-    int32_t *row_label;    /* [R] token id */
-    int32_t *row_sequence; /* [R] */
+    int32_t *segment; /* [N,4] begin, length, prompt_begin, prompt_length: see backend/backend.h */
+    int32_t *row_hidden;     /* [R] token index whose hidden state predicts the label */
+    int32_t *row_label;      /* [R] token id */
+    int32_t *row_sequence;   /* [R] */
     int32_t *sequence_begin; /* [S+1] */
-    int32_t *sequence_tokens; /* [S] completion tokens after truncation, scored or not: what TRL divides by */
-    int64_t *group_example;   /* [G] index into the dataset */
-    bool plain;               /* no sharing: each completion has a prompt of its own (for comparison) */
-    bool score_prompt;        /* the prompt of a group is a sequence too, after its completions (ORPO's NLL) */
+    int32_t *
+        sequence_tokens; /* [S] completion tokens after truncation, scored or not: what TRL divides by */
+    int64_t *group_example; /* [G] index into the dataset */
+    bool plain; /* no sharing: each completion has a prompt of its own (for comparison) */
+    bool
+        score_prompt; /* the prompt of a group is a sequence too, after its completions (ORPO's NLL) */
     int64_t capacity_G, capacity_T; /* as created */
 } pack;
 
 /* Sequences of a group: completions, then the prompt where score_prompt.  Sequence s of group g has index
  * g * pack_sequences(..) + s, as all groups of a run have the same number of completions. */
 
-CUDPO_MUST_USE cudpo_status pack_create(pack *out, int64_t max_groups, int64_t max_tokens, bool plain,
-                                        bool score_prompt);
+CUDPO_MUST_USE cudpo_status pack_create(pack *out, int64_t max_groups, int64_t max_tokens,
+                                        bool plain, bool score_prompt);
 void pack_free(pack *p);
 void pack_clear(pack *p);
 

@@ -16,10 +16,11 @@ typedef enum row_kind {
 /* One row as text, UTF-8, owned by the reader until the next call.  Implicit prompts are extracted already. */
 typedef struct preference_row {
     row_kind kind;
-    const char *prompt, *chosen, *rejected; /* of ROW_LABEL: chosen is the completion, rejected NULL */
-    bool label;                             /* of ROW_LABEL: desirable */
-    int64_t index;                          /* 0-based among the rows of the file */
-    int64_t line;                           /* 1-based line where the row begins */
+    const char *prompt, *chosen,
+        *rejected; /* of ROW_LABEL: chosen is the completion, rejected NULL */
+    bool label;    /* of ROW_LABEL: desirable */
+    int64_t index; /* 0-based among the rows of the file */
+    int64_t line;  /* 1-based line where the row begins */
 } preference_row;
 
 typedef struct row_reader row_reader;

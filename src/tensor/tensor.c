@@ -3,7 +3,10 @@
 
 #include <assert.h>
 
-size_t dtype_size(dtype type) { return type == DTYPE_F32 || type == DTYPE_I32 ? 4 : 2; }
+size_t dtype_size(dtype type)
+{
+    return type == DTYPE_F32 || type == DTYPE_I32 ? 4 : 2;
+}
 
 const char *dtype_name(dtype type)
 {
@@ -16,7 +19,10 @@ tensor tensor_matrix(void *data, dtype type, int64_t rows, int64_t cols)
     return (tensor){data, rows, cols, cols, type};
 }
 
-tensor tensor_vector(void *data, dtype type, int64_t n) { return (tensor){data, n, 1, 1, type}; }
+tensor tensor_vector(void *data, dtype type, int64_t n)
+{
+    return (tensor){data, n, 1, 1, type};
+}
 
 tensor tensor_rows(tensor t, int64_t begin, int64_t n)
 {
@@ -34,18 +40,30 @@ tensor tensor_cols(tensor t, int64_t begin, int64_t n)
     return t;
 }
 
-bool tensor_present(tensor t) { return t.data != NULL; }
+bool tensor_present(tensor t)
+{
+    return t.data != NULL;
+}
 
 bool tensor_is(tensor t, dtype type, int64_t rows, int64_t cols)
 {
     return t.data != NULL && t.type == type && t.rows == rows && t.cols == cols && t.stride >= cols;
 }
 
-bool tensor_dense(tensor t) { return t.stride == t.cols || t.rows == 1; }
+bool tensor_dense(tensor t)
+{
+    return t.stride == t.cols || t.rows == 1;
+}
 
-int64_t tensor_elements(tensor t) { return t.rows * t.cols; }
+int64_t tensor_elements(tensor t)
+{
+    return t.rows * t.cols;
+}
 
-size_t tensor_bytes(tensor t) { return (size_t)tensor_elements(t) * dtype_size(t.type); }
+size_t tensor_bytes(tensor t)
+{
+    return (size_t)tensor_elements(t) * dtype_size(t.type);
+}
 
 float *tensor_f32(tensor t)
 {

@@ -15,7 +15,7 @@ typedef enum dtype {
     DTYPE_I32,
 } dtype;
 
-size_t dtype_size(dtype type); /* bytes of one element */
+size_t dtype_size(dtype type);      /* bytes of one element */
 const char *dtype_name(dtype type); /* "float32", "bfloat16", ...: transformers' names */
 
 /* Row-major: element (r, c) is data[r * stride + c].  A vector [N] has rows = N, cols = 1, stride = 1.

@@ -30,13 +30,13 @@ void tokenizer_free(tokenizer *t);
 /** Append the ids of `text` (n bytes of UTF-8).
  *  In:      add_special  run the post-processor (BOS and the like), as add_special_tokens=True.
  *  Returns: CUDPO_OK; CUDPO_EDATA for invalid UTF-8; CUDPO_ENOMEM.  `out` is unchanged on failure. */
-CUDPO_MUST_USE cudpo_status tokenizer_encode(const tokenizer *t, token_list *out, const char *text, size_t n,
-                                             bool add_special);
+CUDPO_MUST_USE cudpo_status tokenizer_encode(const tokenizer *t, token_list *out, const char *text,
+                                             size_t n, bool add_special);
 
 /** Append the text of ids; ids outside the vocabulary add nothing.
  *  In:      skip_special  leave out special added tokens. */
-CUDPO_MUST_USE cudpo_status tokenizer_decode(const tokenizer *t, buffer *out, const int32_t *ids, int64_t n,
-                                             bool skip_special);
+CUDPO_MUST_USE cudpo_status tokenizer_decode(const tokenizer *t, buffer *out, const int32_t *ids,
+                                             int64_t n, bool skip_special);
 
 int64_t tokenizer_size(const tokenizer *t); /* largest id + 1 */
 

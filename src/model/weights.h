@@ -1,0 +1,80 @@
+/* weights.h - the parameters of a decoder as one block of memory with named views, and the folders they live in.
+ *
+ * Weights, their gradient and the two moments of AdamW are four values of this one type, and so is the reference. */
+#ifndef CUDPO_MODEL_WEIGHTS_H
+#define CUDPO_MODEL_WEIGHTS_H
+
+#include "backend/backend.h"
+#include "base/hash.h"
+#include "cudpo/status.h"
+#include "model/config.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Linear weights are [out,in], as in the files; what is used together is one matrix (q, k, v; gate, up). */
+typedef struct layer_weights {
+    tensor attention_norm; /* [1,C] input_layernorm */
+    tensor qkv;            /* [Q+2KV,C] q_proj, k_proj, v_proj */
+    tensor qkv_bias;       /* [1,Q+2KV] or none */
+    tensor q_norm, k_norm; /* [1,D] or none */
+    tensor o;              /* [C,Q] o_proj */
+    tensor o_bias;         /* [1,C] or none */
+    tensor mlp_norm;       /* [1,C] post_attention_layernorm */
+    tensor gate_up;        /* [2F,C] gate_proj, up_proj */
+    tensor gate_up_bias;   /* [1,2F] or none */
+    tensor down;           /* [C,F] down_proj */
+    tensor down_bias;      /* [1,C] or none */
+} layer_weights;
+
+/* One parameter as transformers names it: a view of the block. */
+typedef struct weight_name {
+    char name[96];
+    tensor view;   /* 2D; vectors are [1,n] */
+    int rank;      /* in the file: 1 or 2 */
+    bool no_decay; /* biases and norms: the parameter group without weight decay */
+} weight_name;
+
+typedef struct model_weights {
+    backend *be;
+    tensor all;           /* [n,1] f32: every parameter, in the order of `names` */
+    tensor embed;         /* [V,C] */
+    tensor head;          /* [V,C]; the same view as embed where tied */
+    tensor norm;          /* [1,C] */
+    layer_weights *layer; /* [L] */
+    weight_name *names;   /* [count] each tensor once: tied heads are not repeated */
+    int64_t count;
+} model_weights;
+
+/** Allocate weights of a shape, content undefined. */
+CUDPO_MUST_USE cudpo_status model_weights_create(model_weights *out, backend *be,
+                                                 const model_config *c);
+void model_weights_destroy(model_weights *w);
+
+/** Read model.safetensors, or the shards that model.safetensors.index.json names, of a folder.
+ *  Every parameter must be there with its shape; other tensors of the files are named in a warning.  A file that
+ *  has lm_head.weight though the config ties it must hold the same values.
+ *  Returns: CUDPO_OK; CUDPO_ENOINPUT; CUDPO_EDATA as "file: tensor: reason"; .bin and .pt files are refused by name. */
+CUDPO_MUST_USE cudpo_status model_weights_load(model_weights *w, const model_config *c,
+                                               const char *folder);
+
+/** Write the weights as `file` (model.safetensors, or the moments of a checkpoint) in the given element type. */
+CUDPO_MUST_USE cudpo_status model_weights_save(const model_weights *w, const char *path,
+                                               dtype type);
+
+/** Read a file that model_weights_save() wrote in float32, bit for bit. */
+CUDPO_MUST_USE cudpo_status model_weights_restore(model_weights *w, const char *path);
+
+/** Write a complete model folder: model.safetensors in `type`, config.json and generation_config.json (dtype set to
+ *  `type`), and the tokenizer's files copied from `from`. */
+CUDPO_MUST_USE cudpo_status model_folder_save(const model_weights *w, const char *to,
+                                              const char *from, dtype type);
+
+/** Random weights: normal with deviation config.initializer_range, norms 1, biases 0; a function of the seed. */
+CUDPO_MUST_USE cudpo_status model_weights_randomise(model_weights *w, const model_config *c,
+                                                    uint64_t seed);
+
+/** Fingerprint of the values. */
+CUDPO_MUST_USE cudpo_status model_weights_fingerprint(const model_weights *w, hash128 *out);
+
+#endif /* CUDPO_MODEL_WEIGHTS_H */
