@@ -71,12 +71,13 @@ struct backend {
     cudpo_status (*embed)(backend *be, tensor x, tensor table, tensor token);
     cudpo_status (*embed_backward)(backend *be, tensor dtable, tensor dx, tensor token);
 
-    /* x [T,C] += branch [T,C] (where present);  rstd [T] = (mean(x^2) + epsilon)^-1/2;  y [T,C] = x * rstd * w [1,C].
+    /* sum [T,C] = x [T,C] + branch [T,C] (branch absent: sum = x);  rstd [T] = (mean(sum^2) + epsilon)^-1/2;
+     * y [T,C] = sum * rstd * w [1,C].  sum may be the same tensor as x (then nothing is copied where branch is absent).
      * Source: Zhang and Sennrich 2019; the residual sum is fused because both are bound by memory.
-     * Backward: dx += d(y)/d(x) of dy, dw [1,C] += ..; dx holds the gradient of the residual stream, so it
-     * accumulates.  x is the sum that the forward pass left. */
-    cudpo_status (*add_rmsnorm)(backend *be, tensor y, tensor rstd, tensor x, tensor branch,
-                                tensor w, float epsilon);
+     * Backward: dx [T,C] += d(y)/d(x) of dy, dw [1,C] += ..; dx holds the gradient of the residual stream, so it
+     * accumulates.  x is what the forward pass called sum. */
+    cudpo_status (*add_rmsnorm)(backend *be, tensor y, tensor rstd, tensor sum, tensor x,
+                                tensor branch, tensor w, float epsilon);
     cudpo_status (*rmsnorm_backward)(backend *be, tensor dx, tensor dw, tensor dy, tensor x,
                                      tensor rstd, tensor w);
     /* y = x * rstd * w once more, for a backward pass that did not keep y. */
