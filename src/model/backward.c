@@ -1,0 +1,116 @@
+/* backward.c - from gradients of hidden states to gradients of weights.
+ *
+ * dx is the gradient of the residual stream: it passes every layer and each branch adds to it. */
+#include "model/layer.h"
+
+typedef struct backward_call {
+    backend *be;
+    const model_config *config;
+    const layer_weights *w;
+    layer_weights *dw;
+    int64_t l;
+    tensor y, dx, dy, dqkv, dattended, act, dact, dgate_up; /* [T,..] */
+    tensor cosine, sine, position, segments;
+} backward_call;
+
+/* Gradients of y = x w^T (+ bias): dw += dy^T x, dbias += sum of dy; dx = dy w where dx is wanted. */
+static cudpo_status linear_backward(backend *be, tensor dx, tensor dw, tensor dbias, tensor dy,
+                                    tensor x, tensor w)
+{
+    CUDPO_TRY(be->gemm(be, dw, dy, true, x, false, 1.0f));
+    if (tensor_present(dbias)) CUDPO_TRY(be->bias_backward(be, dbias, dy));
+    return be->gemm(be, dx, dy, false, w, false, 0.0f);
+}
+
+static cudpo_status mlp_backward(const backward_call *call, const layer_state *s)
+{
+    backend *be = call->be;
+    const layer_weights *w = call->w;
+    layer_weights *dw = call->dw;
+    CUDPO_TRY(be->gemm(be, call->dact, call->dx, false, w->down, false, 0.0f));
+    CUDPO_TRY(be->swiglu_backward(be, call->dgate_up, call->act, call->dact, s->gate_up));
+    CUDPO_TRY(be->gemm(be, dw->down, call->dx, true, call->act, false, 1.0f));
+    if (tensor_present(dw->down_bias)) CUDPO_TRY(be->bias_backward(be, dw->down_bias, call->dx));
+    CUDPO_TRY(be->rmsnorm_again(be, call->y, s->x_mlp, s->rstd_mlp, w->mlp_norm));
+    CUDPO_TRY(linear_backward(be, call->dy, dw->gate_up, dw->gate_up_bias, call->dgate_up, call->y,
+                              w->gate_up));
+    return be->rmsnorm_backward(be, call->dx, dw->mlp_norm, call->dy, s->x_mlp, s->rstd_mlp,
+                                w->mlp_norm);
+}
+
+static cudpo_status attention_block_backward(const backward_call *call, const layer_state *s)
+{
+    backend *be = call->be;
+    const model_config *c = call->config;
+    const layer_weights *w = call->w;
+    layer_weights *dw = call->dw;
+    const int64_t Q = c->num_attention_heads * c->head_dim,
+                  KV = c->num_key_value_heads * c->head_dim;
+    const tensor dq = tensor_cols(call->dqkv, 0, Q), dk = tensor_cols(call->dqkv, Q, KV);
+
+    CUDPO_TRY(linear_backward(be, call->dattended, dw->o, dw->o_bias, call->dx, s->attended, w->o));
+    CUDPO_TRY(be->attention_backward(be, call->dqkv, call->dattended, s->qkv, s->attended, s->lse,
+                                     call->segments, layer_attention_shape(c, call->l)));
+    CUDPO_TRY(be->rope(be, dq, call->cosine, call->sine, call->position, (int)c->head_dim, true));
+    CUDPO_TRY(be->rope(be, dk, call->cosine, call->sine, call->position, (int)c->head_dim, true));
+    if (c->qk_norm) {
+        const tensor q_plain = tensor_cols(s->qk_plain, 0, Q),
+                     k_plain = tensor_cols(s->qk_plain, Q, KV);
+        CUDPO_TRY(be->head_norm_backward(be, dq, dw->q_norm, dq, q_plain, s->rstd_q, w->q_norm));
+        CUDPO_TRY(be->head_norm_backward(be, dk, dw->k_norm, dk, k_plain, s->rstd_k, w->k_norm));
+    }
+    CUDPO_TRY(be->rmsnorm_again(be, call->y, s->x_attention, s->rstd_attention, w->attention_norm));
+    CUDPO_TRY(linear_backward(be, call->dy, dw->qkv, dw->qkv_bias, call->dqkv, call->y, w->qkv));
+    return be->rmsnorm_backward(be, call->dx, dw->attention_norm, call->dy, s->x_attention,
+                                s->rstd_attention, w->attention_norm);
+}
+
+/* The state of layer l once more, from the x_attention that was kept.  Same ops on the same inputs: same bits. */
+static cudpo_status recompute(const model_workspace *ws, const backward_call *call, layer_state *s)
+{
+    const layer_call again = {.be = call->be,
+                              .config = call->config,
+                              .w = call->w,
+                              .l = call->l,
+                              .y = call->y,
+                              .branch = tensor_rows(ws->branch, 0, call->y.rows),
+                              .act = call->act,
+                              .cosine = call->cosine,
+                              .sine = call->sine,
+                              .position = call->position};
+    return layer_forward(&again, s, s->x_attention, (tensor){0}, call->segments);
+}
+
+cudpo_status model_backward(model_weights *dw, model_workspace *ws, const model_weights *w,
+                            const model_config *c, const model_batch *b, tensor dhidden)
+{
+    backend *be = w->be;
+    const int64_t T = b->token.rows;
+    CUDPO_REQUIRE(T >= 1 && T <= ws->capacity && ws->kind != WORKSPACE_SCORE);
+    backward_call call = {.be = be,
+                          .config = c,
+                          .y = tensor_rows(ws->y, 0, T),
+                          .dx = tensor_rows(ws->dx, 0, T),
+                          .dy = tensor_rows(ws->dy, 0, T),
+                          .dqkv = tensor_rows(ws->dqkv, 0, T),
+                          .dattended = tensor_rows(ws->dattended, 0, T),
+                          .act = tensor_rows(ws->act, 0, T),
+                          .dact = tensor_rows(ws->dact, 0, T),
+                          .dgate_up = tensor_rows(ws->dgate_up, 0, T),
+                          .cosine = ws->cosine,
+                          .sine = ws->sine,
+                          .position = b->position,
+                          .segments = b->segments};
+    CUDPO_TRY(be->zero(be, call.dx));
+    CUDPO_TRY(be->rmsnorm_backward(be, call.dx, dw->norm, dhidden, tensor_rows(ws->x_final, 0, T),
+                                   tensor_rows(ws->rstd_final, 0, T), w->norm));
+    for (call.l = c->num_hidden_layers - 1; call.l >= 0; call.l--) {
+        layer_state s = layer_state_rows(ws->layer[call.l], T);
+        call.w = &w->layer[call.l];
+        call.dw = &dw->layer[call.l];
+        if (ws->kind == WORKSPACE_CHECKPOINT) CUDPO_TRY(recompute(ws, &call, &s));
+        CUDPO_TRY(mlp_backward(&call, &s));
+        CUDPO_TRY(attention_block_backward(&call, &s));
+    }
+    return be->embed_backward(be, dw->embed, call.dx, b->token);
+}
