@@ -109,8 +109,10 @@ static cudpo_status finish(tensor *hidden, model_workspace *ws, const model_weig
                               c->rms_norm_eps);
 }
 
-cudpo_status model_forward(tensor *hidden, model_workspace *ws, const model_weights *w,
-                           const model_config *c, const model_batch *b)
+/* The pass over a pack; keys and values join the cache where there is one. */
+static cudpo_status forward_pack(tensor *hidden, model_workspace *ws, model_cache *cache,
+                                 tensor slot, const model_weights *w, const model_config *c,
+                                 const model_batch *b)
 {
     const int64_t T = b->token.rows;
     CUDPO_REQUIRE(T >= 1 && T <= ws->capacity);
@@ -121,31 +123,26 @@ cudpo_status model_forward(tensor *hidden, model_workspace *ws, const model_weig
         layer_state s = layer_state_rows(ws->layer[call.l], T);
         call.w = &w->layer[call.l];
         CUDPO_TRY(layer_forward(&call, &s, x, branch, b->segments));
+        if (cache != NULL)
+            CUDPO_TRY(w->be->cache_store(w->be, cache->k[call.l], cache->v[call.l], s.qkv, slot,
+                                         layer_attention_shape(c, call.l)));
         x = s.x_mlp;
         branch = call.branch;
     }
     return finish(hidden, ws, w, c, &call, x);
 }
 
+cudpo_status model_forward(tensor *hidden, model_workspace *ws, const model_weights *w,
+                           const model_config *c, const model_batch *b)
+{
+    return forward_pack(hidden, ws, NULL, (tensor){0}, w, c, b);
+}
+
 cudpo_status model_prefill(tensor *hidden, model_workspace *ws, model_cache *cache,
                            const model_weights *w, const model_config *c, const model_batch *b,
                            tensor slot)
 {
-    const int64_t T = b->token.rows;
-    CUDPO_REQUIRE(T >= 1 && T <= ws->capacity);
-    layer_call call = call_of(ws, w, c, T, b->position);
-    tensor x = tensor_rows(ws->layer[0].x_attention, 0, T), branch = {0};
-    CUDPO_TRY(w->be->embed(w->be, x, w->embed, b->token));
-    for (call.l = 0; call.l < c->num_hidden_layers; call.l++) {
-        layer_state s = layer_state_rows(ws->layer[call.l], T);
-        call.w = &w->layer[call.l];
-        CUDPO_TRY(layer_forward(&call, &s, x, branch, b->segments));
-        CUDPO_TRY(w->be->cache_store(w->be, cache->k[call.l], cache->v[call.l], s.qkv, slot,
-                                     layer_attention_shape(c, call.l)));
-        x = s.x_mlp;
-        branch = call.branch;
-    }
-    return finish(hidden, ws, w, c, &call, x);
+    return forward_pack(hidden, ws, cache, slot, w, c, b);
 }
 
 cudpo_status model_decode(tensor *hidden, model_workspace *ws, model_cache *cache,

@@ -1,0 +1,48 @@
+/* preference_loss.c - one unit after another through the scalar maths of preference/loss.h. */
+#include "backend/cpu/ops.h"
+#include "preference/loss.h"
+
+cudpo_status cpu_preference_loss(backend *be, const loss_outputs *out, const loss_inputs *in,
+                                 const loss_parameters *parameters)
+{
+    (void)be;
+    const int n = in->sequences;
+    const int64_t S = in->policy.rows, G = n > 0 ? S / n : 0;
+    CUDPO_REQUIRE(in->completions >= 1 && in->completions <= 2);
+    CUDPO_REQUIRE((n == in->completions || n == in->completions + 1) && S == G * n && G >= 1);
+    CUDPO_REQUIRE(tensor_is(in->policy, DTYPE_F32, S, 1) && tensor_is(in->tokens, DTYPE_I32, S, 1));
+    CUDPO_REQUIRE(!tensor_present(in->reference) || tensor_is(in->reference, DTYPE_F32, S, 1));
+    CUDPO_REQUIRE(!tensor_present(in->label) || tensor_is(in->label, DTYPE_I32, G, 1));
+    CUDPO_REQUIRE(!tensor_present(in->kl) || tensor_is(in->kl, DTYPE_F32, G, 1));
+    CUDPO_REQUIRE(tensor_is(out->coefficient, DTYPE_F32, S, 1));
+    CUDPO_REQUIRE(tensor_is(out->columns, DTYPE_F32, G, LOSS_COLUMNS));
+    CUDPO_REQUIRE(parameters->kind < LOSS_KINDS && isfinite(parameters->beta) &&
+                  parameters->beta > 0.0);
+
+    const float *policy = tensor_f32(in->policy);
+    const float *reference = tensor_present(in->reference) ? tensor_f32(in->reference) : NULL;
+    const int32_t *tokens = tensor_i32(in->tokens);
+    const int32_t *label = tensor_present(in->label) ? tensor_i32(in->label) : NULL;
+    const float *kl = tensor_present(in->kl) ? tensor_f32(in->kl) : NULL;
+    float *coefficient = tensor_f32(out->coefficient), *columns = tensor_f32(out->columns);
+
+    for (int64_t g = 0; g < G; g++) {
+        loss_unit u = {.label = label == NULL || label[g] != 0,
+                       .kl = kl == NULL ? 0.0 : (double)kl[g]};
+        for (int i = 0; i < n; i++) {
+            /* A scored prompt is always the third, so that losses can count on its place. */
+            const int place = i < in->completions ? i : LOSS_MAX_SEQUENCES - 1;
+            u.policy[place] = (double)policy[g * n + i];
+            u.reference[place] = reference == NULL ? 0.0 : (double)reference[g * n + i];
+            u.tokens[place] = tokens[g * n + i];
+        }
+        loss_result r;
+        loss_unit_evaluate(&r, &u, parameters);
+        for (int i = 0; i < n; i++)
+            coefficient[g * n + i] =
+                (float)r.coefficient[i < in->completions ? i : LOSS_MAX_SEQUENCES - 1];
+        for (int i = 0; i < LOSS_COLUMNS; i++)
+            columns[g * out->columns.stride + i] = (float)r.column[i];
+    }
+    return CUDPO_OK;
+}

@@ -1,0 +1,33 @@
+/* optimizer.c - clipping by global norm and AdamW, parameter by parameter. */
+#include "optim/optimizer.h"
+
+#include <math.h>
+
+cudpo_status optimizer_norm(double *norm, backend *be, tensor gradient)
+{
+    double squares = 0.0;
+    CUDPO_TRY(be->sum_squares(be, &squares, gradient));
+    *norm = sqrt(squares);
+    return CUDPO_OK;
+}
+
+cudpo_status optimizer_step(backend *be, const optimizer_parameter *parameters, int64_t count,
+                            const optimizer_settings *s, double norm, int64_t t)
+{
+    CUDPO_REQUIRE(t >= 1 && isfinite(norm));
+    double clip = 1.0;
+    if (s->max_grad_norm > 0.0) clip = fmin(1.0, s->max_grad_norm / (norm + 1e-6));
+    adamw_step step = {.learning_rate = (float)s->learning_rate,
+                       .beta1 = (float)s->beta1,
+                       .beta2 = (float)s->beta2,
+                       .epsilon = (float)s->epsilon,
+                       .bias_correction1 = 1.0 - pow(s->beta1, (double)t),
+                       .bias_correction2 = 1.0 - pow(s->beta2, (double)t)};
+    for (int64_t i = 0; i < count; i++) {
+        const optimizer_parameter *p = &parameters[i];
+        step.weight_decay = p->decay ? (float)s->weight_decay : 0.0f;
+        CUDPO_TRY(be->adamw(be, p->weight, p->first_moment, p->second_moment, p->gradient,
+                            (float)clip, step));
+    }
+    return CUDPO_OK;
+}

@@ -1,0 +1,31 @@
+/* optimizer.h - one update of all parameters: norm, clipping, AdamW. */
+#ifndef CUDPO_OPTIM_OPTIMIZER_H
+#define CUDPO_OPTIM_OPTIMIZER_H
+
+#include "backend/backend.h"
+#include "cudpo/status.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* One tensor that is trained; all four have its shape. */
+typedef struct optimizer_parameter {
+    tensor weight, gradient, first_moment, second_moment;
+    bool decay; /* takes weight decay */
+} optimizer_parameter;
+
+typedef struct optimizer_settings {
+    double learning_rate; /* of this step */
+    double beta1, beta2, epsilon, weight_decay;
+    double max_grad_norm; /* 0: no clipping */
+} optimizer_settings;
+
+/** L2 norm of a gradient, summed in double.  NaN or Inf in it shows in the result. */
+CUDPO_MUST_USE cudpo_status optimizer_norm(double *norm, backend *be, tensor gradient);
+
+/** Clip by global norm, coefficient min(1, max_grad_norm / (norm + 1e-6)) as torch, and take step t (1 for the first). */
+CUDPO_MUST_USE cudpo_status optimizer_step(backend *be, const optimizer_parameter *parameters,
+                                           int64_t count, const optimizer_settings *s, double norm,
+                                           int64_t t);
+
+#endif /* CUDPO_OPTIM_OPTIMIZER_H */
