@@ -1,0 +1,49 @@
+/* checkpoint.h - a state of training on disk, complete or absent, from which a run goes on bit for bit.
+ *
+ * OUTPUT_DIR/checkpoint-STEP/ is a model folder (model.safetensors in float32, config, tokenizer) plus exp_avg.safetensors and
+ * exp_avg_sq.safetensors (the moments), trainer_state.json and manifest.json (size and XXH3 of every other file, written last).
+ * It is built as .checkpoint-STEP.tmp, synced, and renamed. */
+#ifndef CUDPO_TRAIN_CHECKPOINT_H
+#define CUDPO_TRAIN_CHECKPOINT_H
+
+#include "base/hash.h"
+#include "cudpo/status.h"
+#include "model/weights.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { CHECKPOINT_SUMS = 64 };
+
+/* Everything beside weights and moments.  Doubles are stored so that they come back with the same bits. */
+typedef struct checkpoint_state {
+    int64_t step;                 /* optimizer steps done */
+    int64_t tokens;               /* num_tokens so far */
+    double sums[CHECKPOINT_SUMS]; /* metrics since the last log */
+    int64_t sum_count;
+    hash128
+        fingerprint; /* of what must not change between runs: data, model shape, and settings that decide results */
+} checkpoint_state;
+
+/** Write OUTPUT_DIR/checkpoint-STEP, verify it, then remove the oldest beyond `keep` (0: keep all; the new one never).
+ *  In:      source  the model folder whose config and tokenizer files are copied.
+ *  Returns: CUDPO_OK; CUDPO_EWRITE and the like: earlier checkpoints are untouched, no half of a new one is seen. */
+CUDPO_MUST_USE cudpo_status checkpoint_save(const char *output_dir, const checkpoint_state *state,
+                                            const model_weights *weights,
+                                            const model_weights *first, const model_weights *second,
+                                            const char *source, int64_t keep);
+
+/** The newest complete checkpoint of a run whose manifest verifies; a damaged one is named in a warning and skipped.
+ *  Out:     path  in new memory; NULL where there is none. */
+CUDPO_MUST_USE cudpo_status checkpoint_newest(char **path, const char *output_dir);
+
+/** Verify a checkpoint and read its state; then its tensors.
+ *  Returns: CUDPO_OK; CUDPO_ENOINPUT; CUDPO_EDATA naming the file that is damaged. */
+CUDPO_MUST_USE cudpo_status checkpoint_read(checkpoint_state *state, const char *path);
+CUDPO_MUST_USE cudpo_status checkpoint_restore(model_weights *weights, model_weights *first,
+                                               model_weights *second, const char *path);
+
+/** Remove leftovers of a killed save, checkpoint-* folders newer than `step` (-1: all).  Called when a run starts. */
+CUDPO_MUST_USE cudpo_status checkpoint_clean(const char *output_dir, int64_t step);
+
+#endif /* CUDPO_TRAIN_CHECKPOINT_H */
