@@ -38,7 +38,8 @@ enum { STAT_MEAN_LOGIT, STAT_ENTROPY, STAT_HIT, STAT_SUM_P2, ROW_STATS };
 
 /* One step of AdamW (Loshchilov and Hutter 2019, as torch.optim.AdamW computes it). */
 typedef struct adamw_step {
-    float learning_rate, beta1, beta2, epsilon, weight_decay;
+    /* double: 1 - 0.999f is off by 1e-5 */
+    double learning_rate, beta1, beta2, epsilon, weight_decay;
     double bias_correction1, bias_correction2; /* 1 - beta^t, t = 1 for the first step */
 } adamw_step;
 

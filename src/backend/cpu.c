@@ -1,0 +1,128 @@
+/* cpu.c - the CPU backend: host memory, and the table of its ops. */
+#include "backend/backend.h"
+#include "backend/cpu/check.h"
+#include "backend/cpu/ops.h"
+
+#include <cblas.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ALIGNMENT = 64 }; /* a cache line, and the widest vector */
+
+static cudpo_status cpu_alloc(backend *be, void **out, size_t bytes)
+{
+    (void)be;
+    CUDPO_REQUIRE(out != NULL);
+    *out = NULL;
+    if (bytes <= SIZE_MAX - ALIGNMENT) {
+        const size_t rounded = bytes / ALIGNMENT * ALIGNMENT + ALIGNMENT; /* never 0 bytes */
+        *out = aligned_alloc(ALIGNMENT, rounded);
+    }
+    if (*out == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "no memory for %zu bytes", bytes);
+    return CUDPO_OK;
+}
+
+static void cpu_free(backend *be, void *memory)
+{
+    (void)be;
+    free(memory);
+}
+
+static cudpo_status cpu_copy_bytes(backend *be, void *dst, const void *src, size_t bytes)
+{
+    (void)be;
+    CUDPO_REQUIRE(bytes == 0 || (dst != NULL && src != NULL));
+    if (bytes > 0) memcpy(dst, src, bytes);
+    return CUDPO_OK;
+}
+
+/* Rows that stand without gaps are one row. */
+static tensor as_one_row(tensor t)
+{
+    if (tensor_dense(t)) {
+        t.cols *= t.rows;
+        t.rows = 1;
+        t.stride = t.cols;
+    }
+    return t;
+}
+
+static cudpo_status cpu_copy(backend *be, tensor dst, tensor src)
+{
+    (void)be;
+    CUDPO_REQUIRE(tensor_is(src, src.type, src.rows, src.cols));
+    CUDPO_REQUIRE(tensor_is(dst, src.type, src.rows, src.cols));
+    if (tensor_dense(dst) && tensor_dense(src)) {
+        dst = as_one_row(dst);
+        src = as_one_row(src);
+    }
+    const size_t size = dtype_size(src.type);
+    for (int64_t r = 0; r < src.rows; r++) {
+        memcpy((char *)dst.data + (size_t)(r * dst.stride) * size,
+               (const char *)src.data + (size_t)(r * src.stride) * size, (size_t)src.cols * size);
+    }
+    return CUDPO_OK;
+}
+
+static cudpo_status cpu_zero(backend *be, tensor t)
+{
+    (void)be;
+    CUDPO_REQUIRE(tensor_is(t, t.type, t.rows, t.cols));
+    t = as_one_row(t);
+    const size_t size = dtype_size(t.type);
+    for (int64_t r = 0; r < t.rows; r++) {
+        memset((char *)t.data + (size_t)(r * t.stride) * size, 0, (size_t)t.cols * size);
+    }
+    return CUDPO_OK;
+}
+
+static cudpo_status cpu_sync(backend *be)
+{
+    (void)be; /* every op is done when it returns */
+    return CUDPO_OK;
+}
+
+backend *backend_cpu(void)
+{
+    static backend cpu = {
+        .name = "cpu",
+        .alloc = cpu_alloc,
+        .free = cpu_free,
+        .copy_in = cpu_copy_bytes,
+        .copy_out = cpu_copy_bytes,
+        .copy = cpu_copy,
+        .zero = cpu_zero,
+        .sync = cpu_sync,
+        .gemm = cpu_gemm,
+        .embed = cpu_embed,
+        .embed_backward = cpu_embed_backward,
+        .add_rmsnorm = cpu_add_rmsnorm,
+        .rmsnorm_backward = cpu_rmsnorm_backward,
+        .rmsnorm_again = cpu_rmsnorm_again,
+        .head_norm = cpu_head_norm,
+        .head_norm_backward = cpu_head_norm_backward,
+        .bias_add = cpu_bias_add,
+        .bias_backward = cpu_bias_backward,
+        .add = cpu_add,
+        .rope = cpu_rope,
+        .attention = cpu_attention,
+        .attention_backward = cpu_attention_backward,
+        .cache_store = cpu_cache_store,
+        .attention_cached = cpu_attention_cached,
+        .swiglu = cpu_swiglu,
+        .swiglu_backward = cpu_swiglu_backward,
+        .gather_rows = cpu_gather_rows,
+        .scatter_rows = cpu_scatter_rows,
+        .scale_rows = cpu_scale_rows,
+        .token_logprob = cpu_token_logprob,
+        .segment_sum = cpu_segment_sum,
+        .preference_loss = cpu_preference_loss,
+        .row_coefficients = cpu_row_coefficients,
+        .sum_squares = cpu_sum_squares,
+        .adamw = cpu_adamw,
+    };
+    /* The ops split their work over OpenMP threads themselves and call BLAS from each: were BLAS to split it again,
+     * threads would compete, and the bits would depend on their number. */
+    openblas_set_num_threads(1);
+    return &cpu;
+}
