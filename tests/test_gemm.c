@@ -1,0 +1,132 @@
+/* test_gemm.c - matrix products, in all four orientations, through views, with tails. */
+/* rooms: backend base */
+#include "test_ops.h"
+
+/* [1 2 3; 4 5 6] [1 0; 0 1; 1 1] = [4 5; 10 11] */
+static void two_by_two_by_hand(backend *be)
+{
+    static const float a[] = {1, 2, 3, 4, 5, 6}, b[] = {1, 0, 0, 1, 1, 1};
+    static const double want[] = {4, 5, 10, 11};
+    float got[4];
+    ops o = ops_begin(be);
+    const tensor c = ops_output(&o, 2, 2);
+    CHECK_OK(be->gemm(be, c, ops_floats(&o, a, 2, 3), false, ops_floats(&o, b, 3, 2), false, 0));
+    ops_get(&o, got, c);
+    check_close("c", got, want, 4, 0);
+    ops_end(&o);
+}
+
+static double at(const float *x, bool transposed, int64_t r, int64_t c, int64_t rows, int64_t cols)
+{
+    return (double)(transposed ? x[c * rows + r] : x[r * cols + c]);
+}
+
+/* All orientations of one shape, as strided views, against sums in double.  A sum of K products of normal numbers
+ * rounds to within about sqrt(K) * EPS of its terms' size; 16 of them bound all that are compared here. */
+static void check_shape(backend *be, int64_t M, int64_t N, int64_t K)
+{
+    float *a = random_floats(1, M * K), *b = random_floats(2, K * N), *c = random_floats(3, M * N);
+    float *got = zeros(M * N, sizeof *got);
+    for (int flags = 0; flags < 8; flags++) {
+        const bool ta = flags & 1, tb = flags & 2;
+        const float beta = flags & 4 ? 1.0f : 0.0f;
+        ops o = ops_begin(be);
+        const tensor ca = ta ? ops_strided(&o, a, K, M, M + 3) : ops_strided(&o, a, M, K, K + 5);
+        const tensor cb = tb ? ops_strided(&o, b, N, K, K + 1) : ops_strided(&o, b, K, N, N + 7);
+        const tensor cc = ops_strided(&o, beta != 0.0f ? c : NULL, M, N, N + 2);
+        CHECK_OK(be->gemm(be, cc, ca, ta, cb, tb, beta));
+        ops_get(&o, got, cc);
+        for (int64_t m = 0; m < M; m++) {
+            for (int64_t n = 0; n < N; n++) {
+                double want = beta != 0.0f ? (double)c[m * N + n] : 0.0;
+                for (int64_t k = 0; k < K; k++) {
+                    want += at(a, ta, m, k, M, K) * at(b, tb, k, n, K, N);
+                }
+                CHECK_NEAR((double)got[m * N + n], want, 16 * sqrt((double)K) * EPS + EPS);
+            }
+        }
+        ops_end(&o);
+    }
+    free(a);
+    free(b);
+    free(c);
+    free(got);
+}
+
+static void every_orientation_and_tail(backend *be)
+{
+    static const int64_t tail[] = {1, 31, 32, 33};
+    for (int i = 0; i < 4; i++) {
+        for (int j = 0; j < 4; j++) {
+            check_shape(be, tail[i], tail[j], tail[(i + j) % 4]);
+        }
+    }
+    check_shape(be, 255, 257, 16);
+    check_shape(be, 1, 600, 40);
+    check_shape(be, 513, 1, 9);
+    check_shape(be, 520, 523, 5);
+}
+
+/* The tile that a column falls in must not matter to where it is written: enough tiles for the large edge. */
+static void many_tiles(backend *be)
+{
+    check_shape(be, 2049, 1537, 2);
+}
+
+static void an_empty_sum_is_zero(backend *be)
+{
+    float got[6];
+    static const double want[6] = {0};
+    ops o = ops_begin(be);
+    const tensor c = ops_output(&o, 2, 3);
+    const tensor a = ops_output(&o, 0, 2), b = ops_output(&o, 0, 3);
+    CHECK_OK(be->gemm(be, c, a, true, b, false, 0.0f));
+    ops_get(&o, got, c);
+    check_close("c", got, want, 6, 0);
+    ops_end(&o);
+}
+
+static void broken_contracts(backend *be)
+{
+    ops o = ops_begin(be);
+    const tensor a = ops_output(&o, 3, 4), b = ops_output(&o, 4, 5), c = ops_output(&o, 3, 5);
+    const tensor ints = ops_make(&o, DTYPE_I32, 3, 4, 4);
+    CHECK_FAILS(be->gemm(be, c, a, true, b, false, 0.0f), CUDPO_EINVAL, "K");
+    CHECK_FAILS(be->gemm(be, c, a, false, b, true, 0.0f), CUDPO_EINVAL, "K");
+    CHECK_FAILS(be->gemm(be, tensor_rows(c, 0, 2), a, false, b, false, 0.0f), CUDPO_EINVAL, "M");
+    CHECK_FAILS(be->gemm(be, tensor_cols(c, 0, 4), a, false, b, false, 0.0f), CUDPO_EINVAL, "N");
+    CHECK_FAILS(be->gemm(be, c, a, false, b, false, 0.5f), CUDPO_EINVAL, "beta");
+    CHECK_FAILS(be->gemm(be, c, a, false, b, false, NAN), CUDPO_EINVAL, "beta");
+    CHECK_FAILS(be->gemm(be, c, ints, false, b, false, 0.0f), CUDPO_EINVAL, "is_matrix");
+    CHECK_FAILS(be->gemm(be, (tensor){0}, a, false, b, false, 0.0f), CUDPO_EINVAL, "is_matrix");
+    ops_check_untouched(&o, c);
+    ops_end(&o);
+}
+
+enum { RM = 1100, RN = 900, RK = 130 };
+
+static void run_large(ops *o, float *result)
+{
+    float *a = random_floats(5, RM * RK), *b = random_floats(6, RN * RK);
+    const tensor c = ops_output(o, RM, RN);
+    CHECK_OK(o->be->gemm(o->be, c, ops_floats(o, a, RM, RK), false, ops_floats(o, b, RN, RK), true,
+                         0.0f));
+    ops_get(o, result, c);
+    free(a);
+    free(b);
+}
+
+static void same_bits_with_any_threads(backend *be)
+{
+    check_repeatable(be, run_large, RM * RN);
+}
+
+static const op_case cases[] = {
+    {"two_by_two_by_hand", two_by_two_by_hand},
+    {"every_orientation_and_tail", every_orientation_and_tail},
+    {"many_tiles", many_tiles},
+    {"an_empty_sum_is_zero", an_empty_sum_is_zero},
+    {"broken_contracts", broken_contracts},
+    {"same_bits_with_any_threads", same_bits_with_any_threads},
+};
+OPS_MAIN(cases)
