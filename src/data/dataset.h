@@ -18,37 +18,69 @@ typedef struct example {
     const int32_t *prompt;
     int32_t prompt_length;
     int32_t
-        completions; /* 2: chosen, rejected.  1: the completion of a labelled or supervised row */
+        completions; /* 2: chosen, rejected.  1: of a labelled or supervised row.  2 also: see mismatch */
     const int32_t *completion[MAX_COMPLETIONS];
     int32_t completion_length[MAX_COMPLETIONS];
-    bool label; /* of a labelled row: desirable */
+    int32_t prompt_skip
+        [MAX_COMPLETIONS]; /* tokens at the prompt's start that this completion does not see:
+                                           * 0 unless keep_end cut them off */
+    bool label;            /* of a labelled row: desirable */
 } example;
+
+/* Whose rules for the ids of a row (TRL 1.16). */
+typedef enum dataset_rules {
+    RULES_JOINED, /* DPOTrainer and KTOTrainer: ids(prompt + completion + eos text), whose longest common prefix
+                   * with ids(prompt) is the prompt; the tokenizer adds its special tokens */
+    RULES_ORPO, /* ORPOTrainer: no special tokens from the tokenizer, bos and eos ids added where missing; the
+                   * prompt has as many ids as ids(prompt), one less where these are not a prefix */
+} dataset_rules;
 
 /* How rows become examples; part of the cache's key. */
 typedef struct dataset_options {
     row_kind
-        kind; /* what the loss takes; a file of the other kind is an error that names the losses for it,
-                            * except that pairs serve as labelled rows: all chosen first, then all rejected, as TRL */
-    bool chosen_only;      /* drop rejected: supervised training */
-    int64_t max_length;    /* of prompt + completion, in tokens; 0: no limit */
-    bool keep_end;         /* truncation_mode "keep_end" instead of "keep_start" */
+        kind; /* what the loss takes; a file of the other kind is an error that names the losses for it, except
+                    * that pairs serve as labelled rows: of every 1000 pairs all chosen, then all rejected, as TRL */
+    bool
+        chosen_only; /* supervised training: of pairs only chosen, of labelled rows only the desirable; either
+                         * kind of file serves, also without labels */
+    int64_t max_length; /* of prompt + completion, in tokens; 0: no limit */
+    bool keep_end;      /* truncation_mode "keep_end" instead of "keep_start" */
+    dataset_rules rules;
     const char *cache_dir; /* folder for caches; NULL: none, a temporary file serves */
 } dataset_options;
 
 typedef struct dataset dataset;
 
 /** Tokenise a file, or map the cache of an earlier run on the same bytes, tokenizer and options.
- *  Returns: CUDPO_OK; CUDPO_ENOINPUT, CUDPO_EDATA ("path:line: reason"; also where no example is left);
- *           CUDPO_EWRITE, CUDPO_ENOMEM. */
+ *
+ *  A completion ends with eos unless its text does.  keep_start drops rows whose prompt fills max_length and cuts
+ *  completions at their end; keep_end cuts each prompt + completion at its start and drops nothing.
+ *  Rows whose prompt is not a token prefix, dropped rows and pairs of two equal texts are counted in a warning.
+ *  Memory does not grow with the text: ids go to the file as they are made.  Several processes may open the same
+ *  cache at once: one tokenises, the others wait for it.  A damaged cache is made anew, with a warning.
+ *  The file must not be changed while the data set is open.
+ *  Returns: CUDPO_OK; CUDPO_ENOINPUT, CUDPO_EDATA ("path:line: reason"; also where no example is left, or the
+ *           tokenizer has no eos token); CUDPO_EWRITE, CUDPO_EPERM, CUDPO_ENOMEM. */
 CUDPO_MUST_USE cudpo_status dataset_open(dataset **out, const char *path, const tokenizer *t,
                                          const dataset_options *options);
 void dataset_close(dataset *d);
 
 int64_t dataset_count(const dataset *d);
 example dataset_get(const dataset *d, int64_t i); /* i in 0 .. count-1 */
+
+/* Example i with the completion of example j as a second one, cut to fit max_length behind the prompt of i: what
+ * KTO's KL estimate compares.  Both have one completion, of RULES_JOINED and keep_start. */
+example dataset_mismatch(const dataset *d, int64_t i, int64_t j);
+
+/* The prompt of example i with the first completion of example `other`, truncated together to max_length as if they
+ * stood in one row: so completions of labelled rows are stored before truncation, and dataset_get() cuts them.  KTO's
+ * mismatched pairs. */
+example dataset_get_mismatched(const dataset *d, int64_t i, int64_t other);
+
 int64_t dataset_dropped(const dataset *d); /* rows left out because the prompt fills max_length */
 int64_t dataset_longest(
     const dataset *d); /* tokens of the largest group: prompt + all completions */
+int64_t dataset_longest_mismatch(const dataset *d); /* upper bound of that for dataset_mismatch() */
 hash128 dataset_fingerprint(const dataset *d); /* of all ids in order: keys the reference cache */
 
 #endif /* CUDPO_DATA_DATASET_H */

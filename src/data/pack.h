@@ -20,32 +20,39 @@ typedef struct pack {
     int64_t G, S, T, R, N; /* groups, sequences, tokens, score rows, segments in use */
     int32_t *token;        /* [T] */
     int32_t *position;     /* [T] */
-    int32_t *segment; /* [N,4] begin, length, prompt_begin, prompt_length: see backend/backend.h */
-    int32_t *row_hidden;     /* [R] token index whose hidden state predicts the label */
-    int32_t *row_label;      /* [R] token id */
-    int32_t *row_sequence;   /* [R] */
-    int32_t *sequence_begin; /* [S+1] */
-    int32_t *
-        sequence_tokens; /* [S] completion tokens after truncation, scored or not: what TRL divides by */
-    int64_t *group_example; /* [G] index into the dataset */
+    int32_t *segment;    /* [N,4] begin, length, prompt_begin, prompt_length: see backend/backend.h.
+                            * An empty prompt or completion has none. */
+    int32_t *row_hidden; /* [R] token index whose hidden state predicts the label */
+    int32_t *row_label;  /* [R] token id */
+    int32_t *row_sequence;    /* [R] */
+    int32_t *sequence_begin;  /* [S+1] */
+    int32_t *sequence_tokens; /* [S] tokens after truncation, scored or not: what TRL divides by */
+    int64_t *group_example;   /* [G] index into the dataset, as given to pack_add() */
     bool plain; /* no sharing: each completion has a prompt of its own (for comparison) */
     bool
-        score_prompt; /* the prompt of a group is a sequence too, after its completions (ORPO's NLL) */
+        score_prompt; /* the prompt of a group is a sequence too, after its completions (ORPO's NLL): its
+                        * rows predict tokens 1 .. P-1 of the prompt, where plain of the first copy */
     int64_t capacity_G, capacity_T; /* as created */
 } pack;
 
-/* Sequences of a group: completions, then the prompt where score_prompt.  Sequence s of group g has index
- * g * pack_sequences(..) + s, as all groups of a run have the same number of completions. */
-
+/** An empty pack.
+ *  In:      max_groups, max_tokens  >= 1: how much it can hold.
+ *  Returns: CUDPO_OK; CUDPO_EINVAL, CUDPO_ENOMEM: *out is {0}. */
 CUDPO_MUST_USE cudpo_status pack_create(pack *out, int64_t max_groups, int64_t max_tokens,
                                         bool plain, bool score_prompt);
 void pack_free(pack *p);
-void pack_clear(pack *p);
+void pack_clear(pack *p); /* empty, capacity kept */
 
-/* True, having added it, where the group still fits; a group that does not fit an empty pack is a caller's bug. */
+/* True, having added it, where the group still fits; else the pack is unchanged.  A group that does not fit an empty
+ * pack is a caller's bug, and so is one with another number of completions than those before it.
+ * Where truncation from the front left the completions different prompts, the group is laid out plain. */
 bool pack_add(pack *p, const example *e, int64_t index);
 
 /* Tokens that a group will take. */
 int64_t pack_group_tokens(const example *e, bool plain);
+
+/* Sequences of a group: its completions, then its prompt where score_prompt.  All groups of a pack have as many:
+ * sequence s of group g is g * pack_sequences(..) + s. */
+int64_t pack_sequences(const example *e, bool score_prompt);
 
 #endif /* CUDPO_DATA_PACK_H */

@@ -10,27 +10,31 @@
 
 typedef enum row_kind {
     ROW_PAIR,  /* prompt, chosen, rejected */
-    ROW_LABEL, /* prompt, completion, label */
+    ROW_LABEL, /* prompt, completion, and a label unless the rows are for supervised training */
 } row_kind;
 
 /* One row as text, UTF-8, owned by the reader until the next call.  Implicit prompts are extracted already. */
 typedef struct preference_row {
     row_kind kind;
-    const char *prompt, *chosen,
-        *rejected; /* of ROW_LABEL: chosen is the completion, rejected NULL */
-    bool label;    /* of ROW_LABEL: desirable */
-    int64_t index; /* 0-based among the rows of the file */
-    int64_t line;  /* 1-based line where the row begins */
+    const char *prompt, *chosen;
+    const char *rejected; /* of ROW_LABEL: NULL, and chosen is the completion */
+    bool labelled, label; /* of ROW_LABEL: whether there is a label; desirable */
+    int64_t index;        /* 0-based among the rows of the file */
+    int64_t line;         /* 1-based line where the row begins */
 } preference_row;
 
 typedef struct row_reader row_reader;
 
+/** Open a file.  All its rows have the form of the first one: prompt, chosen, rejected; or chosen and rejected with the
+ *  prompt inside; or prompt, completion, label; or prompt, completion.  Other members are ignored.
+ *  Returns: CUDPO_OK; CUDPO_ENOINPUT; CUDPO_EPERM; CUDPO_EDATA for a format that is not read, with how to convert it. */
 CUDPO_MUST_USE cudpo_status row_reader_open(row_reader **out, const char *path);
 
 /** Read the next row.
  *  Out:     row   the row; done  true, and no row, at the end of the file.
- *  Returns: CUDPO_OK; CUDPO_EDATA as "path:line: reason" for malformed JSON, wrong or missing fields, and
- *           conversational rows; the reader may only be closed then. */
+ *  Returns: CUDPO_OK; CUDPO_EDATA as "path:line: reason" for malformed JSON, rows over 16 MiB, wrong or missing fields,
+ *           and conversational rows, and as "path: reason" for a file without rows; CUDPO_ENOMEM.  After a failure
+ *           the reader may only be closed. */
 CUDPO_MUST_USE cudpo_status row_reader_next(row_reader *r, preference_row *row, bool *done);
 void row_reader_close(row_reader *r);
 
