@@ -1,0 +1,182 @@
+/* loop.c - a whole run: steps, and between them logging, evaluation, checkpoints and signals. */
+#include "base/file.h"
+#include "base/log.h"
+#include "train/checkpoint.h"
+#include "train/run_record.h"
+#include "train/signals.h"
+#include "train/trainer.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { EXTRA_METRICS = 4 }; /* grad_norm, learning_rate, epoch, num_tokens */
+
+/* Is something due after this step that happens every `every` steps, or at the ends of epochs? */
+static bool due(const cudpo_trainer *t, const char *strategy, int64_t every)
+{
+    if (strcmp(strategy, "steps") == 0) return t->step % every == 0 || t->step == t->total_steps;
+    if (strcmp(strategy, "epoch") == 0)
+        return t->step % t->steps_per_epoch == 0 || t->step == t->total_steps;
+    return false;
+}
+
+static cudpo_status log_train(cudpo_trainer *t, metric_sink *sink)
+{
+    metric out[METRICS + EXTRA_METRICS];
+    char text[METRICS][METRIC_NAME];
+    int64_t n = metrics_mean(out, text, &t->sums, "");
+    out[n++] = (metric){"grad_norm", t->last_grad_norm};
+    out[n++] = (metric){"learning_rate", t->last_learning_rate};
+    out[n++] = (metric){"epoch", t->last_epoch};
+    out[n++] = (metric){"num_tokens", (double)t->tokens_seen};
+    t->sums = (metric_sums){{0}, {0}};
+    return metric_sink_log(sink, t->step, out, n);
+}
+
+static cudpo_status log_eval(cudpo_trainer *t, metric_sink *sink)
+{
+    metric_sums sums;
+    metric out[METRICS + 1];
+    char text[METRICS][METRIC_NAME];
+    CUDPO_TRY(trainer_evaluate(t, &sums));
+    int64_t n = metrics_mean(out, text, &sums, "eval_");
+    out[n++] = (metric){"epoch", t->last_epoch};
+    return metric_sink_log(sink, t->step, out, n);
+}
+
+/* A checkpoint vouches for the metrics up to its step, so those reach the disk first. */
+static cudpo_status save(cudpo_trainer *t, metric_sink *sink)
+{
+    CUDPO_TRY(metric_sink_sync(sink));
+    return trainer_save(t);
+}
+
+static cudpo_status after_step(cudpo_trainer *t, metric_sink *sink)
+{
+    const cudpo_config *c = t->config;
+    if (t->step % c->logging_steps == 0 || (c->logging_first_step && t->step == 1))
+        CUDPO_TRY(log_train(t, sink));
+    if (t->eval.data != NULL &&
+        due(t, c->eval_strategy, c->eval_steps > 0 ? c->eval_steps : c->logging_steps))
+        CUDPO_TRY(log_eval(t, sink));
+    const bool asked = signals_save_wanted() || signals_stop_wanted();
+    if (!asked && !due(t, c->save_strategy, c->save_steps)) return CUDPO_OK;
+    return save(t, sink);
+}
+
+static cudpo_status run_steps(cudpo_trainer *t, metric_sink *sink)
+{
+    if (t->step == 0 && t->config->eval_on_start && t->eval.data != NULL)
+        CUDPO_TRY(log_eval(t, sink));
+    while (t->step < t->total_steps) {
+        step_batch b;
+        batch_metrics m;
+        CUDPO_TRY(trainer_step(t, &b, &m));
+        metric_sink_progress(sink, t->step, m.value[METRIC_LOSS],
+                             m.value[METRIC_REWARDS_ACCURACIES], b.n);
+        CUDPO_TRY(after_step(t, sink));
+        if (signals_stop_wanted() && t->step < t->total_steps)
+            return cudpo_fail(CUDPO_ESTOPPED, t->config->output_dir,
+                              "stopped by a signal at step %lld of %lld, which is saved: run the "
+                              "same command with "
+                              "--resume_from_checkpoint true to go on",
+                              (long long)t->step, (long long)t->total_steps);
+    }
+    return CUDPO_OK;
+}
+
+static dtype output_type(const cudpo_trainer *t)
+{
+    const dtype types[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(t->config->dtype, dtype_name(types[i])) == 0) return types[i];
+    return t->model.torch_dtype;
+}
+
+/* A folder that already holds a run is never overwritten by accident. */
+static cudpo_status prepare_output(const cudpo_config *c)
+{
+    CUDPO_TRY(file_make_folder(c->output_dir));
+    if (c->resume_from_checkpoint != NULL) return CUDPO_OK;
+    char *metrics = path_join(c->output_dir, "metrics.jsonl");
+    if (metrics == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+    const bool used = file_is_regular(metrics);
+    free(metrics);
+    if (used && !c->overwrite_output_dir)
+        return cudpo_fail(
+            CUDPO_ECONFIG, c->output_dir,
+            "output_dir holds a run: set resume_from_checkpoint to true to go on with it, "
+            "overwrite_output_dir to true to replace it, or choose another folder");
+    return checkpoint_clean(c->output_dir, -1);
+}
+
+static void warn(void *context, const char *message)
+{
+    (void)context;
+    log_warn("%s", message);
+}
+
+static cudpo_status train(cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    metric_sink *sink = NULL;
+    CUDPO_TRY(trainer_resume(t));
+    CUDPO_TRY(checkpoint_clean(c->output_dir, t->step));
+    CUDPO_TRY(run_record_write(t));
+    CUDPO_TRY(metric_sink_open(&sink, c->output_dir, t->step, t->total_steps));
+    cudpo_status status = signals_install();
+    if (status == CUDPO_OK) {
+        status = run_steps(t, sink);
+        signals_restore();
+    }
+    metric_sink_close(sink);
+    CUDPO_TRY(status);
+    return model_folder_save(&t->policy, c->output_dir, c->model_name_or_path, output_type(t));
+}
+
+cudpo_status cudpo_train(const cudpo_config *config)
+{
+    CUDPO_TRY(cudpo_config_check(config));
+    cudpo_config_advise(config, warn, NULL);
+    CUDPO_TRY(prepare_output(config));
+    cudpo_trainer *t = NULL;
+    CUDPO_TRY(cudpo_trainer_open(&t, config));
+    const cudpo_status status = train(t);
+    cudpo_trainer_close(t);
+    return status;
+}
+
+cudpo_status cudpo_trainer_open(cudpo_trainer **out, const cudpo_config *config)
+{
+    return trainer_open(out, config, true);
+}
+
+cudpo_status cudpo_evaluate(char **json, const cudpo_config *config)
+{
+    cudpo_config c = *config; /* a shallow copy: strings stay the caller's */
+    if (c.eval_dataset == NULL) c.eval_dataset = c.train_dataset;
+    c.train_dataset = c.eval_dataset;
+    if (c.eval_dataset == NULL) return cudpo_fail(CUDPO_ECONFIG, "eval_dataset", "is not given");
+    cudpo_trainer *t = NULL;
+    buffer out = {0};
+    metric_sums sums;
+    metric values[METRICS];
+    char text[METRICS][METRIC_NAME];
+    CUDPO_TRY(trainer_open(&t, &c, false));
+    cudpo_status status = trainer_evaluate(t, &sums);
+    const int64_t n = status == CUDPO_OK ? metrics_mean(values, text, &sums, "eval_") : 0;
+    if (status == CUDPO_OK) status = buffer_append(&out, "{", 1);
+    for (int64_t i = 0; i < n && status == CUDPO_OK; i++) {
+        status = buffer_printf(&out, "\n  \"%s\": ", values[i].name);
+        if (status == CUDPO_OK) status = buffer_json_number(&out, values[i].value);
+        if (status == CUDPO_OK) status = buffer_append(&out, ",", 1);
+    }
+    if (status == CUDPO_OK)
+        status = buffer_printf(&out, "\n  \"examples\": %lld\n}\n",
+                               (long long)dataset_count(t->eval.data));
+    cudpo_trainer_close(t);
+    if (status != CUDPO_OK) buffer_free(&out);
+    *json = out.data;
+    return status;
+}

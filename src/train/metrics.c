@@ -1,0 +1,148 @@
+/* metrics.c - TRL's definitions of its metrics.  Source: trl/trainer/dpo_trainer.py, kto_trainer.py,
+ * trl/experimental/orpo/orpo_trainer.py of TRL 1.16. */
+#include "train/metrics.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+const char *const metrics_names[METRICS] = {
+    "loss",
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/accuracies",
+    "rewards/margins",
+    "logps/chosen",
+    "logps/rejected",
+    "logits/chosen",
+    "logits/rejected",
+    "mean_token_accuracy",
+    "entropy",
+    "kl",
+    "nll_loss",
+    "log_odds_chosen",
+    "log_odds_ratio",
+};
+
+void metrics_take(unit_result *units, const pass *p)
+{
+    const int n = p->sequences, completions = p->limits.completions;
+    for (int64_t g = 0; g < p->pack.G; g++) {
+        unit_result *u = &units[g];
+        memcpy(u->column, p->columns + g * LOSS_COLUMNS, sizeof u->column);
+        for (int i = 0; i < n; i++) {
+            const int place = i < completions ? i : LOSS_MAX_SEQUENCES - 1; /* as in loss_unit */
+            const int64_t s = g * n + i;
+            u->score[place] = p->score[s];
+            memcpy(u->sums[place], p->sums + s * ROW_STATS, sizeof u->sums[place]);
+            u->rows[place] = p->pack.sequence_begin[s + 1] - p->pack.sequence_begin[s];
+        }
+    }
+}
+
+/* A running mean. */
+typedef struct mean {
+    double sum, count;
+} mean;
+
+static void add(mean *m, double value, double count)
+{
+    m->sum += value;
+    m->count += count;
+}
+
+static double result(const mean *m)
+{
+    return m->count > 0.0 ? m->sum / m->count : NAN;
+}
+
+/* Pairs: everything is known of both completions. */
+static void pair_metrics(mean *m, const unit_result *u, bool rewards)
+{
+    const double chosen = u->column[LOSS_REWARD_CHOSEN], rejected = u->column[LOSS_REWARD_REJECTED];
+    if (rewards) {
+        add(&m[METRIC_REWARDS_CHOSEN], chosen, 1);
+        add(&m[METRIC_REWARDS_REJECTED], rejected, 1);
+        add(&m[METRIC_REWARDS_ACCURACIES], chosen > rejected, 1);
+        add(&m[METRIC_REWARDS_MARGINS], chosen - rejected, 1);
+    }
+    add(&m[METRIC_LOGPS_REJECTED], u->score[1], 1);
+    add(&m[METRIC_LOGITS_REJECTED], u->sums[1][STAT_MEAN_LOGIT], u->rows[1]);
+    add(&m[METRIC_ENTROPY], u->sums[1][STAT_ENTROPY], u->rows[1]);
+}
+
+/* Labelled rows: each counts as chosen or as rejected. */
+static void label_metrics(mean *m, const unit_result *u)
+{
+    const bool chosen = u->label;
+    add(&m[chosen ? METRIC_REWARDS_CHOSEN : METRIC_REWARDS_REJECTED], u->column[LOSS_REWARD_CHOSEN],
+        1);
+    add(&m[chosen ? METRIC_LOGPS_CHOSEN : METRIC_LOGPS_REJECTED], u->score[0], 1);
+    add(&m[chosen ? METRIC_LOGITS_CHOSEN : METRIC_LOGITS_REJECTED], u->sums[0][STAT_MEAN_LOGIT],
+        u->rows[0]);
+    add(&m[METRIC_KL], u->kl, 1);
+}
+
+batch_metrics metrics_of(const unit_result *units, int64_t n, loss_kind loss, int completions,
+                         bool rewards)
+{
+    mean m[METRICS] = {{0}};
+    double loss_sum = 0.0, nll = 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        const unit_result *u = &units[i];
+        loss_sum += u->column[LOSS_VALUE];
+        nll += u->column[LOSS_NLL];
+        add(&m[METRIC_ENTROPY], u->sums[0][STAT_ENTROPY], u->rows[0]);
+        if (loss == LOSS_KTO) {
+            label_metrics(m, u);
+            continue;
+        }
+        /* ORPO reports log-probs per token, the others sums. */
+        const double tokens = loss == LOSS_ORPO ? u->rows[0] : 1,
+                     other = loss == LOSS_ORPO ? u->rows[1] : 1;
+        add(&m[METRIC_LOGPS_CHOSEN], u->score[0] / tokens, 1);
+        add(&m[METRIC_LOGITS_CHOSEN], u->sums[0][STAT_MEAN_LOGIT], u->rows[0]);
+        add(&m[METRIC_MEAN_TOKEN_ACCURACY], u->sums[0][STAT_HIT], u->rows[0]);
+        if (completions == 2) {
+            pair_metrics(m, u, rewards);
+            if (loss == LOSS_ORPO)
+                m[METRIC_LOGPS_REJECTED].sum += u->score[1] / other - u->score[1];
+        }
+        if (loss == LOSS_ORPO) {
+            add(&m[METRIC_LOG_ODDS_CHOSEN], u->column[LOSS_LOG_ODDS], 1);
+            add(&m[METRIC_LOG_ODDS_RATIO], u->column[LOSS_LOG_ODDS_RATIO], 1);
+        }
+    }
+    batch_metrics b;
+    for (int i = 0; i < METRICS; i++)
+        b.value[i] = result(&m[i]);
+    b.value[METRIC_LOSS] = loss_sum; /* the units' shares hold their weights */
+    if (loss == LOSS_ORPO) b.value[METRIC_NLL_LOSS] = nll;
+    if (loss == LOSS_KTO)
+        b.value[METRIC_REWARDS_MARGINS] =
+            b.value[METRIC_REWARDS_CHOSEN] - b.value[METRIC_REWARDS_REJECTED];
+    return b;
+}
+
+void metrics_add(metric_sums *s, const batch_metrics *m, double weight)
+{
+    for (int i = 0; i < METRICS; i++) {
+        /* A NaN loss must show; elsewhere NaN means that there is no value. */
+        if (isnan(m->value[i]) && i != METRIC_LOSS) continue;
+        s->sum[i] += weight * m->value[i];
+        s->count[i] += weight;
+    }
+}
+
+int64_t metrics_mean(metric *out, char (*text)[METRIC_NAME], const metric_sums *s,
+                     const char *prefix)
+{
+    int64_t n = 0;
+    for (int i = 0; i < METRICS; i++) {
+        if (s->count[i] <= 0.0) continue;
+        snprintf(text[n], METRIC_NAME, "%s%s", prefix, metrics_names[i]);
+        out[n] = (metric){text[n], s->sum[i] / s->count[i]};
+        n++;
+    }
+    return n;
+}

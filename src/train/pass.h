@@ -1,0 +1,83 @@
+/* pass.h - one pack through a model: the memory for it, the way to the device, and the results on the host.
+ *
+ * Training, evaluation, the reference, scoring: each fills pass->pack, uploads it, and runs one of the passes below. */
+#ifndef CUDPO_TRAIN_PASS_H
+#define CUDPO_TRAIN_PASS_H
+
+#include "backend/backend.h"
+#include "cudpo/status.h"
+#include "data/pack.h"
+#include "model/model.h"
+#include "preference/head.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* How large packs may get, and what is asked of them. */
+typedef struct pass_limits {
+    int64_t tokens;      /* of a pack: the budget, or the largest group if that is larger */
+    int64_t groups;      /* of a pack */
+    int64_t positions;   /* of the longest sequence */
+    int completions;     /* of a group */
+    bool prompt;         /* prompts are scored too */
+    bool plain;          /* no prefix sharing */
+    workspace_kind kind; /* of model_workspace_cut() */
+} pass_limits;
+
+typedef struct pass {
+    backend *be;
+    const model_config *config;
+    pass_limits limits;
+    int sequences; /* of a group: completions, and the prompt where it is scored */
+
+    pack pack;         /* on the host: fill it, then pass_upload() */
+    model_batch batch; /* its copy in backend memory */
+    head_batch scores;
+    model_workspace ws;
+    head_workspace head;
+    void *memory; /* of every tensor here */
+    size_t bytes;
+
+    tensor
+        reference; /* [S] f32: for pass_train() and pass_evaluate(), filled by pass_set_reference() */
+    tensor label, kl; /* [G] i32, f32: filled by pass_set_labels() */
+    tensor all_token, all_position, all_segments, all_row_hidden, all_row_label, all_row_sequence,
+        all_sequence_begin,
+        all_tokens; /* as large as can be; batch and scores are their first rows */
+
+    /* Results on the host. */
+    float *logp;    /* [R] */
+    float *score;   /* [S] */
+    float *sums;    /* [S,ROW_STATS] */
+    float *columns; /* [G,LOSS_COLUMNS] */
+} pass;
+
+/** Allocate everything for packs within the limits; nothing is allocated later.
+ *  Returns: CUDPO_OK; CUDPO_ENOMEM saying how many bytes were wanted for what. */
+CUDPO_MUST_USE cudpo_status pass_create(pass *p, backend *be, const model_config *c,
+                                        const pass_limits *limits);
+void pass_destroy(pass *p);
+
+/** Copy the filled pack to the backend. */
+CUDPO_MUST_USE cudpo_status pass_upload(pass *p);
+
+/** Scores and statistics of the uploaded pack under a model, on the host: logp, score, sums. */
+CUDPO_MUST_USE cudpo_status pass_score(pass *p, const model_weights *w);
+
+/** Let `score` [S] be the reference's scores of the uploaded pack. */
+CUDPO_MUST_USE cudpo_status pass_set_reference(pass *p, const float *score);
+
+/** Let these be the labels and KL estimates [G] of the uploaded pack. */
+CUDPO_MUST_USE cudpo_status pass_set_labels(pass *p, const int32_t *label, const float *kl);
+
+/** Forward, loss, backward.  Out: score, sums, columns on the host.  In/Out: dw, accumulated.
+ *  In:      use_reference, use_labels  whether the setters above were called for this pack. */
+CUDPO_MUST_USE cudpo_status pass_train(pass *p, model_weights *dw, const model_weights *w,
+                                       const loss_parameters *parameters, bool use_reference,
+                                       bool use_labels);
+
+/** The loss of the scores that pass_score() left.  Out: columns. */
+CUDPO_MUST_USE cudpo_status pass_evaluate(pass *p, const loss_parameters *parameters,
+                                          bool use_reference, bool use_labels);
+
+#endif /* CUDPO_TRAIN_PASS_H */

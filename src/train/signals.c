@@ -1,0 +1,57 @@
+/* signals.c - handlers that only set flags; a second SIGTERM or SIGINT ends the process at once, without saving.
+ *
+ * A signal disposition belongs to the whole process: these flags are the one place where mutable state is global. */
+#include "train/signals.h"
+
+#include <signal.h>
+#include <stddef.h>
+#include <string.h>
+
+static volatile sig_atomic_t stop_wanted, save_wanted;
+static struct sigaction before[4];
+static const int handled[4] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2};
+
+static void note(int number)
+{
+    if (number == SIGUSR2) {
+        save_wanted = 1;
+        return;
+    }
+    if (stop_wanted && number != SIGUSR1) {
+        signal(number, SIG_DFL);
+        raise(number);
+    }
+    stop_wanted = 1;
+}
+
+cudpo_status signals_install(void)
+{
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = note;
+    action.sa_flags = SA_RESTART;
+    sigemptyset(&action.sa_mask);
+    stop_wanted = save_wanted = 0;
+    for (int i = 0; i < 4; i++)
+        if (sigaction(handled[i], &action, &before[i]) != 0)
+            return cudpo_fail(CUDPO_EINVAL, CUDPO_HERE, "sigaction(%d)", handled[i]);
+    return CUDPO_OK;
+}
+
+void signals_restore(void)
+{
+    for (int i = 0; i < 4; i++)
+        sigaction(handled[i], &before[i], NULL);
+}
+
+bool signals_stop_wanted(void)
+{
+    return stop_wanted != 0;
+}
+
+bool signals_save_wanted(void)
+{
+    const bool wanted = save_wanted != 0;
+    save_wanted = 0;
+    return wanted;
+}

@@ -1,0 +1,16 @@
+/* signals.h - what a scheduler or a person asks of a running job, taken note of at step boundaries. */
+#ifndef CUDPO_TRAIN_SIGNALS_H
+#define CUDPO_TRAIN_SIGNALS_H
+
+#include "cudpo/status.h"
+
+#include <stdbool.h>
+
+/** Handle SIGTERM, SIGINT, SIGUSR1 (save and stop) and SIGUSR2 (save and go on) until signals_restore(). */
+CUDPO_MUST_USE cudpo_status signals_install(void);
+void signals_restore(void);
+
+bool signals_stop_wanted(void);
+bool signals_save_wanted(void); /* true once per SIGUSR2 */
+
+#endif /* CUDPO_TRAIN_SIGNALS_H */

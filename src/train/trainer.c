@@ -1,0 +1,250 @@
+/* trainer.c - opens and closes a training run: files in, memory laid out, nothing allocated after. */
+#include "train/trainer.h"
+#include "base/log.h"
+#include "train/cache_folder.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CPU_PACK_TOKENS = 2048 }; /* enough rows for GEMMs at full speed; more only takes memory */
+
+static cudpo_status open_data(cudpo_trainer *t, scored_data *d, const char *path)
+{
+    const cudpo_config *c = t->config;
+    const dataset_options options = {.kind = t->loss == LOSS_KTO ? ROW_LABEL : ROW_PAIR,
+                                     .chosen_only = t->loss == LOSS_SFT && t->completions == 1,
+                                     .max_length = c->max_length,
+                                     .keep_end = strcmp(c->truncation_mode, "keep_end") == 0};
+    dataset_options with_cache = options;
+    char *folder = NULL;
+    CUDPO_TRY(cache_folder(&folder, c->output_dir));
+    with_cache.cache_dir = folder;
+    d->epoch = -1;
+    const cudpo_status status = dataset_open(&d->data, path, t->tokenizer, &with_cache);
+    free(folder);
+    CUDPO_TRY(status);
+    if (dataset_dropped(d->data) > 0)
+        log_warn("%s: %lld rows left out: their prompts alone reach max_length %lld", path,
+                 (long long)dataset_dropped(d->data), (long long)c->max_length);
+    return CUDPO_OK;
+}
+
+static cudpo_status open_order(cudpo_trainer *t)
+{
+    const char *strategy = t->config->train_sampling_strategy;
+    const bool sequential =
+        strategy != NULL ? strcmp(strategy, "sequential") == 0 : t->loss == LOSS_KTO;
+    if (sequential) return CUDPO_OK;
+    t->train.permutation =
+        malloc((size_t)dataset_count(t->train.data) * sizeof *t->train.permutation);
+    if (t->train.permutation == NULL)
+        return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "order of an epoch");
+    return CUDPO_OK;
+}
+
+/* How many steps: TRL's arithmetic. */
+static cudpo_status plan_steps(cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    const int64_t N = dataset_count(t->train.data), B = c->per_device_train_batch_size;
+    const int64_t G = c->gradient_accumulation_steps;
+    t->batches_per_epoch = c->dataloader_drop_last ? N / B : (N + B - 1) / B;
+    if (t->batches_per_epoch == 0)
+        return cudpo_fail(
+            CUDPO_ECONFIG, c->train_dataset,
+            "%lld examples are less than one batch of %lld, and dataloader_drop_last drops it",
+            (long long)N, (long long)B);
+    t->steps_per_epoch = (t->batches_per_epoch + G - 1) / G;
+    t->total_steps = c->max_steps > 0
+                         ? c->max_steps
+                         : (int64_t)ceil(c->num_train_epochs * (double)t->steps_per_epoch);
+    const double T = (double)t->total_steps;
+    t->warmup_steps = (int64_t)(c->warmup_steps >= 1.0  ? c->warmup_steps
+                                : c->warmup_steps > 0.0 ? ceil(T * c->warmup_steps)
+                                                        : ceil(T * c->warmup_ratio));
+    return CUDPO_OK;
+}
+
+static cudpo_status load_models(cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    CUDPO_TRY(model_config_load(&t->model, c->model_name_or_path));
+    if (tokenizer_size(t->tokenizer) > t->model.vocab_size)
+        return cudpo_fail(CUDPO_EDATA, c->model_name_or_path,
+                          "the tokenizer has ids up to %lld, the model's vocab_size is %lld",
+                          (long long)tokenizer_size(t->tokenizer) - 1,
+                          (long long)t->model.vocab_size);
+    CUDPO_TRY(model_weights_create(&t->policy, t->be, &t->model));
+    CUDPO_TRY(model_weights_load(&t->policy, &t->model, c->model_name_or_path));
+    t->reference_is_policy = c->ref_model_name_or_path == NULL;
+    if (!t->rewards) return CUDPO_OK;
+    CUDPO_TRY(model_weights_create(&t->reference, t->be, &t->model));
+    if (t->reference_is_policy) return t->be->copy(t->be, t->reference.all, t->policy.all);
+    model_config other;
+    CUDPO_TRY(model_config_load(&other, c->ref_model_name_or_path));
+    if (other.vocab_size != t->model.vocab_size)
+        return cudpo_fail(CUDPO_EDATA, c->ref_model_name_or_path,
+                          "vocab_size %lld, but the policy's is %lld", (long long)other.vocab_size,
+                          (long long)t->model.vocab_size);
+    return model_weights_load(&t->reference, &t->model, c->ref_model_name_or_path);
+}
+
+static int64_t longest_sequence(const dataset *d)
+{
+    int64_t longest = 1;
+    for (int64_t i = 0; d != NULL && i < dataset_count(d); i++) {
+        const example e = dataset_get(d, i);
+        for (int32_t k = 0; k < e.completions; k++) {
+            const int64_t n = (int64_t)e.prompt_length + e.completion_length[k];
+            longest = n > longest ? n : longest;
+        }
+    }
+    return longest;
+}
+
+static cudpo_status create_pass(cudpo_trainer *t, bool train)
+{
+    const cudpo_config *c = t->config;
+    int64_t largest = dataset_longest(t->train.data), positions = longest_sequence(t->train.data);
+    if (t->eval.data != NULL) {
+        const int64_t other = dataset_longest(t->eval.data), more = longest_sequence(t->eval.data);
+        largest = other > largest ? other : largest;
+        positions = more > positions ? more : positions;
+    }
+    if (t->traits->kl && c->max_length > 0 && c->max_length > positions) positions = c->max_length;
+    if (t->traits->kl) largest = largest > positions ? largest : positions;
+    if (positions > t->model.max_position_embeddings)
+        log_warn("sequences of up to %lld tokens, but the model was made for %lld: set max_length",
+                 (long long)positions, (long long)t->model.max_position_embeddings);
+    const int64_t budget = c->max_tokens_per_pack > 0 ? c->max_tokens_per_pack : CPU_PACK_TOKENS;
+    const pass_limits limits = {.tokens = budget > largest ? budget : largest,
+                                .groups =
+                                    c->per_device_train_batch_size > c->per_device_eval_batch_size
+                                        ? c->per_device_train_batch_size
+                                        : c->per_device_eval_batch_size,
+                                .positions = positions,
+                                .completions = t->completions,
+                                .prompt = t->traits->prompt,
+                                .kind = !train                      ? WORKSPACE_SCORE
+                                        : c->gradient_checkpointing ? WORKSPACE_CHECKPOINT
+                                                                    : WORKSPACE_TRAIN};
+    return pass_create(&t->pass, t->be, &t->model, &limits);
+}
+
+static cudpo_status create_optimizer(cudpo_trainer *t)
+{
+    CUDPO_TRY(model_weights_create(&t->gradient, t->be, &t->model));
+    CUDPO_TRY(model_weights_create(&t->first, t->be, &t->model));
+    CUDPO_TRY(model_weights_create(&t->second, t->be, &t->model));
+    CUDPO_TRY(t->be->zero(t->be, t->first.all));
+    CUDPO_TRY(t->be->zero(t->be, t->second.all));
+    t->parameters = calloc((size_t)t->policy.count, sizeof *t->parameters);
+    if (t->parameters == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "parameter list");
+    for (int64_t i = 0; i < t->policy.count; i++)
+        t->parameters[i] = (optimizer_parameter){.weight = t->policy.names[i].view,
+                                                 .gradient = t->gradient.names[i].view,
+                                                 .first_moment = t->first.names[i].view,
+                                                 .second_moment = t->second.names[i].view,
+                                                 .decay = !t->policy.names[i].no_decay};
+    return CUDPO_OK;
+}
+
+static cudpo_status create_results(cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    int64_t units = c->per_device_train_batch_size * c->gradient_accumulation_steps;
+    units = units > c->per_device_eval_batch_size ? units : c->per_device_eval_batch_size;
+    const size_t n = (size_t)units, G = (size_t)t->pass.limits.groups;
+    t->units = calloc(n, sizeof *t->units);
+    t->kl = calloc(n, sizeof *t->kl);
+    t->order = calloc(n, sizeof *t->order);
+    t->label = calloc(G, sizeof *t->label);
+    t->reference_score = calloc(G * LOSS_MAX_SEQUENCES, sizeof *t->reference_score);
+    if (t->units == NULL || t->kl == NULL || t->order == NULL || t->label == NULL ||
+        t->reference_score == NULL)
+        return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "results of %zu units", n);
+    return CUDPO_OK;
+}
+
+/* Cached scores take the place of the resident reference. */
+static cudpo_status precompute(cudpo_trainer *t)
+{
+    if (!t->rewards || !t->config->precompute_ref_log_probs) return CUDPO_OK;
+    CUDPO_TRY(trainer_precompute(t, &t->train, &t->reference));
+    if (t->eval.data != NULL) CUDPO_TRY(trainer_precompute(t, &t->eval, &t->reference));
+    model_weights_destroy(&t->reference);
+    return CUDPO_OK;
+}
+
+cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool train)
+{
+    *out = NULL;
+    cudpo_trainer *t = calloc(1, sizeof *t);
+    if (t == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "trainer");
+    t->config = config;
+    t->be = backend_cpu();
+    cudpo_status status = CUDPO_OK;
+#define STAGE(call) \
+    if (status == CUDPO_OK) status = (call)
+    t->traits = loss_traits_find(config->loss_type, &t->loss);
+    if (t->traits == NULL || !schedule_find(config->lr_scheduler_type, &t->schedule))
+        status =
+            cudpo_fail(CUDPO_ECONFIG, "config", "loss_type %s, lr_scheduler_type %s: not known",
+                       config->loss_type, config->lr_scheduler_type);
+    if (status == CUDPO_OK) {
+        t->rewards = t->traits->reference || config->ref_model_name_or_path != NULL;
+        /* With a reference, supervised training reports rewards, and those need both completions. */
+        t->completions = t->loss == LOSS_SFT && t->rewards ? 2 : t->traits->completions;
+    }
+    STAGE(tokenizer_load(&t->tokenizer, config->model_name_or_path));
+    STAGE(load_models(t));
+    STAGE(open_data(t, &t->train, config->train_dataset));
+    if (config->eval_dataset != NULL) STAGE(open_data(t, &t->eval, config->eval_dataset));
+    STAGE(plan_steps(t));
+    STAGE(open_order(t));
+    STAGE(create_pass(t, train));
+    STAGE(create_results(t));
+    STAGE(precompute(t));
+    if (train) STAGE(create_optimizer(t));
+#undef STAGE
+    if (status != CUDPO_OK) {
+        cudpo_trainer_close(t);
+        return status;
+    }
+    *out = t;
+    return CUDPO_OK;
+}
+
+int64_t cudpo_trainer_steps(const cudpo_trainer *t)
+{
+    return t->total_steps;
+}
+
+static void close_data(scored_data *d)
+{
+    reference_cache_close(d->cache);
+    free(d->permutation);
+    dataset_close(d->data);
+}
+
+void cudpo_trainer_close(cudpo_trainer *t)
+{
+    if (t == NULL) return;
+    free(t->reference_score);
+    free(t->label);
+    free(t->order);
+    free(t->kl);
+    free(t->units);
+    free(t->parameters);
+    pass_destroy(&t->pass);
+    model_weights_destroy(&t->second);
+    model_weights_destroy(&t->first);
+    model_weights_destroy(&t->gradient);
+    model_weights_destroy(&t->reference);
+    model_weights_destroy(&t->policy);
+    close_data(&t->eval);
+    close_data(&t->train);
+    tokenizer_free(t->tokenizer);
+    free(t);
+}

@@ -1,0 +1,139 @@
+/* trainer.h - the state of a training run, and the stages of one step as step.c calls them. */
+#ifndef CUDPO_TRAIN_TRAINER_H
+#define CUDPO_TRAIN_TRAINER_H
+
+#include "backend/backend.h"
+#include "cudpo/config.h"
+#include "cudpo/train.h"
+#include "data/dataset.h"
+#include "model/config.h"
+#include "model/weights.h"
+#include "optim/optimizer.h"
+#include "optim/schedule.h"
+#include "preference/loss.h"
+#include "text/tokenizer.h"
+#include "train/metrics.h"
+#include "train/pass.h"
+#include "train/reference_cache.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* A data set and what the reference says of it. */
+typedef struct scored_data {
+    dataset *data;
+    reference_cache *cache; /* NULL: the reference is resident, or there is none */
+    int64_t *permutation;   /* [count] of `epoch`; NULL where the order is that of the file */
+    int64_t epoch;          /* -1: none yet */
+} scored_data;
+
+/* One optimizer step's examples. */
+typedef struct step_batch {
+    const int64_t *example; /* [n] indices into the data set */
+    int64_t n;
+    int64_t epoch;                  /* 0-based */
+    double epoch_done;              /* after this step, as TRL logs it */
+    double unit_scale, token_scale; /* see loss_parameters */
+    int64_t tokens;                 /* of all completions with their prompts, as TRL counts */
+} step_batch;
+
+struct cudpo_trainer {
+    const cudpo_config *config;
+    const loss_traits *traits;
+    loss_kind loss;
+    schedule_kind schedule;
+    backend *be;
+    model_config model;
+    tokenizer *tokenizer;
+    scored_data train, eval;  /* eval.data NULL: none */
+    int completions;          /* of a unit */
+    bool rewards;             /* a reference is there */
+    bool reference_is_policy; /* the reference is the initial policy, so step 0 can check itself */
+
+    model_weights policy, reference, gradient, first, second; /* reference empty: none, or cached */
+    optimizer_parameter *parameters;                          /* [policy.count] */
+    pass pass;
+    unit_result *units;     /* [units of a step, or of an evaluation batch] */
+    float *reference_score; /* [S of a pack] */
+    int32_t *label;         /* [G of a pack] */
+    float *kl;              /* [units of a step]; of each unit's device batch */
+    int64_t *order;         /* [units of a step] */
+
+    int64_t step; /* optimizer steps done */
+    int64_t total_steps, steps_per_epoch, batches_per_epoch, warmup_steps;
+    int64_t tokens_seen;
+    metric_sums sums; /* since the last log */
+    double last_grad_norm, last_learning_rate, last_epoch;
+};
+
+/** Open a run; `train` false: for evaluation only, without gradients and moments. */
+CUDPO_MUST_USE cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config,
+                                         bool train);
+
+/* ---- batch.c: which examples, and how they are cut into packs ---- */
+
+/** The examples of optimizer step `step` (0-based) and their normalisers.  b->example is owned by the trainer. */
+CUDPO_MUST_USE cudpo_status trainer_batch(cudpo_trainer *t, step_batch *b, int64_t step);
+
+/** Fill the pack with examples [begin, n) of a list, as many as fit.  Returns how many were taken, at least 1. */
+int64_t trainer_fill(cudpo_trainer *t, const dataset *d, const int64_t *list, int64_t n,
+                     int64_t max_groups);
+
+/** Normalisers of a list of examples: 1 / units, 1 / tokens of a token mean. */
+void trainer_scales(const cudpo_trainer *t, const dataset *d, const int64_t *list, int64_t n,
+                    double *unit_scale, double *token_scale);
+
+/** Tokens of a list as TRL counts them: each completion with its prompt. */
+int64_t trainer_tokens(const dataset *d, const int64_t *list, int64_t n);
+
+loss_parameters trainer_loss_parameters(const cudpo_trainer *t, double unit_scale,
+                                        double token_scale);
+
+/* ---- reference.c: what the reference says ---- */
+
+/** Scores of the uploaded pack's sequences under the reference, resident or cached, into t->reference_score and the pass.
+ *  Nothing where the run has none. */
+CUDPO_MUST_USE cudpo_status trainer_reference(cudpo_trainer *t, const scored_data *d);
+
+/** Score a whole data set under `w` and write the cache, or map one that exists. */
+CUDPO_MUST_USE cudpo_status trainer_precompute(cudpo_trainer *t, scored_data *d,
+                                               const model_weights *w);
+
+/* ---- kl.c: KTO's estimate ---- */
+
+/** Labels and KL of the uploaded pack to the pass; kl is that of the pack's units. */
+CUDPO_MUST_USE cudpo_status trainer_labels(cudpo_trainer *t, const dataset *d, const float *kl);
+
+/** max(0, mean log-ratio of mismatched completions) for each device batch of a list, into kl [n].  0 for other losses. */
+CUDPO_MUST_USE cudpo_status trainer_kl(cudpo_trainer *t, float *kl, const scored_data *d,
+                                       const int64_t *list, int64_t n, int64_t device_batch);
+
+/* The example whose completion KTO pairs with the prompt of `index`: the one before it in its block of
+ * per_device_train_batch_size, the first takes the last's. */
+example trainer_mismatched_example(const cudpo_trainer *t, const dataset *d, int64_t index);
+
+/* ---- step.c ---- */
+
+/** See cudpo_trainer_step().  Out: b and units of the step. */
+CUDPO_MUST_USE cudpo_status trainer_step(cudpo_trainer *t, step_batch *b, batch_metrics *m);
+
+/* ---- check.c ---- */
+
+/** Loss and gradient norm are finite: otherwise the message names step and rows. */
+CUDPO_MUST_USE cudpo_status trainer_check_finite(const cudpo_trainer *t, const step_batch *b,
+                                                 double loss, double norm);
+
+/** The first step of a run whose reference is its initial policy: every reward is 0 and the loss its analytic value. */
+CUDPO_MUST_USE cudpo_status trainer_check_start(const cudpo_trainer *t, const step_batch *b,
+                                                double loss);
+
+/* ---- evaluate.c ---- */
+
+/** Metrics of the whole eval set, as TRL's evaluation loop averages them: to `sums`. */
+CUDPO_MUST_USE cudpo_status trainer_evaluate(cudpo_trainer *t, metric_sums *sums);
+
+/* ---- resume.c ---- */
+CUDPO_MUST_USE cudpo_status trainer_save(cudpo_trainer *t);
+CUDPO_MUST_USE cudpo_status trainer_resume(cudpo_trainer *t);
+
+#endif /* CUDPO_TRAIN_TRAINER_H */
