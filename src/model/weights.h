@@ -37,12 +37,14 @@ typedef struct weight_name {
 
 typedef struct model_weights {
     backend *be;
-    tensor all;           /* [n,1] f32: every parameter, in the order of `names` */
+    tensor all;           /* [n] f32: every parameter, in the order of `names` and without gaps */
     tensor embed;         /* [V,C] */
     tensor head;          /* [V,C]; the same view as embed where tied */
     tensor norm;          /* [1,C] */
     layer_weights *layer; /* [L] */
-    weight_name *names;   /* [count] each tensor once: tied heads are not repeated */
+    weight_name
+        *names; /* [count] in transformers' order, but for the biases of fused matrices, which
+                             follow them together; each tensor once: tied heads are not repeated */
     int64_t count;
 } model_weights;
 
@@ -65,12 +67,14 @@ CUDPO_MUST_USE cudpo_status model_weights_save(const model_weights *w, const cha
 /** Read a file that model_weights_save() wrote in float32, bit for bit. */
 CUDPO_MUST_USE cudpo_status model_weights_restore(model_weights *w, const char *path);
 
-/** Write a complete model folder: model.safetensors in `type`, config.json and generation_config.json (dtype set to
- *  `type`), and the tokenizer's files copied from `from`. */
+/** Write a complete model folder: model.safetensors in `type`; of the folder `from`, config.json with its dtype set to
+ *  `type`, and generation_config.json and the tokenizer's files as they are.
+ *  Returns: CUDPO_OK; CUDPO_EWRITE; CUDPO_ENUMERIC naming a tensor whose values `type` can't hold. */
 CUDPO_MUST_USE cudpo_status model_folder_save(const model_weights *w, const char *to,
                                               const char *from, dtype type);
 
-/** Random weights: normal with deviation config.initializer_range, norms 1, biases 0; a function of the seed. */
+/** Random weights: normal with deviation config.initializer_range, norms 1, biases 0; a function of the seed and of the
+ *  tensor's name and element alone. */
 CUDPO_MUST_USE cudpo_status model_weights_randomise(model_weights *w, const model_config *c,
                                                     uint64_t seed);
 
