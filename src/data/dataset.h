@@ -72,11 +72,6 @@ example dataset_get(const dataset *d, int64_t i); /* i in 0 .. count-1 */
  * KTO's KL estimate compares.  Both have one completion, of RULES_JOINED and keep_start. */
 example dataset_mismatch(const dataset *d, int64_t i, int64_t j);
 
-/* The prompt of example i with the first completion of example `other`, truncated together to max_length as if they
- * stood in one row: so completions of labelled rows are stored before truncation, and dataset_get() cuts them.  KTO's
- * mismatched pairs. */
-example dataset_get_mismatched(const dataset *d, int64_t i, int64_t other);
-
 int64_t dataset_dropped(const dataset *d); /* rows left out because the prompt fills max_length */
 int64_t dataset_longest(
     const dataset *d); /* tokens of the largest group: prompt + all completions */

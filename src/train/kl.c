@@ -20,7 +20,12 @@ example trainer_mismatched_example(const cudpo_trainer *t, const dataset *d, int
 {
     const int64_t B = t->config->per_device_train_batch_size, count = dataset_count(d);
     const int64_t block = index / B * B, end = block + B < count ? block + B : count;
-    return dataset_get_mismatched(d, index, index > block ? index - 1 : end - 1);
+    example e = dataset_mismatch(d, index, index > block ? index - 1 : end - 1);
+    e.completion[0] = e.completion[1];
+    e.completion_length[0] = e.completion_length[1];
+    e.prompt_skip[0] = e.prompt_skip[1];
+    e.completions = 1;
+    return e;
 }
 
 /* Log-ratio, policy to reference, of the mismatched completion of each group of the pack. */

@@ -29,7 +29,7 @@ static cudpo_status cut(pass *p, arena *a)
     model_workspace_free(&p->ws);
     CUDPO_TRY(model_workspace_cut(&p->ws, a, p->config, l->kind, T, l->positions));
     head_workspace_cut(&p->head, a, R, S, G, p->config->hidden_size, V,
-                       head_chunk_rows(LOGITS_BUDGET, V, R < T ? R : T));
+                       head_chunk_rows(LOGITS_BUDGET, V, l->largest_group + p->sequences));
     p->all_token = ints(a, T, 1);
     p->all_position = ints(a, T, 1);
     p->all_segments = ints(a, G * (l->completions * 2 + 1), SEGMENT_FIELDS);

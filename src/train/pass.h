@@ -15,13 +15,14 @@
 
 /* How large packs may get, and what is asked of them. */
 typedef struct pass_limits {
-    int64_t tokens;      /* of a pack: the budget, or the largest group if that is larger */
-    int64_t groups;      /* of a pack */
-    int64_t positions;   /* of the longest sequence */
-    int completions;     /* of a group */
-    bool prompt;         /* prompts are scored too */
-    bool plain;          /* no prefix sharing */
-    workspace_kind kind; /* of model_workspace_cut() */
+    int64_t tokens;        /* of a pack: the budget, or the largest group if that is larger */
+    int64_t groups;        /* of a pack */
+    int64_t largest_group; /* tokens of a group at most */
+    int64_t positions;     /* of the longest sequence */
+    int completions;       /* of a group */
+    bool prompt;           /* prompts are scored too */
+    bool plain;            /* no prefix sharing */
+    workspace_kind kind;   /* of model_workspace_cut() */
 } pass_limits;
 
 typedef struct pass {

@@ -15,7 +15,8 @@ static cudpo_status open_data(cudpo_trainer *t, scored_data *d, const char *path
     const dataset_options options = {.kind = t->loss == LOSS_KTO ? ROW_LABEL : ROW_PAIR,
                                      .chosen_only = t->loss == LOSS_SFT && t->completions == 1,
                                      .max_length = c->max_length,
-                                     .keep_end = strcmp(c->truncation_mode, "keep_end") == 0};
+                                     .keep_end = strcmp(c->truncation_mode, "keep_end") == 0,
+                                     .rules = t->loss == LOSS_ORPO ? RULES_ORPO : RULES_JOINED};
     dataset_options with_cache = options;
     char *folder = NULL;
     CUDPO_TRY(cache_folder(&folder, c->output_dir));
@@ -90,6 +91,11 @@ static cudpo_status load_models(cudpo_trainer *t)
     return model_weights_load(&t->reference, &t->model, c->ref_model_name_or_path);
 }
 
+static int64_t longer(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 static int64_t longest_sequence(const dataset *d)
 {
     int64_t longest = 1;
@@ -97,7 +103,7 @@ static int64_t longest_sequence(const dataset *d)
         const example e = dataset_get(d, i);
         for (int32_t k = 0; k < e.completions; k++) {
             const int64_t n = (int64_t)e.prompt_length + e.completion_length[k];
-            longest = n > longest ? n : longest;
+            longest = longer(longest, n);
         }
     }
     return longest;
@@ -108,27 +114,28 @@ static cudpo_status create_pass(cudpo_trainer *t, bool train)
     const cudpo_config *c = t->config;
     int64_t largest = dataset_longest(t->train.data), positions = longest_sequence(t->train.data);
     if (t->eval.data != NULL) {
-        const int64_t other = dataset_longest(t->eval.data), more = longest_sequence(t->eval.data);
-        largest = other > largest ? other : largest;
-        positions = more > positions ? more : positions;
+        largest = longer(largest, dataset_longest(t->eval.data));
+        positions = longer(positions, longest_sequence(t->eval.data));
     }
-    if (t->traits->kl && c->max_length > 0 && c->max_length > positions) positions = c->max_length;
-    if (t->traits->kl) largest = largest > positions ? largest : positions;
+    if (t->traits->kl) {
+        largest = longer(largest, dataset_longest_mismatch(t->train.data));
+        if (t->eval.data != NULL) largest = longer(largest, dataset_longest_mismatch(t->eval.data));
+        positions = largest; /* groups of one completion: a group is a sequence */
+    }
     if (positions > t->model.max_position_embeddings)
         log_warn("sequences of up to %lld tokens, but the model was made for %lld: set max_length",
                  (long long)positions, (long long)t->model.max_position_embeddings);
     const int64_t budget = c->max_tokens_per_pack > 0 ? c->max_tokens_per_pack : CPU_PACK_TOKENS;
-    const pass_limits limits = {.tokens = budget > largest ? budget : largest,
-                                .groups =
-                                    c->per_device_train_batch_size > c->per_device_eval_batch_size
-                                        ? c->per_device_train_batch_size
-                                        : c->per_device_eval_batch_size,
-                                .positions = positions,
-                                .completions = t->completions,
-                                .prompt = t->traits->prompt,
-                                .kind = !train                      ? WORKSPACE_SCORE
-                                        : c->gradient_checkpointing ? WORKSPACE_CHECKPOINT
-                                                                    : WORKSPACE_TRAIN};
+    const pass_limits limits = {
+        .tokens = longer(budget, largest),
+        .groups = longer(c->per_device_train_batch_size, c->per_device_eval_batch_size),
+        .largest_group = largest,
+        .positions = positions,
+        .completions = t->completions,
+        .prompt = t->traits->prompt,
+        .kind = !train                      ? WORKSPACE_SCORE
+                : c->gradient_checkpointing ? WORKSPACE_CHECKPOINT
+                                            : WORKSPACE_TRAIN};
     return pass_create(&t->pass, t->be, &t->model, &limits);
 }
 
