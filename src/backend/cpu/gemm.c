@@ -5,9 +5,9 @@
 #include <cblas.h>
 #include <limits.h>
 
-/* Edges of a tile of c.  A call packs its two operands, which costs about as much as 16 multiplications of each of
- * their elements, so a tile wants to be large; but a small result still has to keep some threads busy. */
-enum { TILE_LARGE = 512, TILE_SMALL = 256, TILES_WANTED = 12 };
+/* Edges that a tile of c is about to have.  BLAS packs both operands of a call, so a panel of 512 rows as wide as c runs
+ * at 98 % of the speed of the whole product, one of 256 at 96 %; but work has to be shared out evenly. */
+enum { EDGE = 512, SMALL_EDGE = 256, WIDE = 8192, WIDE_ROWS = 1024, WIDE_COLUMNS = 2048, FEW = 4 };
 
 typedef struct product {
     float *c;
@@ -21,6 +21,7 @@ typedef struct product {
 /* Rows m .. m+rows-1 and columns n .. n+cols-1 of the result. */
 static void multiply_tile(const product *p, int64_t m, int64_t rows, int64_t n, int64_t cols)
 {
+    if (rows == 0 || cols == 0) return; /* rounding left nothing for the last tiles */
     const float *a = p->a + (p->transpose_a == CblasTrans ? m : m * p->a_stride);
     const float *b = p->b + (p->transpose_b == CblasTrans ? n * p->b_stride : n);
     float *c = p->c + m * p->c_stride + n;
@@ -35,20 +36,33 @@ static void multiply_tile(const product *p, int64_t m, int64_t rows, int64_t n, 
                 (blasint)p->c_stride);
 }
 
-static int64_t tiles_of(int64_t n, int64_t edge)
+/* How many pieces of about `edge` to cut n into: 1, 2, 4 or a multiple of 8, which most numbers of threads share well. */
+static int64_t pieces_of(int64_t n, int64_t edge)
 {
-    return (n + edge - 1) / edge;
+    const int64_t k = (n + edge / 2) / edge;
+    return k >= 6 ? (k + 4) / 8 * 8 : k >= 3 ? 4 : k == 2 ? 2 : 1;
+}
+
+/* n / pieces, rounded up to whole vectors. */
+static int64_t edge_of(int64_t n, int64_t pieces)
+{
+    return ((n + pieces - 1) / pieces + 15) / 16 * 16;
 }
 
 static void multiply(const product *p)
 {
-    const bool large = tiles_of(p->M, TILE_LARGE) * tiles_of(p->N, TILE_LARGE) >= TILES_WANTED;
-    const int64_t edge = large ? TILE_LARGE : TILE_SMALL;
-    const int64_t columns = tiles_of(p->N, edge), tiles = tiles_of(p->M, edge) * columns;
-#pragma omp parallel for schedule(dynamic) if (tiles > 1)
-    for (int64_t tile = 0; tile < tiles; tile++) {
-        const int64_t m = tile / columns * edge, n = tile % columns * edge;
-        multiply_tile(p, m, min_i64(edge, p->M - m), n, min_i64(edge, p->N - n));
+    const bool wide = p->N >= WIDE;
+    int64_t rows = pieces_of(p->M, wide ? WIDE_ROWS : EDGE);
+    int64_t columns = wide ? pieces_of(p->N, WIDE_COLUMNS) : 1;
+    if (rows * columns < FEW) rows = pieces_of(p->M, SMALL_EDGE);
+    if (rows * columns < FEW) columns = pieces_of(p->N, SMALL_EDGE);
+    const int64_t height = edge_of(p->M, rows), width = edge_of(p->N, columns);
+#pragma omp parallel for collapse(2) schedule(dynamic) if (rows * columns > 1)
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t j = 0; j < columns; j++) {
+            const int64_t m = min_i64(i * height, p->M), n = min_i64(j * width, p->N);
+            multiply_tile(p, m, min_i64(height, p->M - m), n, min_i64(width, p->N - n));
+        }
     }
 }
 
