@@ -6,6 +6,7 @@
 #include "text/tokenizer.h"
 #include "train/sample.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
