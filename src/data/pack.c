@@ -132,9 +132,8 @@ static void add_sequence(pack *p, int32_t begin, int32_t n, int32_t before)
 bool pack_add(pack *p, const example *e, int64_t index)
 {
     const bool shared = shares_prompt(e, p->plain);
-    const int64_t sequences = pack_sequences(e, p->score_prompt);
     assert(e->completions >= 1 && e->completions <= MAX_COMPLETIONS);
-    assert(p->S == p->G * sequences); /* all groups have as many */
+    assert(p->S == p->G * pack_sequences(e, p->score_prompt)); /* all groups have as many */
     if (p->G == p->capacity_G || pack_group_tokens(e, p->plain) > p->capacity_T - p->T) {
         assert(p->G > 0);
         return false;
