@@ -73,7 +73,7 @@ static bool escape(scanner *s)
 {
     const int c = peek(s);
     if (c != 'u') {
-        if (c < 0 || strchr("\"\\/bfnrt", c) == NULL) return fail(s, "unknown escape");
+        if (c < 0 || memchr("\"\\/bfnrt", c, 8) == NULL) return fail(s, "unknown escape");
         s->at++;
         return true;
     }
