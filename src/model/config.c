@@ -251,14 +251,14 @@ static cudpo_status read_tokens(model_config *c, config_reader r)
     if (bos != NULL) CUDPO_TRY(read_token(&c->bos_token_id, c, r, "bos_token_id", bos));
     if (eos == NULL) return CUDPO_OK;
     const bool list = json_type(eos) == JSON_ARRAY;
+    const int64_t most = sizeof c->eos_token_id / sizeof c->eos_token_id[0];
+    if (list && json_count(eos) > most)
+        return config_bad(r, "eos_token_id", "has more than %lld ids", (long long)most);
     c->eos_count = 0;
     for (const json *v = list ? json_first(eos) : eos; v != NULL; v = list ? json_next(v) : NULL) {
         int32_t id = -1;
         CUDPO_TRY(read_token(&id, c, r, "eos_token_id", v));
-        if (id < 0) continue;
-        if (c->eos_count == (int)(sizeof c->eos_token_id / sizeof c->eos_token_id[0]))
-            return config_bad(r, "eos_token_id", "has more than %d ids", c->eos_count);
-        c->eos_token_id[c->eos_count++] = id;
+        if (id >= 0) c->eos_token_id[c->eos_count++] = id;
     }
     return CUDPO_OK;
 }

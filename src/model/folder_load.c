@@ -11,6 +11,7 @@
 #include "model/weights_file.h"
 
 #include <dirent.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,7 +103,8 @@ static bool is_shard_name(const char *name)
 {
     static const char allowed[] =
         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
-    return name[0] != '.' && strspn(name, allowed) == strlen(name) &&
+    const size_t n = strlen(name);
+    return n <= NAME_MAX && name[0] != '.' && strspn(name, allowed) == n &&
            ends_with(name, ".safetensors");
 }
 
