@@ -183,6 +183,7 @@ static void hostile_headers_are_refused(void **state)
          "duplicate", 8},
         {"{\"__metadata__\":{},\"__metadata__\":{}}", "twice", 0},
         {"{\"__metadata__\":[]}", "object", 0},
+        {"{\"__metadata__\":{\"k\":\"v\",\"a\":\"\",\"\\u006b\":\"v\"}}", "\"k\" stands twice", 0},
         {"{\"__metadata__\":{\"k\":null}}", "string", 0},
         {"{\"__metadata__\":{\"k\":{}}}", "string", 0},
     };

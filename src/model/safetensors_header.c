@@ -137,6 +137,12 @@ static cudpo_status parse_tensor(const safetensors *st, safetensors_entry *e, ch
     return CUDPO_OK;
 }
 
+static int by_key(const void *pa, const void *pb)
+{
+    char *const *a = pa, *const *b = pb;
+    return strcmp(*a, *b);
+}
+
 static cudpo_status parse_metadata(safetensors *st, char **p)
 {
     if (strncmp(*p, "null", 4) == 0) { /* as good as absent */
@@ -156,6 +162,12 @@ static cudpo_status parse_metadata(safetensors *st, char **p)
         if (**p != '"')
             return safetensors_bad(st, "__metadata__", "\"%.60s\" must be a string", pair[0]);
         *p = json_text_string(*p, &pair[1]);
+    }
+    qsort(st->metadata, count, 2 * sizeof *st->metadata, by_key);
+    for (size_t i = 1; i < count; i++) {
+        if (strcmp(st->metadata[2 * i - 2], st->metadata[2 * i]) == 0)
+            return safetensors_bad(st, "__metadata__", "\"%.60s\" stands twice",
+                                   st->metadata[2 * i]);
     }
     return CUDPO_OK;
 }
