@@ -30,11 +30,12 @@ VECTORISED_VALUE(float, largest, (const float *s, int64_t n), (s, n))
 VECTORISED_VALUE(double, exponentials, (float *s, float m, int64_t n), (s, m, n))
 {
     double sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        s[i] = vector_exp(s[i] - m);
+    }
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; i++) {
-        const float e = vector_exp(s[i] - m);
-        s[i] = e;
-        sum += (double)e;
+        sum += (double)s[i];
     }
     return sum;
 }

@@ -10,7 +10,7 @@
 #include "backend/cpu/ops.h"
 #include "backend/cpu/vector.h"
 
-enum { BLOCK = 2048 }; /* logits: 8 KiB, which the passes over a block find in the first cache */
+enum { BLOCK = 512 }; /* logits at a time: what is kept of them stays in the first cache */
 
 /* Sums over the logits read so far, relative to e^m where they are of exponentials. */
 typedef struct row_sums {
@@ -25,25 +25,35 @@ VECTORISED_VALUE(float, largest, (const float *z, int64_t n), (z, n))
     return vector_largest(z, n);
 }
 
+/* The exponentials are stored before they are summed: a sum in the same loop makes GCC 12 branch on them, wrongly where
+ * there are several sums. */
 VECTORISED_VALUE(double, sum_exponentials, (const float *z, float m, int64_t n), (z, m, n))
 {
+    float e[BLOCK];
     double sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        e[i] = vector_exp(z[i] - m);
+    }
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; i++) {
-        sum += (double)vector_exp(z[i] - m);
+        sum += (double)e[i];
     }
     return sum;
 }
 
 VECTORISED(sum_statistics, (row_sums * s, const float *z, float m, int64_t n), (s, z, m, n))
 {
+    float e[BLOCK], d[BLOCK];
     double exponentials = 0, squares = 0, weighted = 0, logits = 0;
+    for (int64_t i = 0; i < n; i++) {
+        e[i] = vector_exp(z[i] - m);
+        d[i] = -88.0f > z[i] - m ? -88.0f : z[i] - m; /* e is 0 there: 0 * -88, not 0 * -inf */
+    }
 #pragma omp simd reduction(+ : exponentials, squares, weighted, logits)
     for (int64_t i = 0; i < n; i++) {
-        const float d = z[i] - m, e = vector_exp(d);
-        exponentials += (double)e;
-        squares += (double)(e * e);
-        weighted += e > 0.0f ? (double)(e * d) : 0.0; /* not 0 * -inf */
+        exponentials += (double)e[i];
+        squares += (double)(e[i] * e[i]);
+        weighted += (double)(e[i] * d[i]);
         logits += (double)z[i];
     }
     s->exponentials += exponentials;

@@ -54,32 +54,32 @@
 #define VECTOR_INLINE static inline
 #endif
 
-/* e^x within 1.5 units in the last place; 0 below -104, inf above 88.73, NaN for NaN.
+/* e^x within 1.5 units in the last place; 0 below -87.33, where it would be subnormal; inf above 88.37, half a
+ * binary order early; NaN for NaN.
  * x = n ln 2 + r with |r| <= ln 2 / 2; e^r by its Taylor polynomial of degree 7, whose remainder there is below
- * 2^-27; then times 2^n in two halves, so that subnormal results come out right. */
+ * 2^-27; then times 2^n.  The limits are applied last: what comes before is garbage there, but defined, and compilers
+ * make a mess of a clamp in front. */
 VECTOR_INLINE float vector_exp(float x)
 {
-    const float clamped = x < -105.0f ? -105.0f : (x > 89.0f ? 89.0f : x);
     union {
         float f;
         uint32_t u;
-    } shifted, low, high;
-    /* Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the significand. */
-    shifted.f = clamped * 1.44269504f + 12582912.0f;
+    } shifted, power;
+    /* Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the significand, whose other bits fall off
+     * when these are moved to where the exponent stands. */
+    shifted.f = x * 1.44269504f + 12582912.0f;
+    power.u = (shifted.u << 23) + 0x3f800000u;
     const float n = shifted.f - 12582912.0f;
-    const float r = (clamped - n * 0.693145752f) - n * 1.42860677e-6f; /* ln 2 in two parts */
+    const float r = (x - n * 0.693145752f) - n * 1.42860677e-6f; /* ln 2 in two parts */
     float p = 1.0f / 5040;
     p = p * r + 1.0f / 720;
     p = p * r + 1.0f / 120;
     p = p * r + 1.0f / 24;
     p = p * r + 1.0f / 6;
     p = p * r + 0.5f;
-    p = p * r * r + r + 1.0f;
-    const int32_t exponent = (int32_t)(shifted.u - 0x4b400000u);
-    const int32_t half = exponent >> 1;
-    low.u = (uint32_t)(half + 127) << 23;
-    high.u = (uint32_t)(exponent - half + 127) << 23;
-    return p * low.f * high.f;
+    p = p * (r * r) + r + 1.0f;
+    const float e = x < -87.3365448f ? 0.0f : p * power.f;
+    return x > 88.3762626f ? INFINITY : e;
 }
 
 /* The largest of n numbers, -inf of none; NaN is passed over.  In lanes, because without assuming that there is no NaN
