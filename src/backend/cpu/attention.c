@@ -176,7 +176,8 @@ static void backward_keys(const backward_tile *t, const key_run *run, float *dk,
     for (int64_t i = 0; i < t->rows; i++) {
         const key_range visible =
             attention_visible(t->position + i, run->position + begin, n, shape->window);
-        attention_exponentials(p + i * KEYS, visible, t->lse[i], n);
+        const int64_t padded = attention_mask(p + i * KEYS, visible, n);
+        attention_exponentials(p + i * KEYS, t->lse[i], padded);
         score_slope(ds + i * KEYS, p + i * KEYS, t->delta[i], shape->scale, n);
     }
     cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, cols, D, rows, 1.0f, p, KEYS, t->dout,

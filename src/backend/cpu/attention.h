@@ -36,8 +36,12 @@ key_range attention_visible(int64_t query, int64_t position, int64_t length, int
 void attention_forward_tile(const query_tile *tile, const key_run *run, int runs,
                             const attention_shape *shape);
 
-/* s [n] = e^(s - m) within the range and 0 outside; returns the sum, in double. */
-double attention_exponentials(float *s, key_range visible, float m, int64_t n);
+/* Scores s [n] outside of the range become -inf, and so do those behind it up to a whole number of vectors, which is
+ * returned: KEYS of room is enough. */
+int64_t attention_mask(float *s, key_range visible, int64_t n);
+
+/* s [n] = e^(s - m); returns the sum, in double. */
+double attention_exponentials(float *s, float m, int64_t n);
 
 bool attention_shape_valid(const attention_shape *shape);
 

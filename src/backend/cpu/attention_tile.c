@@ -7,6 +7,7 @@
 #include "backend/cpu/vector.h"
 
 #include <cblas.h>
+#include <string.h>
 
 bool attention_shape_valid(const attention_shape *shape)
 {
@@ -47,15 +48,22 @@ VECTORISED(scale_row, (float *x, float factor, int64_t n), (x, factor, n))
     }
 }
 
-double attention_exponentials(float *s, key_range visible, float m, int64_t n)
+int64_t attention_mask(float *s, key_range visible, int64_t n)
 {
+    enum { VECTOR = 16 };
+    const int64_t padded = (n + VECTOR - 1) / VECTOR * VECTOR;
     for (int64_t i = 0; i < visible.begin; i++) {
-        s[i] = 0.0f;
+        s[i] = -INFINITY;
     }
-    for (int64_t i = visible.end; i < n; i++) {
-        s[i] = 0.0f;
+    for (int64_t i = visible.end; i < padded; i++) {
+        s[i] = -INFINITY;
     }
-    return exponentials(s + visible.begin, m, visible.end - visible.begin);
+    return padded;
+}
+
+double attention_exponentials(float *s, float m, int64_t n)
+{
+    return exponentials(s, m, n);
 }
 
 /* The running softmax of one tile. */
@@ -78,11 +86,14 @@ static void absorb(softmax_state *state, const query_tile *t, const key_run *run
         float *s = scores + i * KEYS;
         const key_range visible = attention_visible(t->position + i * t->position_step,
                                                     run->position + begin, n, shape->window);
-        const float old = state->largest[i];
-        const float seen = largest(s + visible.begin, visible.end - visible.begin);
+        if (visible.begin == visible.end) {
+            memset(s, 0, (size_t)n * sizeof *s);
+            continue;
+        }
+        const int64_t padded = attention_mask(s, visible, n);
+        const float old = state->largest[i], seen = largest(s, padded);
         const float m = seen > old ? seen : old;
-        const double sum = attention_exponentials(s, visible, m, n);
-        if (visible.begin == visible.end) continue;
+        const double sum = exponentials(s, m, padded);
         const float factor = old < m ? vector_exp(old - m) : 1.0f;
         state->largest[i] = m;
         state->sum[i] = state->sum[i] * (double)factor + sum;
