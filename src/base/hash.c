@@ -75,8 +75,9 @@ void hash_text(char out[HASH_TEXT], hash128 h)
 
 cudpo_status hash_file(hash128 *out, const char *path)
 {
-    FILE *f = fopen(path, "rb");
-    if (f == NULL) return file_fail(path, "open", false);
+    FILE *f = NULL;
+    CUDPO_TRY(file_open(&f, path));
+    setvbuf(f, NULL, _IONBF, 0); /* chunks are large enough by themselves */
     hash_state *h = NULL;
     cudpo_status status = hash_begin(&h);
     static _Thread_local char chunk[1 << 16];

@@ -27,7 +27,8 @@ uint64_t hash64_bytes(const void *data, size_t n); /* for tables in memory */
 enum { HASH_TEXT = 33 };
 void hash_text(char out[HASH_TEXT], hash128 h); /* 32 hex digits and NUL */
 
-/** Fingerprint of a file's bytes. */
+/** Fingerprint of a regular file's bytes.
+ *  Returns: CUDPO_OK; as file_open(). */
 CUDPO_MUST_USE cudpo_status hash_file(hash128 *out, const char *path);
 
 #endif /* CUDPO_BASE_HASH_H */

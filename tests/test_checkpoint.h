@@ -1,0 +1,133 @@
+/* test_checkpoint.h - what the tests of checkpoints share: a tiny model whose weights and moments are a function of the
+ * step, in a folder of its own. */
+#ifndef CUDPO_TEST_CHECKPOINT_H
+#define CUDPO_TEST_CHECKPOINT_H
+
+#include "test.h"
+#include "base/file.h"
+#include "model/config.h"
+#include "model/weights.h"
+#include "train/checkpoint.h"
+
+#include <stdint.h>
+
+typedef struct fixture {
+    char folder[512]; /* holds both others */
+    char source[600], output[600];
+    model_config config;
+    model_weights weights, first, second;
+} fixture;
+
+static inline void fixture_open(fixture *f)
+{
+    static const char config[] =
+        "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"vocab_size\": "
+        "17, "
+        "\"hidden_size\": 8, \"intermediate_size\": 12, \"num_hidden_layers\": 1, "
+        "\"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"max_position_embeddings\": 32, "
+        "\"rms_norm_eps\": 1e-5, \"tie_word_embeddings\": false, \"hidden_act\": \"silu\"}\n";
+    static const char tokenizer[] = "{\"version\": \"1.0\", \"model\": {}}\n";
+    const char *base = getenv("TMPDIR");
+    snprintf(f->folder, sizeof f->folder, "%s/cudpo-test-XXXXXX", base != NULL ? base : "/tmp");
+    assert_non_null(mkdtemp(f->folder));
+    snprintf(f->source, sizeof f->source, "%s/source", f->folder);
+    snprintf(f->output, sizeof f->output, "%s/output", f->folder);
+    char path[700];
+    CHECK_OK(file_make_folder(f->source));
+    snprintf(path, sizeof path, "%s/config.json", f->source);
+    CHECK_OK(file_write(path, config, strlen(config)));
+    snprintf(path, sizeof path, "%s/tokenizer.json", f->source);
+    CHECK_OK(file_write(path, tokenizer, strlen(tokenizer)));
+    CHECK_OK(model_config_load(&f->config, f->source));
+    CHECK_OK(model_weights_create(&f->weights, backend_cpu(), &f->config));
+    CHECK_OK(model_weights_create(&f->first, backend_cpu(), &f->config));
+    CHECK_OK(model_weights_create(&f->second, backend_cpu(), &f->config));
+}
+
+static inline void fixture_close(fixture *f)
+{
+    model_weights_destroy(&f->second);
+    model_weights_destroy(&f->first);
+    model_weights_destroy(&f->weights);
+    CHECK_OK(file_remove_folder(f->folder));
+}
+
+/* Numbers that any bit of damage shows in: NaN, -0 and subnormals are among the sums. */
+static inline checkpoint_state fixture_state(int64_t step)
+{
+    checkpoint_state s = {.step = step,
+                          .tokens = 1000 * step + 7,
+                          .sum_count = CHECKPOINT_SUMS,
+                          .fingerprint = {0x0123456789abcdefu ^ (uint64_t)step, (uint64_t)step}};
+    for (int i = 0; i < CHECKPOINT_SUMS; i++)
+        s.sums[i] = 1.0 / (double)(step + 3 + i);
+    s.sums[0] = -0.0;
+    s.sums[1] = (double)NAN;
+    s.sums[2] = 4.9406564584124654e-324;
+    s.sums[3] = (double)INFINITY;
+    return s;
+}
+
+static inline void fixture_fill(fixture *f, int64_t step)
+{
+    CHECK_OK(model_weights_randomise(&f->weights, &f->config, (uint64_t)(3 * step)));
+    CHECK_OK(model_weights_randomise(&f->first, &f->config, (uint64_t)(3 * step + 1)));
+    CHECK_OK(model_weights_randomise(&f->second, &f->config, (uint64_t)(3 * step + 2)));
+}
+
+static inline CUDPO_MUST_USE cudpo_status fixture_save(fixture *f, int64_t step, int64_t keep)
+{
+    fixture_fill(f, step);
+    const checkpoint_state s = fixture_state(step);
+    return checkpoint_save(f->output, &s, &f->weights, &f->first, &f->second, f->source, keep);
+}
+
+static inline void fixture_same(const model_weights *a, const float *want)
+{
+    if (memcmp(tensor_f32(a->all), want, (size_t)a->all.rows * sizeof *want) != 0)
+        fail_msg("other weights came back");
+}
+
+/* The checkpoint at `path` holds `step`, bit for bit. */
+static inline void fixture_check(fixture *f, const char *path, int64_t step)
+{
+    checkpoint_state got, want = fixture_state(step);
+    CHECK_OK(checkpoint_read(&got, path));
+    assert_int_equal(got.step, want.step);
+    assert_int_equal(got.tokens, want.tokens);
+    assert_int_equal(got.sum_count, want.sum_count);
+    assert_true(got.fingerprint.high == want.fingerprint.high &&
+                got.fingerprint.low == want.fingerprint.low);
+    assert_memory_equal(got.sums, want.sums, sizeof want.sums);
+
+    const size_t bytes = (size_t)f->weights.all.rows * sizeof(float);
+    model_weights *const all[3] = {&f->weights, &f->first, &f->second};
+    float *expected[3];
+    fixture_fill(f, step);
+    for (int i = 0; i < 3; i++) {
+        expected[i] = malloc(bytes);
+        assert_non_null(expected[i]);
+        memcpy(expected[i], all[i]->all.data, bytes);
+        memset(all[i]->all.data, 0xff, bytes);
+    }
+    CHECK_OK(checkpoint_restore(&f->weights, &f->first, &f->second, path));
+    for (int i = 0; i < 3; i++) {
+        fixture_same(all[i], expected[i]);
+        free(expected[i]);
+    }
+}
+
+/* The step of the newest checkpoint, after a check of all that it holds; -1 where there is none. */
+static inline int64_t fixture_newest(fixture *f)
+{
+    char *path = NULL;
+    checkpoint_state s;
+    CHECK_OK(checkpoint_newest(&path, f->output));
+    if (path == NULL) return -1;
+    CHECK_OK(checkpoint_read(&s, path));
+    fixture_check(f, path, s.step);
+    free(path);
+    return s.step;
+}
+
+#endif /* CUDPO_TEST_CHECKPOINT_H */
