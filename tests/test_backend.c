@@ -1,0 +1,124 @@
+/* test_backend.c - memory of a backend, and that its table of ops is complete. */
+/* rooms: backend base */
+#include "test_ops.h"
+
+static void every_op_is_there(backend *be)
+{
+    assert_non_null(be->name);
+    assert_true(be->alloc && be->free && be->copy_in && be->copy_out && be->copy && be->zero &&
+                be->sync && be->gemm && be->embed && be->embed_backward && be->add_rmsnorm &&
+                be->rmsnorm_backward && be->rmsnorm_again && be->head_norm &&
+                be->head_norm_backward && be->bias_add && be->bias_backward && be->add &&
+                be->rope && be->attention && be->attention_backward && be->cache_store &&
+                be->attention_cached && be->swiglu && be->swiglu_backward && be->gather_rows &&
+                be->scatter_rows && be->scale_rows && be->token_logprob && be->segment_sum &&
+                be->preference_loss && be->row_coefficients && be->sum_squares && be->adamw);
+}
+
+static void memory_is_aligned_and_holds_bytes(backend *be)
+{
+    static const size_t sizes[] = {0, 1, 63, 64, 65, 4096, 1000003};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        unsigned char *in = zeros((int64_t)sizes[i], 1), *out = zeros((int64_t)sizes[i], 1);
+        void *memory = NULL;
+        for (size_t j = 0; j < sizes[i]; j++) {
+            in[j] = (unsigned char)(j * 31 + 7);
+        }
+        CHECK_OK(be->alloc(be, &memory, sizes[i]));
+        assert_true(memory != NULL && (uintptr_t)memory % 64 == 0);
+        CHECK_OK(be->copy_in(be, memory, in, sizes[i]));
+        CHECK_OK(be->copy_out(be, out, memory, sizes[i]));
+        assert_memory_equal(in, out, sizes[i]);
+        be->free(be, memory);
+        free(in);
+        free(out);
+    }
+    be->free(be, NULL);
+    CHECK_OK(be->sync(be));
+}
+
+/* Behind a volatile, or the compiler warns of a size that no memory has. */
+static void too_much_memory_is_refused(backend *be)
+{
+    static const volatile size_t sizes[] = {SIZE_MAX, SIZE_MAX - 1, SIZE_MAX / 2};
+    for (int i = 0; i < 3; i++) {
+        int there = 0;
+        void *memory = &there;
+        CHECK_FAILS(be->alloc(be, &memory, sizes[i]), CUDPO_ENOMEM, "no memory");
+        assert_null(memory);
+    }
+}
+
+static void copies_between_views(backend *be)
+{
+    static const int64_t strides[][2] = {{5, 5}, {5, 9}, {9, 5}, {8, 6}};
+    for (int i = 0; i < 4; i++) {
+        float *x = random_floats(1, 7 * 5), got[7 * 5];
+        ops o = ops_begin(be);
+        const tensor from = ops_strided(&o, x, 7, 5, strides[i][0]);
+        const tensor to = ops_strided(&o, NULL, 7, 5, strides[i][1]);
+        CHECK_OK(be->copy(be, to, from));
+        ops_get(&o, got, to);
+        assert_memory_equal(got, x, sizeof got);
+        CHECK_OK(be->zero(be, tensor_cols(tensor_rows(to, 1, 3), 2, 2)));
+        ops_get(&o, got, to);
+        for (int r = 0; r < 7; r++) {
+            for (int c = 0; c < 5; c++) {
+                const bool cleared = r >= 1 && r < 4 && c >= 2 && c < 4;
+                assert_true(got[r * 5 + c] == (cleared ? 0.0f : x[r * 5 + c]));
+            }
+        }
+        CHECK_OK(be->zero(be, to));
+        ops_get(&o, got, to);
+        for (int j = 0; j < 35; j++) {
+            assert_true(got[j] == 0.0f);
+        }
+        ops_end(&o);
+        free(x);
+    }
+}
+
+static void half_floats_are_two_bytes(backend *be)
+{
+    uint16_t got[6], in[6] = {1, 2, 3, 4, 5, 6};
+    void *a = NULL, *b = NULL;
+    CHECK_OK(be->alloc(be, &a, sizeof in));
+    CHECK_OK(be->alloc(be, &b, sizeof in));
+    CHECK_OK(be->copy_in(be, a, in, sizeof in));
+    const tensor from = tensor_matrix(a, DTYPE_BF16, 2, 3), to = tensor_matrix(b, DTYPE_BF16, 2, 3);
+    CHECK_OK(be->copy(be, to, from));
+    CHECK_OK(be->zero(be, tensor_cols(to, 0, 1)));
+    CHECK_OK(be->copy_out(be, got, b, sizeof got));
+    const uint16_t want[6] = {0, 2, 3, 0, 5, 6};
+    assert_memory_equal(got, want, sizeof want);
+    be->free(be, a);
+    be->free(be, b);
+}
+
+static void broken_contracts(backend *be)
+{
+    char bytes[4] = {0};
+    ops o = ops_begin(be);
+    const tensor a = ops_output(&o, 3, 4), b = ops_output(&o, 3, 5);
+    const tensor ints = ops_make(&o, DTYPE_I32, 3, 4, 4);
+    CHECK_FAILS(be->copy(be, a, b), CUDPO_EINVAL, "dst");
+    CHECK_FAILS(be->copy(be, a, ints), CUDPO_EINVAL, "dst");
+    CHECK_FAILS(be->copy(be, a, tensor_rows(a, 0, 2)), CUDPO_EINVAL, "dst");
+    CHECK_FAILS(be->copy(be, a, (tensor){0}), CUDPO_EINVAL, "src");
+    CHECK_FAILS(be->zero(be, (tensor){0}), CUDPO_EINVAL, "tensor_is");
+    CHECK_FAILS(be->alloc(be, NULL, 4), CUDPO_EINVAL, "out");
+    CHECK_FAILS(be->copy_in(be, NULL, bytes, 4), CUDPO_EINVAL, "dst");
+    CHECK_FAILS(be->copy_out(be, bytes, NULL, 4), CUDPO_EINVAL, "src");
+    ops_check_untouched(&o, a);
+    ops_end(&o);
+}
+
+static const op_case cases[] = {
+    {"every_op_is_there", every_op_is_there},
+    {"memory_is_aligned_and_holds_bytes", memory_is_aligned_and_holds_bytes},
+    {"too_much_memory_is_refused", too_much_memory_is_refused},
+    {"copies_between_views", copies_between_views},
+    {"half_floats_are_two_bytes", half_floats_are_two_bytes},
+    {"broken_contracts", broken_contracts},
+};
+OPS_MAIN(cases)
