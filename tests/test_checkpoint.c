@@ -380,9 +380,58 @@ static void only_damaged_ones_stop_a_run(void **state)
     char folder[700];
     snprintf(folder, sizeof folder, "%s/checkpoint-1", f.output);
     CHECK_FAILS(checkpoint_read(&s, folder), CUDPO_EDATA, "exp_avg.safetensors: has 1 bytes");
-    /* A manifest that is whole by its own checksum and still claims a file elsewhere. */
     CHECK_OK(checkpoint_clean(f.output, -1));
     assert_int_equal(entries(f.output), 0);
+    fixture_close(&f);
+}
+
+/* A manifest with a right checksum is whole, but who wrote it may have meant harm. */
+static void put_sealed(const char *path, const char *body)
+{
+    char text[1000], digits[HASH_TEXT];
+    hash_text(digits, hash_bytes(body, strlen(body)));
+    const int n = snprintf(text, sizeof text, "%s,\n  \"xxh3\": \"%s\"\n}\n", body, digits);
+    put(path, text, (size_t)n);
+}
+
+static void hostile_manifests_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *body, *message;
+    } cases[] = {
+        {"{\"version\": 2, \"step\": 1, \"files\": []", "another version"},
+        {"{\"version\": 1, \"step\": 1, \"files\": []", "does not list model.safetensors"},
+        {"{\"version\": 1, \"step\": 1.5, \"files\": []", "lacks step or files"},
+        {"{\"version\": 1, \"step\": 1, \"files\": {}", "lacks step or files"},
+        {"{\"version\": 1, \"step\": 1, \"files\": [7]", "an entry lacks name"},
+        {"{\"version\": 1, \"step\": 1, \"files\": [{\"name\": \"a\", \"bytes\": 1, \"xxh3\": 2}]",
+         "an entry lacks name"},
+        {"{\"version\": 1, \"step\": 1, \"files\": [{\"name\": \"../source/config.json\", "
+         "\"bytes\": 1, \"xxh3\": \"\"}]",
+         "not a file's name"},
+        {"{\"version\": 1, \"step\": 1, \"files\": [{\"name\": \"..\", \"bytes\": 1, \"xxh3\": "
+         "\"\"}]",
+         "not a file's name"},
+        {"{\"version\": 1, \"step\": 1, \"files\": [{\"name\": \"fifo\", \"bytes\": 0, \"xxh3\": "
+         "\"\"}]",
+         "not a regular file"},
+        {"[1", "not valid JSON"},
+        {"{\"step\": 1, \"step\": 1", "stands twice"},
+    };
+    fixture f;
+    fixture_open(&f);
+    CHECK_OK(fixture_save(&f, 1, 0));
+    char folder[700], path[800], fifo[800];
+    checkpoint_state s;
+    snprintf(folder, sizeof folder, "%s/checkpoint-1", f.output);
+    snprintf(path, sizeof path, "%s/manifest.json", folder);
+    snprintf(fifo, sizeof fifo, "%s/fifo", folder);
+    assert_int_equal(mkfifo(fifo, 0600), 0); /* reading it would hang */
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        put_sealed(path, cases[i].body);
+        CHECK_FAILS(checkpoint_read(&s, folder), CUDPO_EDATA, cases[i].message);
+    }
     fixture_close(&f);
 }
 
@@ -424,11 +473,12 @@ static int64_t milliseconds(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* A trainer that does nothing but save: from the newest checkpoint on, keeping two. */
-static void save_for_ever(fixture *f)
+/* A trainer that does nothing but save: from the newest checkpoint on, keeping two.  It says when it begins. */
+static void save_for_ever(fixture *f, int ready)
 {
     const int64_t newest = fixture_newest(f);
     CHECK_OK(checkpoint_clean(f->output, newest));
+    assert_int_equal(write(ready, "", 1), 1);
     for (int64_t step = newest + 1;; step++)
         CHECK_OK(fixture_save(f, step, 2));
 }
@@ -439,17 +489,29 @@ static void killed_at_any_point(void **state)
     enum { KILLS = 60 };
     fixture f;
     fixture_open(&f);
-    int64_t newest = -1, progress = 0;
-    const int64_t start = milliseconds();
+    int64_t newest = 2, progress = 0, start = milliseconds();
+    for (int64_t step = 0; step <= newest; step++)
+        CHECK_OK(fixture_save(&f, step, 2));
+    /* Up to the time of four saves, which depends on the disk. */
+    int64_t window = 1000 * (milliseconds() - start + 1) / 3 * 4;
+    window = window > 200000 ? 200000 : window;
+    start = milliseconds();
     for (int i = 0; i < KILLS; i++) {
+        int ready[2];
+        char byte;
+        assert_int_equal(pipe(ready), 0);
         fflush(NULL);
         const pid_t child = fork();
         assert_true(child >= 0);
         if (child == 0) {
-            save_for_ever(&f);
+            save_for_ever(&f, ready[1]);
             _exit(1);
         }
-        const long microseconds = (long)rng_below(17, 5, (uint64_t)i, 60000);
+        /* Some are killed while they resume and clean up, most while they save. */
+        if (i % 8 != 0) assert_int_equal(read(ready[0], &byte, 1), 1);
+        close(ready[0]);
+        close(ready[1]);
+        const long microseconds = (long)rng_below(17, 5, (uint64_t)i, window);
         const struct timespec wait = {0, microseconds * 1000};
         nanosleep(&wait, NULL);
         kill(child, SIGKILL);
@@ -465,19 +527,26 @@ static void killed_at_any_point(void **state)
     }
     printf("%d kills in %lld ms: step %lld, progress after %lld of them\n", KILLS,
            (long long)(milliseconds() - start), (long long)newest, (long long)progress);
-    assert_true(progress >= KILLS / 20); /* restarts do not stand in each other's way */
+    assert_true(progress >= KILLS / 10); /* restarts do not stand in each other's way */
     fixture_close(&f);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_bits_come_back),        cmocka_unit_test(the_oldest_are_removed),
-        cmocka_unit_test(the_same_step_is_replaced), cmocka_unit_test(folders_of_others_stay),
-        cmocka_unit_test(leftovers_are_cleaned),     cmocka_unit_test(bad_calls_are_refused),
-        cmocka_unit_test(flipped_bits_are_seen),     cmocka_unit_test(cut_and_grown_files_are_seen),
-        cmocka_unit_test(exchanged_files_are_seen),  cmocka_unit_test(only_damaged_ones_stop_a_run),
-        cmocka_unit_test(a_damaged_one_is_named),    cmocka_unit_test(killed_at_any_point),
+        cmocka_unit_test(all_bits_come_back),
+        cmocka_unit_test(the_oldest_are_removed),
+        cmocka_unit_test(the_same_step_is_replaced),
+        cmocka_unit_test(folders_of_others_stay),
+        cmocka_unit_test(leftovers_are_cleaned),
+        cmocka_unit_test(bad_calls_are_refused),
+        cmocka_unit_test(flipped_bits_are_seen),
+        cmocka_unit_test(cut_and_grown_files_are_seen),
+        cmocka_unit_test(exchanged_files_are_seen),
+        cmocka_unit_test(only_damaged_ones_stop_a_run),
+        cmocka_unit_test(hostile_manifests_are_refused),
+        cmocka_unit_test(a_damaged_one_is_named),
+        cmocka_unit_test(killed_at_any_point),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -133,7 +133,9 @@ cudpo_status file_make_folder(const char *path)
         if (*c != '/' && *c != '\0') continue;
         const char end = *c;
         *c = '\0';
-        if (mkdir(p, 0777) == 0) {
+        if (file_is_folder(p)) {
+            /* Nothing to do, and nothing to ask of a parent that we may not write to. */
+        } else if (mkdir(p, 0777) == 0) {
             status = sync_parent(p);
         } else if (errno != EEXIST) {
             status = file_fail(p, "create folder", true);

@@ -33,8 +33,10 @@ CUDPO_MUST_USE cudpo_status checkpoint_save(const char *output_dir, const checkp
                                             const model_weights *first, const model_weights *second,
                                             const char *source, int64_t keep);
 
-/** The newest complete checkpoint of a run whose manifest verifies; a damaged one is named in a warning and skipped.
- *  Out:     path  in new memory; NULL where there is none. */
+/** The newest complete checkpoint of a run whose manifest verifies; a damaged one is named in a warning and skipped.  One
+ *  that a killed save had finished but not yet renamed gets its name here.
+ *  Out:     path  in new memory; NULL where there is none.
+ *  Returns: CUDPO_OK; CUDPO_EDATA where there are checkpoints and all are damaged: to start anew would be to lose them. */
 CUDPO_MUST_USE cudpo_status checkpoint_newest(char **path, const char *output_dir);
 
 /** Verify a checkpoint and read its state; then its tensors.
@@ -43,7 +45,8 @@ CUDPO_MUST_USE cudpo_status checkpoint_read(checkpoint_state *state, const char 
 CUDPO_MUST_USE cudpo_status checkpoint_restore(model_weights *weights, model_weights *first,
                                                model_weights *second, const char *path);
 
-/** Remove leftovers of a killed save, checkpoint-* folders newer than `step` (-1: all).  Called when a run starts. */
+/** Remove leftovers of a killed save, and checkpoint-* folders newer than `step` (-1: all).  Called when a run starts, after
+ *  checkpoint_newest().  Folders of that name that other trainers made are left alone. */
 CUDPO_MUST_USE cudpo_status checkpoint_clean(const char *output_dir, int64_t step);
 
 #endif /* CUDPO_TRAIN_CHECKPOINT_H */
