@@ -14,7 +14,7 @@ static cudpo_status cpu_alloc(backend *be, void **out, size_t bytes)
     (void)be;
     CUDPO_REQUIRE(out != NULL);
     *out = NULL;
-    if (bytes <= SIZE_MAX - ALIGNMENT) {
+    if (bytes <= PTRDIFF_MAX - ALIGNMENT) { /* larger than any object */
         const size_t rounded = bytes / ALIGNMENT * ALIGNMENT + ALIGNMENT; /* never 0 bytes */
         *out = aligned_alloc(ALIGNMENT, rounded);
     }
