@@ -9,12 +9,13 @@
 
 cudpo_status buffer_reserve(buffer *b, size_t more)
 {
-    if (more >= SIZE_MAX - b->size) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "%zu bytes", more);
+    if (more >= PTRDIFF_MAX - b->size) /* no object is larger */
+        return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "%zu bytes", more);
     const size_t need = b->size + more + 1;
     if (need <= b->capacity) return CUDPO_OK;
     size_t capacity = b->capacity < 64 ? 64 : b->capacity;
     while (capacity < need)
-        capacity = capacity > SIZE_MAX / 2 ? need : capacity * 2;
+        capacity = capacity > PTRDIFF_MAX / 2 ? need : capacity * 2;
     char *data = realloc(b->data, capacity);
     if (data == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "%zu bytes", capacity);
     if (b->data == NULL) data[0] = '\0';
@@ -47,33 +48,59 @@ cudpo_status buffer_printf(buffer *b, const char *fmt, ...)
     return CUDPO_OK;
 }
 
+static cudpo_status append_escaped(buffer *b, unsigned char c)
+{
+    if (c == '"') return buffer_append(b, "\\\"", 2);
+    if (c == '\\') return buffer_append(b, "\\\\", 2);
+    if (c == '\n') return buffer_append(b, "\\n", 2);
+    return buffer_printf(b, "\\u%04x", c);
+}
+
 cudpo_status buffer_json_string(buffer *b, const char *s, size_t n)
 {
-    CUDPO_TRY(buffer_append(b, "\"", 1));
-    for (size_t i = 0; i < n; i++) {
+    const size_t before = b->size;
+    cudpo_status status = buffer_append(b, "\"", 1);
+    size_t begin = 0; /* of the run that needs no escapes */
+    for (size_t i = 0; i < n && status == CUDPO_OK; i++) {
         const unsigned char c = (unsigned char)s[i];
-        if (c == '"' || c == '\\') {
-            const char escaped[2] = {'\\', (char)c};
-            CUDPO_TRY(buffer_append(b, escaped, 2));
-        } else if (c == '\n') {
-            CUDPO_TRY(buffer_append(b, "\\n", 2));
-        } else if (c < 0x20) {
-            CUDPO_TRY(buffer_printf(b, "\\u%04x", c));
-        } else {
-            CUDPO_TRY(buffer_append(b, &s[i], 1));
-        }
+        if (c >= 0x20 && c != '"' && c != '\\') continue;
+        status = buffer_append(b, s + begin, i - begin);
+        if (status == CUDPO_OK) status = append_escaped(b, c);
+        begin = i + 1;
     }
-    return buffer_append(b, "\"", 1);
+    if (status == CUDPO_OK) status = buffer_append(b, s + begin, n - begin);
+    if (status == CUDPO_OK) status = buffer_append(b, "\"", 1);
+    if (status != CUDPO_OK && b->data != NULL) {
+        b->size = before;
+        b->data[before] = '\0';
+    }
+    return status;
+}
+
+/* A program around this library may have set a locale with another decimal point than JSON's. */
+static void set_decimal_point(char *text)
+{
+    const size_t at = strspn(text, "-0123456789");
+    if (text[at] == '\0' || text[at] == '.' || text[at] == 'e') return;
+    const size_t width = strcspn(text + at, "0123456789");
+    text[at] = '.';
+    memmove(text + at + 1, text + at + width, strlen(text + at + width) + 1);
 }
 
 cudpo_status buffer_json_number(buffer *b, double value)
 {
     if (!isfinite(value)) return buffer_append(b, "null", 4);
     char text[40];
+    if (fabs(value) < 1e15 && value == floor(value) && !(value == 0.0 && signbit(value))) {
+        /* What %.15g prints of integers, and most numbers of a log are; it needs no reading back. */
+        snprintf(text, sizeof text, "%lld", (long long)value);
+        return buffer_append(b, text, strlen(text));
+    }
     for (int digits = 15; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, value);
         if (strtod(text, NULL) == value) break;
     }
+    set_decimal_point(text);
     return buffer_append(b, text, strlen(text));
 }
 

@@ -53,12 +53,13 @@ cudpo_status json_parse(json **out, const char *text, size_t n, const char *wher
     *out = NULL;
     size_t offset = 0;
     const char *reason = NULL;
-    if (n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
-        text += 3; /* a byte order mark, as some editors write */
-        n -= 3;
-    }
+    /* A byte order mark, as some editors write. */
+    const size_t mark = n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+    text += mark;
+    n -= mark;
     if (!json_scan(text, n, JSON_MAX_DEPTH, &offset, &reason))
-        return cudpo_fail(CUDPO_EDATA, where, "not valid JSON at byte %zu: %s", offset, reason);
+        return cudpo_fail(CUDPO_EDATA, where, "not valid JSON at byte %zu: %s", mark + offset,
+                          reason);
     const char *end = NULL;
     json *tree = cJSON_ParseWithLengthOpts(text, n, &end, 0);
     if (tree == NULL) return cudpo_fail(CUDPO_ENOMEM, where, "no memory to parse %zu bytes", n);
@@ -163,7 +164,7 @@ bool json_integer(const json *value, int64_t *out)
 {
     if (json_type(value) != JSON_NUMBER) return false;
     const double d = value->valuedouble;
-    if (!(fabs(d) <= 0x1p53) || d != floor(d)) return false;
+    if (!(fabs(d) < 0x1p53) || d != floor(d)) return false;
     *out = (int64_t)d;
     return true;
 }

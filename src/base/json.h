@@ -2,7 +2,8 @@
  *
  * Accepted is RFC 8259 in UTF-8, and nothing else: no duplicate keys, no invalid UTF-8, no \u0000, no lone
  * surrogates, no raw control characters, no leading zeros, no NaN, no trailing text, no nesting over
- * JSON_MAX_DEPTH, numbers within the range of a double.  Values are views owned by the parsed tree. */
+ * JSON_MAX_DEPTH, numbers of at most 63 characters and within the range of a double.  A byte order mark before
+ * the text is skipped.  Values are views owned by the parsed tree. */
 #ifndef CUDPO_BASE_JSON_H
 #define CUDPO_BASE_JSON_H
 
@@ -54,7 +55,8 @@ bool json_bool(const json *value);
 double json_number(const json *value);
 const char *json_string(const json *value);
 
-/* True where the value is a number that is an integer of magnitude at most 2^53; only then *out is set. */
+/* True where the value is a number that is an integer of magnitude below 2^53, so that no other integer in the text could
+ * have been rounded to it; only then *out is set. */
 CUDPO_MUST_USE bool json_integer(const json *value, int64_t *out);
 
 #endif /* CUDPO_BASE_JSON_H */

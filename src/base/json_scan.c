@@ -25,8 +25,11 @@ static int peek(const scanner *s)
 
 static void space(scanner *s)
 {
-    while (s->at < s->n && memchr(" \t\r\n", s->text[s->at], 4) != NULL)
+    while (s->at < s->n) {
+        const char c = s->text[s->at];
+        if (c != ' ' && c != '\t' && c != '\r' && c != '\n') return;
         s->at++;
+    }
 }
 
 size_t utf8_length(const char *p, size_t n)
@@ -97,7 +100,11 @@ static bool string(scanner *s)
     if (peek(s) != '"') return fail(s, "expected a string");
     s->at++;
     for (;;) {
-        const int c = peek(s);
+        int c = peek(s);
+        while (c >= 0x20 && c < 0x80 && c != '"' && c != '\\') { /* nearly all of a text */
+            s->at++;
+            c = peek(s);
+        }
         if (c < 0) return fail(s, "string without end");
         if (c == '"') {
             s->at++;
@@ -126,6 +133,7 @@ static bool digits(scanner *s)
 
 static bool number(scanner *s)
 {
+    const size_t begin = s->at;
     if (peek(s) == '-') s->at++;
     if (peek(s) == '0') {
         s->at++;
@@ -141,6 +149,7 @@ static bool number(scanner *s)
         if (peek(s) == '+' || peek(s) == '-') s->at++;
         if (!digits(s)) return false;
     }
+    if (s->at - begin > JSON_MAX_NUMBER) return fail(s, "number with too many digits");
     return true;
 }
 
