@@ -64,13 +64,18 @@ static void every_orientation_and_tail(backend *be)
     check_shape(be, 255, 257, 16);
     check_shape(be, 1, 600, 40);
     check_shape(be, 513, 1, 9);
-    check_shape(be, 520, 523, 5);
 }
 
-/* The tile that a column falls in must not matter to where it is written: enough tiles for the large edge. */
+/* Shapes that are cut into every pattern of tiles: one, few, many panels of rows, columns, and both. */
 static void many_tiles(backend *be)
 {
-    check_shape(be, 2049, 1537, 2);
+    check_shape(be, 520, 523, 5);
+    check_shape(be, 1030, 70, 3);
+    check_shape(be, 3700, 33, 2);
+    check_shape(be, 6200, 17, 3);
+    check_shape(be, 9, 2100, 3);
+    check_shape(be, 30, 8200, 2);
+    check_shape(be, 1600, 8193, 1);
 }
 
 static void an_empty_sum_is_zero(backend *be)
