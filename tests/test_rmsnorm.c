@@ -196,6 +196,33 @@ static void zeros_in_place(backend *be)
     ops_end(&o);
 }
 
+/* The same row eight times, each at another distance from a vector's boundary: the same bits. */
+static void a_row_may_stand_anywhere(backend *be)
+{
+    enum { T = 8, C = 101 };
+    problem p = problem_create(T, C);
+    float got[T * C], rstd[T];
+    for (int t = 1; t < T; t++) {
+        memcpy(p.x + t * C, p.x, C * sizeof(float));
+        memcpy(p.dy + t * C, p.dy, C * sizeof(float));
+        memcpy(p.dx + t * C, p.dx, C * sizeof(float));
+    }
+    ops o = ops_begin(be);
+    const tensor x = ops_floats(&o, p.x, T, C), y = ops_output(&o, T, C), r = ops_output(&o, T, 1);
+    const tensor w = ops_floats(&o, p.w, 1, C), dw = ops_floats(&o, p.dw, 1, C);
+    const tensor dx = ops_floats(&o, p.dx, T, C);
+    CHECK_OK(be->add_rmsnorm(be, y, r, x, x, (tensor){0}, w, epsilon));
+    CHECK_OK(be->rmsnorm_backward(be, dx, dw, ops_floats(&o, p.dy, T, C), x, r, w));
+    ops_get(&o, got, dx);
+    ops_get(&o, rstd, r);
+    for (int t = 1; t < T; t++) {
+        assert_memory_equal(got + t * C, got, C * sizeof(float));
+        assert_true(rstd[t] == rstd[0]);
+    }
+    ops_end(&o);
+    problem_free(&p);
+}
+
 static void broken_contracts(backend *be)
 {
     ops o = ops_begin(be);
@@ -243,6 +270,7 @@ static const op_case cases[] = {
     {"slopes_by_finite_differences", slopes_by_finite_differences},
     {"tails", tails},
     {"zeros_in_place", zeros_in_place},
+    {"a_row_may_stand_anywhere", a_row_may_stand_anywhere},
     {"broken_contracts", broken_contracts},
     {"same_bits_with_any_threads", same_bits_with_any_threads},
 };

@@ -233,6 +233,26 @@ static void infinities(backend *be)
     result_free(&r);
 }
 
+/* The same row eight times, each at another distance from a vector's boundary: the same bits. */
+static void a_row_may_stand_anywhere(backend *be)
+{
+    enum { R = 8, V = 1000 };
+    float *z = random_floats(3, R * V);
+    int32_t label[R];
+    for (int i = 0; i < R; i++) {
+        memcpy(z + i * V, z, V * sizeof *z);
+        label[i] = 77;
+    }
+    result r = run(be, z, label, R, V, true, true); /* rows V + 3 floats apart */
+    for (int i = 1; i < R; i++) {
+        assert_memory_equal(r.logits + i * V, r.logits, V * sizeof *z);
+        assert_memory_equal(r.stats + i * ROW_STATS, r.stats, ROW_STATS * sizeof *z);
+        assert_true(r.logp[i] == r.logp[0]);
+    }
+    result_free(&r);
+    free(z);
+}
+
 static void broken_contracts(backend *be)
 {
     static const int32_t bad[][2] = {{0, 5}, {-1, 0}};
@@ -285,6 +305,7 @@ static const op_case cases[] = {
     {"equal_logits", equal_logits},
     {"extremes", extremes},
     {"infinities", infinities},
+    {"a_row_may_stand_anywhere", a_row_may_stand_anywhere},
     {"broken_contracts", broken_contracts},
     {"same_bits_with_any_threads", same_bits_with_any_threads},
 };
