@@ -2,7 +2,6 @@
 /* rooms: model */
 #include "test.h"
 #include "base/file.h"
-#include "base/json.h"
 #include "cudpo/model.h"
 #include "model/safetensors.h"
 #include "model/weights.h"
@@ -205,12 +204,19 @@ static void random_weights_depend_on_seed_and_element(void **state)
         sum += e[i];
         squares += (double)e[i] * e[i];
     }
+    assert_true(e[1 << 20] != e[0] && e[(1 << 20) + 1] != e[1]); /* pieces do not repeat */
     CHECK_NEAR(sum / (double)n, 0, 9e-5);
     CHECK_NEAR(sqrt(squares / (double)n), 0.02, 6.5e-5);
     for (int i = 0; i < 240; i++) {
         CHECK_NEAR(tensor_f32(b.norm)[i], 1, 0);
         CHECK_NEAR(tensor_f32(b.layer[0].o_bias)[i], 0, 0);
     }
+    CHECK_OK(model_weights_fingerprint(&b, &five)); /* a tensor of several pieces survives a file */
+    CHECK_OK(model_weights_save(&b, in_folder("wide.safetensors"), DTYPE_F32));
+    memset(values(&b), 0xff, (size_t)b.all.rows * 4);
+    CHECK_OK(model_weights_restore(&b, in_folder("wide.safetensors")));
+    CHECK_OK(model_weights_fingerprint(&b, &six));
+    assert_memory_equal(&five, &six, sizeof five);
     CHECK_OK(model_weights_randomise(&a, &c, 6));
     assert_true(tensor_f32(a.head)[0] != tensor_f32(b.head)[0]);
     assert_true(tensor_f32(a.head)[0] != tensor_f32(a.embed)[0]);
@@ -361,6 +367,8 @@ static void every_parameter_must_be_there(void **state)
     write_file(file, "lm_head.weight", "lm_head.weight", 12);
     CHECK_FAILS(load(path, true), CUDPO_EDATA, "another shape");
     CHECK_FAILS(load(path, false), CUDPO_EDATA, "has shape [12,8]; by config.json it is [11,8]");
+    write_file(file, "lm_head.weight", "lm_head.weight", 10);
+    CHECK_FAILS(load(path, false), CUDPO_EDATA, "has shape [10,8]");
     write_file(file, NULL, "model.layers.0.self_attn.rotary_emb.inv_freq", 1);
     CHECK_OK(load(path, false));
     write_file(file, NULL, "model.layers.2.mlp.up_proj.weight", 1); /* a warning */
@@ -589,6 +597,7 @@ static void config_keeps_its_spelling(void **state)
         {"{\n  \"rope_parameters\": {}\n}",
          "{\n  \"rope_parameters\": {},\n  \"dtype\": \"float32\"\n}"},
         {"{}", "{\"torch_dtype\": \"float32\"}"},
+        {"{ \"a\": 1, \"b\": 2}", "{ \"a\": 1, \"b\": 2, \"torch_dtype\": \"float32\"}"},
         {"\xef\xbb\xbf{\"dt\\u0079pe\":\"float16\"}", "{\"dt\\u0079pe\":\"float32\"}"},
     };
     model_weights w;
