@@ -17,15 +17,15 @@ cudpo_status optimizer_step(backend *be, const optimizer_parameter *parameters, 
     CUDPO_REQUIRE(t >= 1 && isfinite(norm));
     double clip = 1.0;
     if (s->max_grad_norm > 0.0) clip = fmin(1.0, s->max_grad_norm / (norm + 1e-6));
-    adamw_step step = {.learning_rate = (float)s->learning_rate,
-                       .beta1 = (float)s->beta1,
-                       .beta2 = (float)s->beta2,
-                       .epsilon = (float)s->epsilon,
+    adamw_step step = {.learning_rate = s->learning_rate,
+                       .beta1 = s->beta1,
+                       .beta2 = s->beta2,
+                       .epsilon = s->epsilon,
                        .bias_correction1 = 1.0 - pow(s->beta1, (double)t),
                        .bias_correction2 = 1.0 - pow(s->beta2, (double)t)};
     for (int64_t i = 0; i < count; i++) {
         const optimizer_parameter *p = &parameters[i];
-        step.weight_decay = p->decay ? (float)s->weight_decay : 0.0f;
+        step.weight_decay = p->decay ? s->weight_decay : 0.0;
         CUDPO_TRY(be->adamw(be, p->weight, p->first_moment, p->second_moment, p->gradient,
                             (float)clip, step));
     }
