@@ -143,12 +143,15 @@ LOSS_FUNCTION void loss_kto(loss_result *r, double a, const loss_unit *u, const 
 }
 
 /* Hong et al. 2024, eq. 6 and 7: L = NLL(prompt and chosen, per token) - beta log sigmoid(o),
- * o = log odds(chosen) - log odds(rejected), odds(y) = P / (1 - P), P = exp(lp / n).  d(log odds)/d(lp / n) = 1 / (1 - P). */
+ * o = log odds(chosen) - log odds(rejected), odds(y) = P / (1 - P), P = exp(lp / n).  d(log odds)/d(lp / n) = 1 / (1 - P),
+ * so d(-log sigmoid(o))/d(chosen lp / n) = -sigmoid(-o) / (1 - Pw) = -1 / (e^(w - l) (1 - Pl) + 1 - Pw): written like that,
+ * it stays finite where the model is sure of the chosen one and 1 - Pw is 0. */
 LOSS_FUNCTION void loss_orpo(loss_result *r, const loss_unit *u, const loss_parameters *p)
 {
     const double w = u->policy[0] / u->tokens[0], l = u->policy[1] / u->tokens[1];
     const double odds = (w - l) - (loss_log1mexp(w) - loss_log1mexp(l));
-    const double miss = p->unit_scale * p->beta * loss_sigmoid_of(-odds);
+    const double unsure_w = -expm1(w), unsure_l = -expm1(l); /* 1 - P */
+    const double weight = p->unit_scale * p->beta;
     r->column[LOSS_NLL] = -p->token_scale * (u->policy[0] + u->policy[2]);
     r->column[LOSS_LOG_ODDS] = odds;
     r->column[LOSS_LOG_ODDS_RATIO] = -loss_softplus(-odds);
@@ -156,8 +159,9 @@ LOSS_FUNCTION void loss_orpo(loss_result *r, const loss_unit *u, const loss_para
         r->column[LOSS_NLL] - p->unit_scale * p->beta * r->column[LOSS_LOG_ODDS_RATIO];
     r->column[LOSS_REWARD_CHOSEN] = p->beta * w;
     r->column[LOSS_REWARD_REJECTED] = p->beta * l;
-    r->coefficient[0] = -p->token_scale + miss / (expm1(w) * u->tokens[0]); /* expm1(w) < 0 */
-    r->coefficient[1] = -miss / (expm1(l) * u->tokens[1]);
+    r->coefficient[0] =
+        -p->token_scale - weight / ((exp(w - l) * unsure_l + unsure_w) * u->tokens[0]);
+    r->coefficient[1] = weight * loss_sigmoid_of(-odds) / (unsure_l * u->tokens[1]);
     r->coefficient[2] = -p->token_scale;
 }
 

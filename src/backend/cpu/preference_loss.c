@@ -2,6 +2,26 @@
 #include "backend/cpu/ops.h"
 #include "preference/loss.h"
 
+/* A vector without gaps: what follows reads it as an array. */
+static bool is_array(tensor t, dtype type, int64_t n)
+{
+    return tensor_is(t, type, n, 1) && tensor_dense(t);
+}
+
+static bool is_array_or_absent(tensor t, dtype type, int64_t n)
+{
+    return !tensor_present(t) || is_array(t, type, n);
+}
+
+static cudpo_status check_parameters(const loss_parameters *p)
+{
+    CUDPO_REQUIRE(p->kind < LOSS_KINDS && isfinite(p->beta) && p->beta > 0.0);
+    CUDPO_REQUIRE(p->label_smoothing >= 0.0 && p->label_smoothing <= 1.0);
+    CUDPO_REQUIRE(isfinite(p->desirable_weight) && isfinite(p->undesirable_weight));
+    CUDPO_REQUIRE(isfinite(p->unit_scale) && isfinite(p->token_scale));
+    return CUDPO_OK;
+}
+
 cudpo_status cpu_preference_loss(backend *be, const loss_outputs *out, const loss_inputs *in,
                                  const loss_parameters *parameters)
 {
@@ -10,14 +30,13 @@ cudpo_status cpu_preference_loss(backend *be, const loss_outputs *out, const los
     const int64_t S = in->policy.rows, G = n > 0 ? S / n : 0;
     CUDPO_REQUIRE(in->completions >= 1 && in->completions <= 2);
     CUDPO_REQUIRE((n == in->completions || n == in->completions + 1) && S == G * n && G >= 1);
-    CUDPO_REQUIRE(tensor_is(in->policy, DTYPE_F32, S, 1) && tensor_is(in->tokens, DTYPE_I32, S, 1));
-    CUDPO_REQUIRE(!tensor_present(in->reference) || tensor_is(in->reference, DTYPE_F32, S, 1));
-    CUDPO_REQUIRE(!tensor_present(in->label) || tensor_is(in->label, DTYPE_I32, G, 1));
-    CUDPO_REQUIRE(!tensor_present(in->kl) || tensor_is(in->kl, DTYPE_F32, G, 1));
-    CUDPO_REQUIRE(tensor_is(out->coefficient, DTYPE_F32, S, 1));
+    CUDPO_REQUIRE(is_array(in->policy, DTYPE_F32, S) && is_array(in->tokens, DTYPE_I32, S));
+    CUDPO_REQUIRE(is_array_or_absent(in->reference, DTYPE_F32, S));
+    CUDPO_REQUIRE(is_array_or_absent(in->label, DTYPE_I32, G));
+    CUDPO_REQUIRE(is_array_or_absent(in->kl, DTYPE_F32, G));
+    CUDPO_REQUIRE(is_array(out->coefficient, DTYPE_F32, S));
     CUDPO_REQUIRE(tensor_is(out->columns, DTYPE_F32, G, LOSS_COLUMNS));
-    CUDPO_REQUIRE(parameters->kind < LOSS_KINDS && isfinite(parameters->beta) &&
-                  parameters->beta > 0.0);
+    CUDPO_TRY(check_parameters(parameters));
 
     const float *policy = tensor_f32(in->policy);
     const float *reference = tensor_present(in->reference) ? tensor_f32(in->reference) : NULL;
