@@ -133,7 +133,7 @@ struct backend {
                                     tensor gate_up);
 
     /* out [R,C] = x[index]   x [T,C], index [R] i32.
-     * Backward: dx [T,C] = 0, then dx[index[r]] += scale[r] * drow[r], r in order; scale [R] f32. */
+     * Backward: dx [T,C] = 0, then dx[index[r]] += scale[r] * drow[r], r in order; scale [R] f32, absent: 1. */
     cudpo_status (*gather_rows)(backend *be, tensor out, tensor x, tensor index);
     cudpo_status (*scatter_rows)(backend *be, tensor dx, tensor drow, tensor index, tensor scale);
     /* x [R,C] *= scale [R] f32, row by row. */

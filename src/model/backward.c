@@ -38,6 +38,36 @@ static cudpo_status mlp_backward(const backward_call *call, const layer_state *s
                                 w->mlp_norm);
 }
 
+static cudpo_status output_backward(const backward_call *call, const layer_state *s)
+{
+    return linear_backward(call->be, call->dattended, call->dw->o, call->dw->o_bias, call->dx,
+                           s->attended, call->w->o);
+}
+
+/* The last layer down to attention, where only the wanted tokens have gone past it. */
+static cudpo_status wanted_backward(const backward_call *call, const layer_state *s,
+                                    const model_workspace *ws, tensor wanted)
+{
+    backend *be = call->be;
+    const int64_t U = wanted.rows;
+    layer_state part = layer_state_rows(*s, U);
+    part.attended = tensor_rows(ws->gathered, 0, U); /* as the forward pass left it */
+    backward_call narrow = *call;
+    narrow.y = tensor_rows(call->y, 0, U);
+    narrow.dx = tensor_rows(ws->hidden, 0, U);
+    narrow.dy = tensor_rows(call->dy, 0, U);
+    narrow.act = tensor_rows(call->act, 0, U);
+    narrow.dact = tensor_rows(call->dact, 0, U);
+    narrow.dgate_up = tensor_rows(call->dgate_up, 0, U);
+    /* dqkv is not in use yet, and wide enough. */
+    narrow.dattended = tensor_cols(tensor_rows(call->dqkv, 0, U), 0, call->dattended.cols);
+    CUDPO_TRY(mlp_backward(&narrow, &part));
+    CUDPO_TRY(output_backward(&narrow, &part));
+    CUDPO_TRY(be->scatter_rows(be, call->dattended, narrow.dattended, wanted, (tensor){0}));
+    return be->scatter_rows(be, call->dx, narrow.dx, wanted, (tensor){0});
+}
+
+/* From dattended down. */
 static cudpo_status attention_block_backward(const backward_call *call, const layer_state *s)
 {
     backend *be = call->be;
@@ -48,7 +78,6 @@ static cudpo_status attention_block_backward(const backward_call *call, const la
                   KV = c->num_key_value_heads * c->head_dim;
     const tensor dq = tensor_cols(call->dqkv, 0, Q), dk = tensor_cols(call->dqkv, Q, KV);
 
-    CUDPO_TRY(linear_backward(be, call->dattended, dw->o, dw->o_bias, call->dx, s->attended, w->o));
     CUDPO_TRY(be->attention_backward(be, call->dqkv, call->dattended, s->qkv, s->attended, s->lse,
                                      call->segments, layer_attention_shape(c, call->l)));
     CUDPO_TRY(be->rope(be, dq, call->cosine, call->sine, call->position, (int)c->head_dim, true));
@@ -66,7 +95,8 @@ static cudpo_status attention_block_backward(const backward_call *call, const la
 }
 
 /* The state of layer l once more, from the x_attention that was kept.  Same ops on the same inputs: same bits. */
-static cudpo_status recompute(const model_workspace *ws, const backward_call *call, layer_state *s)
+static cudpo_status recompute(const model_workspace *ws, const backward_call *call, layer_state *s,
+                              tensor wanted)
 {
     const layer_call again = {.be = call->be,
                               .config = call->config,
@@ -77,7 +107,9 @@ static cudpo_status recompute(const model_workspace *ws, const backward_call *ca
                               .act = call->act,
                               .cosine = call->cosine,
                               .sine = call->sine,
-                              .position = call->position};
+                              .position = call->position,
+                              .wanted = wanted,
+                              .gathered = ws->gathered};
     return layer_forward(&again, s, s->x_attention, (tensor){0}, call->segments);
 }
 
@@ -101,15 +133,24 @@ cudpo_status model_backward(model_weights *dw, model_workspace *ws, const model_
                           .sine = ws->sine,
                           .position = b->position,
                           .segments = b->segments};
-    CUDPO_TRY(be->zero(be, call.dx));
-    CUDPO_TRY(be->rmsnorm_backward(be, call.dx, dw->norm, dhidden, tensor_rows(ws->x_final, 0, T),
-                                   tensor_rows(ws->rstd_final, 0, T), w->norm));
+    const bool all = !tensor_present(b->wanted);
+    const int64_t U = all ? T : b->wanted.rows;
+    const tensor dx_final = all ? call.dx : tensor_rows(ws->hidden, 0, U);
+    CUDPO_TRY(be->zero(be, dx_final));
+    CUDPO_TRY(be->rmsnorm_backward(be, dx_final, dw->norm, dhidden, tensor_rows(ws->x_final, 0, U),
+                                   tensor_rows(ws->rstd_final, 0, U), w->norm));
     for (call.l = c->num_hidden_layers - 1; call.l >= 0; call.l--) {
         layer_state s = layer_state_rows(ws->layer[call.l], T);
         call.w = &w->layer[call.l];
         call.dw = &dw->layer[call.l];
-        if (ws->kind == WORKSPACE_CHECKPOINT) CUDPO_TRY(recompute(ws, &call, &s));
-        CUDPO_TRY(mlp_backward(&call, &s));
+        const tensor wanted = call.l + 1 == c->num_hidden_layers ? b->wanted : (tensor){0};
+        if (ws->kind == WORKSPACE_CHECKPOINT) CUDPO_TRY(recompute(ws, &call, &s, wanted));
+        if (tensor_present(wanted)) {
+            CUDPO_TRY(wanted_backward(&call, &s, ws, wanted));
+        } else {
+            CUDPO_TRY(mlp_backward(&call, &s));
+            CUDPO_TRY(output_backward(&call, &s));
+        }
         CUDPO_TRY(attention_block_backward(&call, &s));
     }
     return be->embed_backward(be, dw->embed, call.dx, b->token);

@@ -72,6 +72,22 @@ cudpo_status layer_after_attention(const layer_call *call, layer_state *s)
     return linear(be, call->branch, call->act, w->down, w->down_bias);
 }
 
+/* The same for the wanted tokens alone, in the first rows of every buffer. */
+static cudpo_status wanted_after_attention(const layer_call *call, const layer_state *s)
+{
+    const int64_t U = call->wanted.rows;
+    layer_state part = layer_state_rows(*s, U);
+    part.attended = tensor_rows(call->gathered, 0, U);
+    part.x_attention = part.x_mlp; /* the branch is added in place */
+    CUDPO_TRY(call->be->gather_rows(call->be, part.attended, s->attended, call->wanted));
+    CUDPO_TRY(call->be->gather_rows(call->be, part.x_attention, s->x_attention, call->wanted));
+    layer_call narrow = *call;
+    narrow.y = tensor_rows(call->y, 0, U);
+    narrow.branch = tensor_rows(call->branch, 0, U);
+    narrow.act = tensor_rows(call->act, 0, U);
+    return layer_after_attention(&narrow, &part);
+}
+
 cudpo_status layer_forward(const layer_call *call, layer_state *s, tensor x, tensor branch,
                            tensor segments)
 {
@@ -81,7 +97,8 @@ cudpo_status layer_forward(const layer_call *call, layer_state *s, tensor x, ten
     CUDPO_TRY(layer_qkv(call, s));
     CUDPO_TRY(be->attention(be, s->attended, s->lse, s->qkv, segments,
                             layer_attention_shape(call->config, call->l)));
-    return layer_after_attention(call, s);
+    return tensor_present(call->wanted) ? wanted_after_attention(call, s)
+                                        : layer_after_attention(call, s);
 }
 
 /* A call on the first T rows of the workspace's scratch. */
@@ -95,18 +112,19 @@ static layer_call call_of(const model_workspace *ws, const model_weights *w, con
                         .act = tensor_rows(ws->act, 0, T),
                         .cosine = ws->cosine,
                         .sine = ws->sine,
-                        .position = position};
+                        .position = position,
+                        .gathered = ws->gathered};
 }
 
 /* hidden = norm(x + branch) */
 static cudpo_status finish(tensor *hidden, model_workspace *ws, const model_weights *w,
                            const model_config *c, const layer_call *call, tensor x)
 {
-    const int64_t T = x.rows;
-    *hidden = tensor_rows(ws->hidden, 0, T);
-    return w->be->add_rmsnorm(w->be, *hidden, tensor_rows(ws->rstd_final, 0, T),
-                              tensor_rows(ws->x_final, 0, T), x, call->branch, w->norm,
-                              c->rms_norm_eps);
+    const int64_t U = x.rows;
+    *hidden = tensor_rows(ws->hidden, 0, U);
+    return w->be->add_rmsnorm(w->be, *hidden, tensor_rows(ws->rstd_final, 0, U),
+                              tensor_rows(ws->x_final, 0, U), x, tensor_rows(call->branch, 0, U),
+                              w->norm, c->rms_norm_eps);
 }
 
 /* The pass over a pack; keys and values join the cache where there is one. */
@@ -115,13 +133,14 @@ static cudpo_status forward_pack(tensor *hidden, model_workspace *ws, model_cach
                                  const model_batch *b)
 {
     const int64_t T = b->token.rows;
-    CUDPO_REQUIRE(T >= 1 && T <= ws->capacity);
+    CUDPO_REQUIRE(T >= 1 && T <= ws->capacity && b->wanted.rows <= T);
     layer_call call = call_of(ws, w, c, T, b->position);
     tensor x = tensor_rows(ws->layer[0].x_attention, 0, T), branch = {0};
     CUDPO_TRY(w->be->embed(w->be, x, w->embed, b->token));
     for (call.l = 0; call.l < c->num_hidden_layers; call.l++) {
         layer_state s = layer_state_rows(ws->layer[call.l], T);
         call.w = &w->layer[call.l];
+        if (call.l + 1 == c->num_hidden_layers) call.wanted = b->wanted;
         CUDPO_TRY(layer_forward(&call, &s, x, branch, b->segments));
         if (cache != NULL)
             CUDPO_TRY(w->be->cache_store(w->be, cache->k[call.l], cache->v[call.l], s.qkv, slot,
@@ -129,6 +148,7 @@ static cudpo_status forward_pack(tensor *hidden, model_workspace *ws, model_cach
         x = s.x_mlp;
         branch = call.branch;
     }
+    if (tensor_present(b->wanted)) x = tensor_rows(x, 0, b->wanted.rows);
     return finish(hidden, ws, w, c, &call, x);
 }
 

@@ -16,6 +16,8 @@ typedef struct layer_call {
     tensor y, branch,
         act; /* [T,..] scratch; branch carries the layer's output, to be added to x_mlp */
     tensor cosine, sine, position;
+    tensor wanted;   /* [U] i32, or absent: all tokens go on after attention */
+    tensor gathered; /* [U,Q] scratch, where wanted is present */
 } layer_call;
 
 attention_shape layer_attention_shape(const model_config *c, int64_t l);
@@ -23,10 +25,11 @@ attention_shape layer_attention_shape(const model_config *c, int64_t l);
 /* From the residual stream in s->x_attention to q, k, v in s->qkv. */
 CUDPO_MUST_USE cudpo_status layer_qkv(const layer_call *call, layer_state *s);
 
-/* From s->attended to call->branch. */
+/* From s->attended to call->branch: every token. */
 CUDPO_MUST_USE cudpo_status layer_after_attention(const layer_call *call, layer_state *s);
 
-/* From x (+ branch, where present) to call->branch: the whole layer over a pack.  x may be s->x_attention. */
+/* From x (+ branch, where present) to call->branch: the whole layer over a pack.  x may be s->x_attention.  Of the
+ * wanted tokens alone, where there is such a list: then s->x_mlp and call->branch are filled up to row U. */
 CUDPO_MUST_USE cudpo_status layer_forward(const layer_call *call, layer_state *s, tensor x,
                                           tensor branch, tensor segments);
 

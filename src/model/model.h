@@ -19,6 +19,7 @@ typedef struct model_batch {
     tensor token;    /* [T] i32 */
     tensor position; /* [T] i32 */
     tensor segments; /* [N,4] i32 */
+    tensor wanted;   /* [U] i32 ascending: tokens whose hidden states are wanted; absent: all */
 } model_batch;
 
 /* What one layer's backward pass needs of its forward pass.  Norm outputs and activations are computed again. */
@@ -30,9 +31,10 @@ typedef struct layer_state {
     tensor qkv;            /* [T,Q+2KV] after norms and rotation */
     tensor attended;       /* [T,Q] */
     tensor lse;            /* [T,H] */
-    tensor x_mlp;          /* [T,C] residual stream before the MLP */
-    tensor rstd_mlp;       /* [T] */
-    tensor gate_up;        /* [T,2F] */
+    tensor
+        x_mlp; /* [T,C] residual stream before the MLP; this and below: [U,..] in the last layer */
+    tensor rstd_mlp; /* [T] */
+    tensor gate_up;  /* [T,2F] */
 } layer_state;
 
 typedef enum workspace_kind {
@@ -50,9 +52,10 @@ typedef struct model_workspace {
     tensor y;            /* [T,C] output of a norm */
     tensor branch;       /* [T,C] output of attention or MLP */
     tensor act;          /* [T,F] */
-    tensor x_final;      /* [T,C] */
-    tensor rstd_final;   /* [T] */
-    tensor hidden;       /* [T,C] */
+    tensor gathered;     /* [U,Q] attention output of the wanted tokens in the last layer */
+    tensor x_final;      /* [U,C] */
+    tensor rstd_final;   /* [U] */
+    tensor hidden;       /* [U,C]; in the backward pass, the gradient of x_final */
     tensor dx, dy;       /* [T,C] */
     tensor dqkv;         /* [T,Q+2KV] */
     tensor dattended;    /* [T,Q] */
@@ -72,8 +75,9 @@ void model_workspace_free(model_workspace *ws);
 CUDPO_MUST_USE cudpo_status model_workspace_rotations(model_workspace *ws, backend *be,
                                                       const model_config *c);
 
-/** Forward pass.
- *  Out:     hidden  view of ws, [T,C]: valid until the next call on this workspace.
+/** Forward pass.  Of tokens that are not wanted, only what others attend to is computed: in the last layer they go no
+ *  further than attention, which in a pack of pairs saves half of that layer's MLP.
+ *  Out:     hidden  view of ws, [U,C] (U = T where all are wanted): valid until the next call on this workspace.
  *  In/Out:  ws      of any kind; of WORKSPACE_TRAIN or _CHECKPOINT it then holds what model_backward() needs.
  *  Returns: CUDPO_OK; the backend's failures. */
 CUDPO_MUST_USE cudpo_status model_forward(tensor *hidden, model_workspace *ws,
@@ -82,7 +86,7 @@ CUDPO_MUST_USE cudpo_status model_forward(tensor *hidden, model_workspace *ws,
 
 /** Backward pass of the last model_forward() on this workspace.
  *  In/Out:  dw  gradient of every weight but the head's, accumulated.
- *  In:      dhidden  [T,C] gradient of hidden; may be ws->dy, is destroyed. */
+ *  In:      dhidden  [U,C] gradient of hidden; may be ws->dy, is destroyed. */
 CUDPO_MUST_USE cudpo_status model_backward(model_weights *dw, model_workspace *ws,
                                            const model_weights *w, const model_config *c,
                                            const model_batch *b, tensor dhidden);

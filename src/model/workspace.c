@@ -58,6 +58,7 @@ cudpo_status model_workspace_cut(model_workspace *ws, arena *a, const model_conf
     ws->y = matrix(a, T, C);
     ws->branch = matrix(a, T, C);
     ws->act = matrix(a, T, F);
+    ws->gathered = matrix(a, T, Q);
     ws->x_final = matrix(a, T, C);
     ws->rstd_final = vector(a, T);
     ws->hidden = matrix(a, T, C);

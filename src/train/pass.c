@@ -33,6 +33,7 @@ static cudpo_status cut(pass *p, arena *a)
     p->all_token = ints(a, T, 1);
     p->all_position = ints(a, T, 1);
     p->all_segments = ints(a, G * (l->completions * 2 + 1), SEGMENT_FIELDS);
+    p->all_wanted = ints(a, T, 1);
     p->all_row_hidden = ints(a, R, 1);
     p->all_row_label = ints(a, R, 1);
     p->all_row_sequence = ints(a, R, 1);
@@ -75,8 +76,12 @@ cudpo_status pass_create(pass *p, backend *be, const model_config *c, const pass
     p->score = malloc(S * sizeof *p->score);
     p->sums = malloc(S * ROW_STATS * sizeof *p->sums);
     p->columns = malloc((size_t)limits->groups * LOSS_COLUMNS * sizeof *p->columns);
+    p->wanted = malloc((size_t)limits->tokens * sizeof *p->wanted);
+    p->place = malloc((size_t)limits->tokens * sizeof *p->place);
+    p->row_hidden = malloc(R * sizeof *p->row_hidden);
     if (status == CUDPO_OK &&
-        (p->logp == NULL || p->score == NULL || p->sums == NULL || p->columns == NULL))
+        (p->wanted == NULL || p->place == NULL || p->row_hidden == NULL || p->logp == NULL ||
+         p->score == NULL || p->sums == NULL || p->columns == NULL))
         status = cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "results of %zu rows", R);
 out:
     if (status != CUDPO_OK) pass_destroy(p);
@@ -86,6 +91,9 @@ out:
 void pass_destroy(pass *p)
 {
     if (p->be == NULL) return;
+    free(p->row_hidden);
+    free(p->place);
+    free(p->wanted);
     free(p->columns);
     free(p->sums);
     free(p->score);
@@ -104,6 +112,25 @@ static cudpo_status upload(pass *p, tensor *view, tensor all, const void *host, 
     return p->be->copy_in(p->be, view->data, host, (size_t)(n * all.cols) * dtype_size(all.type));
 }
 
+/* The tokens that score rows read, in order, and each row's place among them: only these go through the whole of the
+ * last layer.  Returns how many. */
+static int64_t list_wanted(pass *p)
+{
+    const pack *k = &p->pack;
+    int32_t U = 0;
+    memset(p->place, 0, (size_t)k->T * sizeof *p->place);
+    for (int64_t r = 0; r < k->R; r++)
+        p->place[k->row_hidden[r]] = 1;
+    for (int32_t t = 0; t < k->T; t++) {
+        if (!p->place[t]) continue;
+        p->wanted[U] = t;
+        p->place[t] = U++;
+    }
+    for (int64_t r = 0; r < k->R; r++)
+        p->row_hidden[r] = p->place[k->row_hidden[r]];
+    return U;
+}
+
 cudpo_status pass_upload(pass *p)
 {
     const pack *k = &p->pack;
@@ -112,7 +139,10 @@ cudpo_status pass_upload(pass *p)
     CUDPO_TRY(upload(p, &p->batch.token, p->all_token, k->token, k->T));
     CUDPO_TRY(upload(p, &p->batch.position, p->all_position, k->position, k->T));
     CUDPO_TRY(upload(p, &p->batch.segments, p->all_segments, k->segment, k->N));
-    CUDPO_TRY(upload(p, &s->row_hidden, p->all_row_hidden, k->row_hidden, k->R));
+    p->batch.wanted = (tensor){0}; /* where nothing is scored, there is no such list */
+    const int64_t U = list_wanted(p);
+    if (U > 0) CUDPO_TRY(upload(p, &p->batch.wanted, p->all_wanted, p->wanted, U));
+    CUDPO_TRY(upload(p, &s->row_hidden, p->all_row_hidden, p->row_hidden, k->R));
     CUDPO_TRY(upload(p, &s->row_label, p->all_row_label, k->row_label, k->R));
     CUDPO_TRY(upload(p, &s->row_sequence, p->all_row_sequence, k->row_sequence, k->R));
     CUDPO_TRY(upload(p, &s->sequence_begin, p->all_sequence_begin, k->sequence_begin, k->S + 1));
@@ -166,10 +196,10 @@ static tensor first_rows(tensor t, int64_t n, bool present)
 cudpo_status pass_train(pass *p, model_weights *dw, const model_weights *w,
                         const loss_parameters *parameters, bool use_reference, bool use_labels)
 {
-    const int64_t T = p->pack.T, S = p->pack.S, G = p->pack.G;
+    const int64_t S = p->pack.S, G = p->pack.G;
     tensor hidden;
     CUDPO_TRY(model_forward(&hidden, &p->ws, w, p->config, &p->batch));
-    const tensor dhidden = tensor_rows(p->ws.dy, 0, T);
+    const tensor dhidden = tensor_rows(p->ws.dy, 0, hidden.rows);
     CUDPO_TRY(head_loss(&p->head, dhidden, dw->head, p->be, &p->scores, hidden, w->head,
                         first_rows(p->reference, S, use_reference),
                         first_rows(p->label, G, use_labels), first_rows(p->kl, G, use_labels),

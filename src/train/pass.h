@@ -42,9 +42,12 @@ typedef struct pass {
     tensor
         reference; /* [S] f32: for pass_train() and pass_evaluate(), filled by pass_set_reference() */
     tensor label, kl; /* [G] i32, f32: filled by pass_set_labels() */
-    tensor all_token, all_position, all_segments, all_row_hidden, all_row_label, all_row_sequence,
-        all_sequence_begin,
-        all_tokens; /* as large as can be; batch and scores are their first rows */
+    tensor all_token, all_position, all_segments, all_wanted, all_row_hidden, all_row_label,
+        all_row_sequence, all_sequence_begin,
+        all_tokens;      /* as large as can be; batch and scores are their first rows */
+    int32_t *wanted;     /* [T] on the host: tokens whose hidden states some score row reads */
+    int32_t *place;      /* [T] where each of them stands in that list */
+    int32_t *row_hidden; /* [R] the same for the token of each score row */
 
     /* Results on the host. */
     float *logp;    /* [R] */

@@ -22,7 +22,8 @@ cudpo_status cpu_scatter_rows(backend *be, tensor dx, tensor drow, tensor index,
 {
     (void)be;
     CUDPO_REQUIRE(is_matrix(dx) && is_f32(drow, drow.rows, dx.cols));
-    CUDPO_REQUIRE(is_f32(scale, drow.rows, 1) && is_index(index, drow.rows, dx.rows));
+    CUDPO_REQUIRE(!tensor_present(scale) || is_f32(scale, drow.rows, 1));
+    CUDPO_REQUIRE(is_index(index, drow.rows, dx.rows));
 #pragma omp parallel for schedule(dynamic) if (dx.rows * dx.cols > 65536)
     for (int64_t begin = 0; begin < dx.cols; begin += BLOCK) {
         const int64_t n = min_i64(BLOCK, dx.cols - begin);
@@ -32,7 +33,7 @@ cudpo_status cpu_scatter_rows(backend *be, tensor dx, tensor drow, tensor index,
         for (int64_t r = 0; r < drow.rows; r++) {
             float *to = row_of(dx, index_of(index, r)) + begin;
             const float *from = row_of(drow, r) + begin;
-            const float factor = *row_of(scale, r);
+            const float factor = tensor_present(scale) ? *row_of(scale, r) : 1.0f;
             for (int64_t i = 0; i < n; i++) {
                 to[i] += factor * from[i];
             }
