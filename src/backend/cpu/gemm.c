@@ -9,6 +9,9 @@
  * at 98 % of the speed of the whole product, one of 256 at 96 %; but work has to be shared out evenly. */
 enum { EDGE = 512, SMALL_EDGE = 256, WIDE = 8192, WIDE_ROWS = 1024, WIDE_COLUMNS = 2048, FEW = 4 };
 
+/* Multiplications below which waking the other threads costs more than they save: 50 us of work. */
+enum { WORTH_THREADS = 1 << 20 };
+
 typedef struct product {
     float *c;
     const float *a, *b;
@@ -55,9 +58,10 @@ static void multiply(const product *p)
     int64_t rows = pieces_of(p->M, wide ? WIDE_ROWS : EDGE);
     int64_t columns = wide ? pieces_of(p->N, WIDE_COLUMNS) : 1;
     if (rows * columns < FEW) rows = pieces_of(p->M, SMALL_EDGE);
-    if (rows * columns < FEW) columns = pieces_of(p->N, SMALL_EDGE);
+    if (rows * columns < FEW) columns = min_i64(pieces_of(p->N, SMALL_EDGE), FEW / rows);
     const int64_t height = edge_of(p->M, rows), width = edge_of(p->N, columns);
-#pragma omp parallel for collapse(2) schedule(dynamic) if (rows * columns > 1)
+    const bool worth = (double)p->M * (double)p->N * (double)p->K > WORTH_THREADS;
+#pragma omp parallel for collapse(2) schedule(dynamic) if (worth && rows * columns > 1)
     for (int64_t i = 0; i < rows; i++) {
         for (int64_t j = 0; j < columns; j++) {
             const int64_t m = min_i64(i * height, p->M), n = min_i64(j * width, p->N);
