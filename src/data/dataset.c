@@ -45,7 +45,7 @@ static cudpo_status make_key(hash128 *key, const char *path, const tokenizer *t,
     return CUDPO_OK;
 }
 
-static void warn(const cache_totals *n, const char *path, const dataset_options *o)
+static void warn(const cache_totals *n, const char *path)
 {
     if (n->unaligned > 0)
         log_warn(
@@ -53,9 +53,6 @@ static void warn(const cache_totals *n, const char *path, const dataset_options 
             "the completion starts before the merged token there, as in TRL.  End prompts "
             "with a line break or a special token to avoid it",
             path, (long long)n->unaligned, (long long)n->rows, (long long)n->unaligned_line);
-    if (n->dropped > 0)
-        log_warn("%s: %lld examples dropped, their prompt alone fills max_length %lld", path,
-                 (long long)n->dropped, (long long)o->max_length);
     if (n->undesired > 0)
         log_warn("%s: %lld rows with \"label\": false left out of supervised training", path,
                  (long long)n->undesired);
@@ -216,7 +213,7 @@ cudpo_status dataset_open(dataset **out, const char *path, const tokenizer *t,
         return status;
     }
     measure(d);
-    warn(&d->map.totals, path, options);
+    warn(&d->map.totals, path);
     *out = d;
     return CUDPO_OK;
 }

@@ -55,7 +55,8 @@ typedef struct dataset dataset;
  *
  *  A completion ends with eos unless its text does.  keep_start drops rows whose prompt fills max_length and cuts
  *  completions at their end; keep_end cuts each prompt + completion at its start and drops nothing.
- *  Rows whose prompt is not a token prefix, dropped rows and pairs of two equal texts are counted in a warning.
+ *  Rows whose prompt is not a token prefix, undesirable ones left out and pairs of two equal texts are counted in a
+ *  warning each; dropped ones in dataset_dropped().
  *  Memory does not grow with the text: ids go to the file as they are made.  Several processes may open the same
  *  cache at once: one tokenises, the others wait for it.  A damaged cache is made anew, with a warning.
  *  The file must not be changed while the data set is open.
