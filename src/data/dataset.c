@@ -73,17 +73,17 @@ static int lock_file(const char *path)
     return fd;
 }
 
-/* Map the cache at `path` where there is a good one; map->memory stays NULL where there is none. */
-static cudpo_status open_cache(cache_map *map, const char *path, hash128 key, int64_t vocabulary)
+/* Map the cache at `path` where there is a good one; map->memory stays NULL where there is none.  *reason: why one
+ * that is there is not good, else NULL. */
+static cudpo_status open_cache(cache_map *map, const char **reason, const char *path, hash128 key,
+                               int64_t vocabulary)
 {
+    *reason = NULL;
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 && errno == ENOENT) return CUDPO_OK;
     if (fd < 0) return file_fail(path, "open", false);
-    const char *reason = NULL;
-    const cudpo_status status = cache_map_open(map, &reason, fd, path, key, vocabulary);
+    const cudpo_status status = cache_map_open(map, reason, fd, path, key, vocabulary);
     close(fd);
-    if (status == CUDPO_OK && reason != NULL)
-        log_warn("%s: damaged cache of token ids (%s): making it anew", path, reason);
     return status;
 }
 
@@ -111,21 +111,25 @@ static cudpo_status map_cached(cache_map *map, const char *path, const tokenizer
     char *cache = path_join(o->cache_dir, name);
     snprintf(name, sizeof name, "tokens-%s.lock", text);
     char *lock = path_join(o->cache_dir, name);
+    const char *reason = NULL;
     cudpo_status status = CUDPO_OK;
     int fd = -1;
     if (cache == NULL || lock == NULL) {
         status = cudpo_fail(CUDPO_ENOMEM, o->cache_dir, "path");
         goto out;
     }
-    status = open_cache(map, cache, key, tokenizer_size(t));
+    status = open_cache(map, &reason, cache, key, tokenizer_size(t));
     if (status != CUDPO_OK || map->memory != NULL) goto out;
     fd = lock_file(lock);
-    status = open_cache(map, cache, key, tokenizer_size(t)); /* another process may have made it */
+    status = open_cache(map, &reason, cache, key, tokenizer_size(t)); /* made by another by now? */
     if (status != CUDPO_OK || map->memory != NULL) goto out;
+    if (reason != NULL)
+        log_warn("%s: damaged cache of token ids (%s): making it anew", cache, reason);
     status = make_cache(cache, path, t, o, key);
-    if (status == CUDPO_OK) status = open_cache(map, cache, key, tokenizer_size(t));
+    if (status == CUDPO_OK) status = open_cache(map, &reason, cache, key, tokenizer_size(t));
     if (status == CUDPO_OK && map->memory == NULL)
-        status = cudpo_fail(CUDPO_EWRITE, cache, "reads back other than it was written");
+        status = cudpo_fail(CUDPO_EWRITE, cache, "reads back other than it was written: %s",
+                            reason != NULL ? reason : "it is gone");
 out:
     if (fd >= 0) close(fd);
     free(lock);
