@@ -51,10 +51,11 @@ static int find(const entries *e, const char *name)
 
 static void set(entries *e, const char *name, int inode)
 {
+    const size_t size = strlen(name) + 1;
     int i = find(e, name);
     if (i < 0) i = e->n++;
-    assert_true(i < ENTRIES);
-    snprintf(e->of[i].name, sizeof e->of[i].name, "%s", name);
+    assert_true(i < ENTRIES && size <= sizeof e->of[i].name);
+    memcpy(e->of[i].name, name, size);
     e->of[i].inode = inode;
 }
 
