@@ -1,0 +1,325 @@
+/* demo.c - `cudpo demo`: a tiny model learns facts, then manners, through the same code as `cudpo train`. */
+#include "cli/cli.h"
+#include "base/buffer.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/rng.h"
+#include "cudpo/model.h"
+#include "cudpo/score.h"
+#include "cudpo/train.h"
+#include "cli/demo_task.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { SEED = 7, STREAM_PHRASE = 2, SAMPLES = 3 };
+
+/* What the exam says of a model. */
+typedef struct exam {
+    double preferred; /* share of pairs whose polite completion is the likelier one */
+    double polite;    /* share of sampled answers in the polite manner */
+    double right;     /* share of sampled answers that are right */
+    double kl; /* nats per answer: mean log-ratio to the reference of the model's own samples */
+    char *sample[SAMPLES];
+} exam;
+
+typedef struct demo {
+    const char *folder;
+    demo_question questions[DEMO_QUESTIONS];
+    const demo_question *asked[DEMO_QUESTIONS]; /* held out */
+    int64_t asked_count;
+} demo;
+
+static cudpo_status write_text(const demo *d, const char *name, const char *text)
+{
+    char *path = path_join(d->folder, name);
+    if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+    const cudpo_status status = file_write(path, text, strlen(text));
+    free(path);
+    return status;
+}
+
+static cudpo_status field(buffer *b, const char *name, const char *value, const char *before)
+{
+    CUDPO_TRY(buffer_printf(b, "%s\"%s\": ", before, name));
+    return buffer_json_string(b, value, strlen(value));
+}
+
+static cudpo_status pair(buffer *b, const char *prompt, const char *chosen, const char *rejected)
+{
+    CUDPO_TRY(field(b, "prompt", prompt, "{"));
+    CUDPO_TRY(field(b, "chosen", chosen, ", "));
+    CUDPO_TRY(field(b, "rejected", rejected, ", "));
+    return buffer_append(b, "}\n", 2);
+}
+
+/* sft.jsonl: both manners of every trained question.  dpo.jsonl, exam.jsonl: polite against rude. */
+static cudpo_status write_data(demo *d)
+{
+    buffer sft = {0}, dpo = {0}, held_out = {0};
+    cudpo_status status = CUDPO_OK;
+    for (int i = 0; i < DEMO_QUESTIONS && status == CUDPO_OK; i++) {
+        const demo_question *q = &d->questions[i];
+        char polite[64], rude[64];
+        demo_completion(polite, sizeof polite, q, true,
+                        rng_bits(SEED, STREAM_PHRASE, 2 * (uint64_t)i));
+        demo_completion(rude, sizeof rude, q, false,
+                        rng_bits(SEED, STREAM_PHRASE, 2 * (uint64_t)i + 1));
+        if (q->held_out) d->asked[d->asked_count++] = q;
+        status = pair(q->held_out ? &held_out : &dpo, q->prompt, polite, rude);
+        for (int phrase = 0; phrase < 4 && !q->held_out && status == CUDPO_OK; phrase++) {
+            char text[64];
+            demo_completion(text, sizeof text, q, phrase < 2, (uint64_t)phrase);
+            status = field(&sft, "prompt", q->prompt, "{");
+            if (status == CUDPO_OK) status = field(&sft, "completion", text, ", ");
+            if (status == CUDPO_OK) status = buffer_append(&sft, "}\n", 2);
+        }
+    }
+    if (status == CUDPO_OK) status = write_text(d, "sft.jsonl", sft.data);
+    if (status == CUDPO_OK) status = write_text(d, "dpo.jsonl", dpo.data);
+    if (status == CUDPO_OK) status = write_text(d, "exam.jsonl", held_out.data);
+    buffer_free(&held_out);
+    buffer_free(&dpo);
+    buffer_free(&sft);
+    return status;
+}
+
+/* A model folder with random weights. */
+static cudpo_status write_model(const demo *d)
+{
+    buffer tokenizer = {0};
+    char *folder = path_join(d->folder, "start");
+    cudpo_status status = CUDPO_OK;
+    if (folder == NULL) status = cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+    if (status == CUDPO_OK) status = file_make_folder(folder);
+    if (status == CUDPO_OK) status = demo_tokenizer(&tokenizer);
+    if (status == CUDPO_OK) status = write_text(d, "start/tokenizer.json", tokenizer.data);
+    if (status == CUDPO_OK)
+        status = write_text(d, "start/tokenizer_config.json", demo_tokenizer_config());
+    if (status == CUDPO_OK) status = write_text(d, "start/config.json", demo_model_config());
+    if (status == CUDPO_OK) status = cudpo_model_randomise(folder, SEED);
+    buffer_free(&tokenizer);
+    free(folder);
+    return status;
+}
+
+/* Write FOLDER/name.json, a configuration like any other, and run it. */
+static cudpo_status run(const demo *d, const char *name, const char *model, const char *settings)
+{
+    buffer text = {0};
+    char file[32];
+    cudpo_config config;
+    snprintf(file, sizeof file, "%s.json", name);
+    char *path = path_join(d->folder, file);
+    cudpo_status status = cudpo_config_create(&config);
+    if (status == CUDPO_OK && path == NULL) status = cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+    if (status == CUDPO_OK)
+        status = buffer_printf(
+            &text,
+            "{\n  \"model_name_or_path\": \"%s/%s\",\n  \"train_dataset\": \"%s/%s.jsonl\",\n  "
+            "\"output_dir\": \"%s/%s\",\n  \"overwrite_output_dir\": true,\n%s}\n",
+            d->folder, model, d->folder, name, d->folder, name, settings);
+    if (status == CUDPO_OK) status = file_write(path, text.data, text.size);
+    if (status == CUDPO_OK) status = cudpo_config_load(&config, path);
+    if (status == CUDPO_OK) status = cudpo_train(&config);
+    cudpo_config_free(&config);
+    free(path);
+    buffer_free(&text);
+    return status;
+}
+
+/* The member of a row of scores. */
+static double value_of(const json *row, const char *name)
+{
+    return json_number(json_get(row, name));
+}
+
+/* Score FOLDER/data under a model against the reference; sums over rows of: chosen likelier; log-ratio of chosen. */
+static cudpo_status score(const demo *d, const char *model, const char *data, double *likelier,
+                          double *ratio)
+{
+    char *folder = path_join(d->folder, model), *reference = path_join(d->folder, "sft");
+    char *in = path_join(d->folder, data), *out = path_join(d->folder, "scores.jsonl"),
+         *text = NULL;
+    size_t n = 0;
+    const cudpo_score_options options = {folder, reference, in, out, 0.1, 0};
+    cudpo_status status = folder == NULL || reference == NULL || in == NULL || out == NULL
+                              ? cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path")
+                              : cudpo_score(&options);
+    if (status == CUDPO_OK) status = file_read(&text, &n, out, (size_t)1 << 26);
+    *likelier = *ratio = 0.0;
+    for (char *line = text; status == CUDPO_OK && line < text + n;) {
+        char *end = memchr(line, '\n', (size_t)(text + n - line));
+        json *row = NULL;
+        if (end == NULL) break;
+        status = json_parse(&row, line, (size_t)(end - line), out);
+        if (status == CUDPO_OK) {
+            *likelier += value_of(row, "logps/chosen") > value_of(row, "logps/rejected");
+            *ratio += value_of(row, "logps/chosen") - value_of(row, "ref_logps/chosen");
+        }
+        json_free(row);
+        line = end + 1;
+    }
+    free(text);
+    free(out);
+    free(in);
+    free(reference);
+    free(folder);
+    return status;
+}
+
+/* One sampled answer to every held-out question. */
+static cudpo_status answers(const demo *d, const char *model, char ***texts)
+{
+    char *folder = path_join(d->folder, model);
+    const char **prompts = calloc((size_t)d->asked_count, sizeof *prompts);
+    cudpo_status status = CUDPO_OK;
+    if (folder == NULL || prompts == NULL) status = cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "prompts");
+    for (int64_t i = 0; i < d->asked_count && status == CUDPO_OK; i++)
+        prompts[i] = d->asked[i]->prompt;
+    const cudpo_generate_options options = {.model_name_or_path = folder,
+                                            .prompts = prompts,
+                                            .prompt_count = d->asked_count,
+                                            .max_new_tokens = 40,
+                                            .temperature = 1.0,
+                                            .top_p = 1.0,
+                                            .seed = SEED};
+    if (status == CUDPO_OK) status = cudpo_generate(texts, &options);
+    free(prompts);
+    free(folder);
+    return status;
+}
+
+static cudpo_status hold_exam(const demo *d, const char *model, exam *e)
+{
+    char **texts = NULL;
+    buffer sampled = {0};
+    double likelier = 0.0, ratio = 0.0, unused = 0.0;
+    const double n = (double)d->asked_count;
+    *e = (exam){0};
+    cudpo_status status = answers(d, model, &texts);
+    for (int64_t i = 0; i < d->asked_count && status == CUDPO_OK; i++) {
+        e->polite += demo_is_polite(texts[i]) / n;
+        e->right += demo_is_right(d->asked[i], texts[i]) / n;
+        /* The scorer wants pairs; only the sample's own log-ratio is used. */
+        status = pair(&sampled, d->asked[i]->prompt, texts[i], " ");
+        if (i < SAMPLES) {
+            e->sample[i] = texts[i];
+        } else {
+            free(texts[i]);
+        }
+    }
+    if (status == CUDPO_OK) status = write_text(d, "samples.jsonl", sampled.data);
+    if (status == CUDPO_OK) status = score(d, model, "exam.jsonl", &likelier, &unused);
+    if (status == CUDPO_OK) status = score(d, model, "samples.jsonl", &unused, &ratio);
+    e->preferred = likelier / n;
+    e->kl = ratio / n;
+    buffer_free(&sampled);
+    free(texts);
+    return status;
+}
+
+static void report(const demo *d, const exam *before, const exam *after, double seconds)
+{
+    printf("\n%-44s %10s %10s\n", "held out", "before", "after");
+    printf("%-44s %9.1f%% %9.1f%%\n", "preference accuracy (polite is likelier)",
+           100 * before->preferred, 100 * after->preferred);
+    printf("%-44s %9.1f%% %9.1f%%\n", "sampled answers in the preferred manner",
+           100 * before->polite, 100 * after->polite);
+    printf("%-44s %9.1f%% %9.1f%%\n", "right answers", 100 * before->right, 100 * after->right);
+    printf("%-44s %10.3f %10.3f\n\n", "mean KL to the reference, nats per answer", before->kl,
+           after->kl);
+    for (int64_t i = 0; i < SAMPLES && i < d->asked_count; i++)
+        printf("%-28s before:%-28s after:%s\n", d->asked[i]->prompt, before->sample[i],
+               after->sample[i]);
+    printf("\n%.0f s.  %s/dpo is a model folder.  To go on:\n", seconds, d->folder);
+    printf("  cudpo generate --model_name_or_path %s/dpo --prompt \"What is 3+4?\"\n", d->folder);
+    printf("  cudpo train %s/dpo.json --beta 0.5\n", d->folder);
+}
+
+static cudpo_status judge(const exam *before, const exam *after)
+{
+    if (after->preferred >= 0.95 && after->polite >= 0.90 && after->right >= before->right - 0.02)
+        return CUDPO_OK;
+    return cudpo_fail(CUDPO_ENUMERIC, "demo",
+                      "the model did not become what it should: at least 95 %% preference "
+                      "accuracy, 90 %% preferred manner, "
+                      "right answers down by at most 2 points");
+}
+
+static cudpo_status run_demo(demo *d)
+{
+    const time_t begin = time(NULL);
+    exam before = {0}, after = {0};
+    demo_questions(d->questions, SEED);
+    CUDPO_TRY(file_make_folder(d->folder));
+    CUDPO_TRY(write_data(d));
+    CUDPO_TRY(write_model(d));
+    fprintf(stderr, "1. supervised training: right answers, polite and rude in equal parts\n");
+    CUDPO_TRY(run(d, "sft", "start",
+                  "  \"loss_type\": \"sft\",\n  \"learning_rate\": 3e-3,\n  \"lr_scheduler_type\": "
+                  "\"cosine\",\n  "
+                  "\"warmup_steps\": 20,\n  \"num_train_epochs\": 14,\n  "
+                  "\"per_device_train_batch_size\": 64,\n  "
+                  "\"gradient_checkpointing\": false,\n  \"save_strategy\": \"no\",\n  "
+                  "\"logging_steps\": 50\n"));
+    CUDPO_TRY(hold_exam(d, "sft", &before));
+    fprintf(stderr, "2. DPO: polite is preferred to rude\n");
+    CUDPO_TRY(run(d, "dpo", "sft",
+                  "  \"loss_type\": \"sigmoid\",\n  \"beta\": 0.1,\n  \"learning_rate\": 1e-4,\n  "
+                  "\"num_train_epochs\": 3,\n  \"per_device_train_batch_size\": 32,\n  "
+                  "\"gradient_checkpointing\": false,\n  \"save_strategy\": \"no\",\n  "
+                  "\"logging_steps\": 10\n"));
+    CUDPO_TRY(hold_exam(d, "dpo", &after));
+    report(d, &before, &after, difftime(time(NULL), begin));
+    const cudpo_status status = judge(&before, &after);
+    for (int i = 0; i < SAMPLES; i++) {
+        free(before.sample[i]);
+        free(after.sample[i]);
+    }
+    return status;
+}
+
+static const cli_page page = {
+    "demo",
+    "see it work: a tiny model learns manners, in under a minute",
+    "cudpo demo [--output_dir DIR]",
+    "Needs no input and no network. Makes a byte-level Llama of about a third of a million random "
+    "parameters, teaches it sums and "
+    "facts that are answered politely and rudely in equal parts (loss_type sft), then aligns it by "
+    "DPO on pairs that prefer the "
+    "polite answer. Prints, for questions in wordings that it was not trained on: preference "
+    "accuracy, share of answers in "
+    "the preferred manner, share of right answers, mean KL to the reference and three samples, "
+    "before and after. Everything goes "
+    "through the code of `cudpo train`, `generate` and `score`; the run's files stay for you to "
+    "look at.",
+    "DIR/sft.json, dpo.json: the two configurations\n"
+    "DIR/sft.jsonl, dpo.jsonl, exam.jsonl: what is learned, and what is held out\n"
+    "DIR/start, sft, dpo: model folders before, between and after",
+    "  cudpo demo\n"
+    "  cudpo train cudpo-demo/dpo.json --beta 0.5 --output_dir cudpo-demo/beta05"};
+
+cudpo_status cli_demo(int argc, char **argv)
+{
+    const char *folder = "cudpo-demo";
+    const cli_option options[] = {
+        {"--output_dir", CLI_TEXT, "DIR (cudpo-demo)",
+         "where everything goes; an earlier demo there is replaced", &folder},
+    };
+    bool help;
+    CUDPO_TRY(cli_parse(options, 1, NULL, 0, &help, argc, argv));
+    if (help) {
+        cli_print_page(&page, options, 1, false);
+        return CUDPO_OK;
+    }
+    demo *d = calloc(1, sizeof *d);
+    if (d == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "demo");
+    d->folder = folder;
+    const cudpo_status status = run_demo(d);
+    free(d);
+    return status;
+}

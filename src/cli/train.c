@@ -1,0 +1,142 @@
+/* train.c - `cudpo train` and `cudpo eval`: a configuration from a file and from the command line. */
+#include "cudpo/train.h"
+#include "cli/cli.h"
+#include "cudpo/config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const cli_page train_page = {
+    "train",
+    "align a model on preferences",
+    "cudpo train [CONFIG.json] [--key value ...] [--print_config]",
+    "Reads a Hugging Face model folder and a preference file, trains the model with the loss that "
+    "loss_type names, and writes "
+    "a model folder to output_dir. CONFIG.json is an object of the keys below; --key value on the "
+    "command line sets or "
+    "replaces one (--key alone means true). Keys, meanings and defaults are those of TRL's "
+    "DPOConfig and transformers' "
+    "TrainingArguments where they exist.\n"
+    "\n"
+    "train_dataset and eval_dataset are .jsonl, .jsonl.gz or .json files whose rows have prompt, "
+    "chosen and rejected; or chosen "
+    "and rejected with the prompt inside; or, for kto, prompt, completion and label; or, for sft, "
+    "prompt and completion.\n"
+    "\n"
+    "--print_config prints all values in force and does nothing else.\n"
+    "\n"
+    "SIGTERM, SIGINT and SIGUSR1 save a checkpoint at the end of the step and exit with status 75; "
+    "SIGUSR2 saves and goes on.",
+    "OUTPUT_DIR/model.safetensors, config.json, tokenizer.json ...: the trained model\n"
+    "OUTPUT_DIR/checkpoint-STEP/: a model folder with the optimizer's state; complete or absent\n"
+    "OUTPUT_DIR/metrics.jsonl: an object for each logging step; runs/: the same for TensorBoard\n"
+    "OUTPUT_DIR/run.json: what is needed to repeat the run\n"
+    "$CUDPO_CACHE, else $XDG_CACHE_HOME/cudpo, else ~/.cache/cudpo: tokenised data, reference "
+    "log-probs",
+    "  cudpo train dpo.json\n"
+    "  cudpo train dpo.json --beta 0.05 --learning_rate 5e-7 --output_dir out/beta05\n"
+    "  cudpo train dpo.json --resume_from_checkpoint true\n"
+    "  cudpo train --model_name_or_path model --train_dataset pairs.jsonl --output_dir out"};
+
+static const cli_page eval_page = {"eval",
+                                   "metrics of a model on a preference file",
+                                   "cudpo eval [CONFIG.json] [--key value ...]",
+                                   "Computes what `cudpo train` logs as eval_*: loss, rewards, "
+                                   "log-probs, accuracies of model_name_or_path against "
+                                   "ref_model_name_or_path on eval_dataset (or, where that is not "
+                                   "given, train_dataset), and prints a JSON object. Takes the "
+                                   "keys of `cudpo train`; those of the optimizer have no effect. "
+                                   "Without ref_model_name_or_path the model is its own "
+                                   "reference and every reward is 0.",
+                                   NULL,
+                                   "  cudpo eval dpo.json --model_name_or_path out "
+                                   "--ref_model_name_or_path model --eval_dataset held_out.jsonl"};
+
+/* The command line onto a configuration. */
+static cudpo_status configure(cudpo_config *c, bool *print, bool *help, int argc, char **argv)
+{
+    const char *file = NULL;
+    *print = *help = false;
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) *help = true;
+    if (*help) return CUDPO_OK;
+    /* The file first, so that the command line wins wherever it stands. */
+    for (int i = 1; i < argc; i++) {
+        if (strncmp(argv[i], "--", 2) == 0) {
+            if (strchr(argv[i], '=') == NULL && i + 1 < argc && strncmp(argv[i + 1], "--", 2) != 0)
+                i++;
+            continue;
+        }
+        if (file != NULL)
+            return cudpo_fail(CUDPO_EUSAGE, argv[i],
+                              "is a second configuration file; the first is %s", file);
+        file = argv[i];
+    }
+    if (file != NULL) CUDPO_TRY(cudpo_config_load(c, file));
+    for (int i = 1; i < argc; i++) {
+        if (strncmp(argv[i], "--", 2) != 0) continue;
+        if (strcmp(argv[i], "--print_config") == 0) {
+            *print = true;
+            continue;
+        }
+        char key[128];
+        const char *equals = strchr(argv[i], '='), *value = NULL;
+        snprintf(key, sizeof key, "%.*s", equals == NULL ? 126 : (int)(equals - argv[i] - 2),
+                 argv[i] + 2);
+        if (equals != NULL) {
+            value = equals + 1;
+        } else if (i + 1 < argc && strncmp(argv[i + 1], "--", 2) != 0) {
+            value = argv[++i];
+        }
+        CUDPO_TRY(cudpo_config_set(c, key, value));
+    }
+    return CUDPO_OK;
+}
+
+static cudpo_status print_config(const cudpo_config *c)
+{
+    char *text = cudpo_config_print(c);
+    if (text == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "configuration");
+    fputs(text, stdout);
+    if (text[0] != '\0' && text[strlen(text) - 1] != '\n') fputc('\n', stdout);
+    free(text);
+    return CUDPO_OK;
+}
+
+cudpo_status cli_train(int argc, char **argv)
+{
+    cudpo_config c;
+    bool print, help;
+    CUDPO_TRY(cudpo_config_create(&c));
+    cudpo_status status = configure(&c, &print, &help, argc, argv);
+    if (status == CUDPO_OK && help) {
+        cli_print_page(&train_page, NULL, 0, true);
+    } else if (status == CUDPO_OK && print) {
+        status = print_config(&c);
+    } else if (status == CUDPO_OK) {
+        status = cudpo_train(&c);
+    }
+    cudpo_config_free(&c);
+    return status;
+}
+
+cudpo_status cli_eval(int argc, char **argv)
+{
+    cudpo_config c;
+    bool print, help;
+    char *json = NULL;
+    CUDPO_TRY(cudpo_config_create(&c));
+    cudpo_status status = configure(&c, &print, &help, argc, argv);
+    if (status == CUDPO_OK && help) {
+        cli_print_page(&eval_page, NULL, 0, false);
+    } else if (status == CUDPO_OK && print) {
+        status = print_config(&c);
+    } else if (status == CUDPO_OK) {
+        status = cudpo_evaluate(&json, &c);
+        if (status == CUDPO_OK) fputs(json, stdout);
+    }
+    free(json);
+    cudpo_config_free(&c);
+    return status;
+}
