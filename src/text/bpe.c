@@ -158,6 +158,33 @@ static cudpo_status split(const bpe *b, bpe_scratch *s, const char *word, size_t
     return CUDPO_OK;
 }
 
+uint64_t *bpe_joint(const bpe *b, uint32_t left, uint32_t right)
+{
+    const uint64_t key = (uint64_t)left << 32 | right;
+    size_t slot = bpe_merge_slot((int32_t)left, (int32_t)right) & (b->joint_count - 1);
+    while (b->joints[slot] != key && b->joints[slot] != UINT64_MAX)
+        slot = (slot + 1) & (b->joint_count - 1);
+    return &b->joints[slot];
+}
+
+/* Merges go only across joints, so that a pair that is none separates what happens on its two sides.  Both characters
+ * must be known: an unknown one or its bytes have other texts, and fuse. */
+size_t bpe_cut(const bpe *b, const char *word, size_t n)
+{
+    if (b->ignore_merges || n == 0) return n;
+    size_t length, at = 0;
+    uint32_t left = utf8_decode(word, &length);
+    bool left_known = char_id(b, word, &length) >= 0;
+    for (at = length; at < n; at += length) {
+        const uint32_t right = utf8_decode(word + at, &length);
+        const bool right_known = char_id(b, word + at, &length) >= 0;
+        if (left_known && right_known && *bpe_joint(b, left, right) == UINT64_MAX) return at;
+        left = right;
+        left_known = right_known;
+    }
+    return n;
+}
+
 static cudpo_status reserve(bpe_scratch *s, size_t n)
 {
     if (n + 1 > INT32_MAX)

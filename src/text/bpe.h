@@ -19,14 +19,16 @@ typedef struct bpe_merge {
     int32_t rank, id;
 } bpe_merge;
 
-enum {
-    BPE_DIRECT = 1024
-}; /* code points with a table of their ids: ASCII and byte-level characters */
+/* Code points with a table of their ids: ASCII and byte-level characters. */
+enum { BPE_DIRECT = 1024 };
 
 typedef struct bpe {
     const vocab *tokens;
     bpe_merge *merges; /* [slot_count] hash table by (left, right) */
     size_t slot_count;
+    uint64_t *
+        joints; /* [joint_count] hash table: pairs of characters that a merge can join; UINT64_MAX: free */
+    size_t joint_count;
     int32_t direct[BPE_DIRECT]; /* id of a character, -1: not in the vocabulary */
     int32_t byte_ids[256];      /* of "<0x00>" .. "<0xFF>", -1 */
     int32_t unk;                /* -1: none */
@@ -59,6 +61,13 @@ typedef struct bpe_scratch {
 } bpe_scratch;
 
 void bpe_scratch_free(bpe_scratch *scratch);
+
+/* Where a pair of characters has its place in `joints`: there, or free. */
+uint64_t *bpe_joint(const bpe *b, uint32_t left, uint32_t right);
+
+/* Bytes of the longest beginning of a word, at least 1, that has the same ids by itself: those of the whole word are the
+ * beginning's and then the rest's.  n where ignore_merges is set. */
+size_t bpe_cut(const bpe *b, const char *word, size_t n);
 
 /* Append the ids of a word of valid UTF-8.  O(n log n). */
 CUDPO_MUST_USE cudpo_status bpe_encode(const bpe *b, bpe_scratch *scratch, token_list *out,

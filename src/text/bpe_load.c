@@ -66,6 +66,17 @@ static cudpo_status merge_ids(bpe_merge *out, const merge_texts *m, const vocab 
     return CUDPO_OK;
 }
 
+/* The characters that meet where a merge joins its parts. */
+static void add_joint(bpe *b, const merge_texts *m)
+{
+    if (m->left_length == 0 || m->right_length == 0) return; /* no word has such a part */
+    size_t length;
+    const uint32_t left = utf8_decode_before(m->left + m->left_length, &length);
+    const uint32_t right = utf8_decode(m->right, &length);
+    uint64_t *joint = bpe_joint(b, left, right);
+    *joint = (uint64_t)left << 32 | right;
+}
+
 static cudpo_status load_merges(bpe *b, const json *merges, const char *where)
 {
     const int64_t count = json_count(merges);
@@ -76,9 +87,12 @@ static cudpo_status load_merges(bpe *b, const json *merges, const char *where)
     while (b->slot_count < 2 * (size_t)count)
         b->slot_count *= 2;
     b->merges = malloc(b->slot_count * sizeof *b->merges);
-    if (b->merges == NULL)
+    b->joint_count = b->slot_count;
+    b->joints = malloc(b->joint_count * sizeof *b->joints);
+    if (b->merges == NULL || b->joints == NULL)
         return cudpo_fail(CUDPO_ENOMEM, where, "no memory for %lld merges", (long long)count);
     memset(b->merges, 0xff, b->slot_count * sizeof *b->merges);
+    memset(b->joints, 0xff, b->joint_count * sizeof *b->joints);
     const json *first = json_first(merges);
     if (first == NULL) return CUDPO_OK;
     const json_kind kind = json_type(first);
@@ -101,6 +115,7 @@ static cudpo_status load_merges(bpe *b, const json *merges, const char *where)
                (b->merges[slot].left != entry.left || b->merges[slot].right != entry.right))
             slot = (slot + 1) & (b->slot_count - 1);
         b->merges[slot] = entry; /* of two alike the last counts, as in the original */
+        add_joint(b, &parts);
         rank++;
     }
     return CUDPO_OK;
@@ -156,6 +171,7 @@ cudpo_status bpe_load(bpe *b, const json *model, const vocab *tokens, const char
 
 void bpe_free(bpe *b)
 {
+    free(b->joints);
     free(b->merges);
     *b = (bpe){0};
 }

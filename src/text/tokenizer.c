@@ -18,7 +18,7 @@ typedef struct encoder {
     pieces words, spare_words;
 } encoder;
 
-static cudpo_status encode_word(encoder *e, const char *word, size_t n)
+static cudpo_status encode_part(encoder *e, const char *word, size_t n)
 {
     word_entry *entry = word_cache_find(&e->cache, word, n);
     if (entry != NULL && entry->length > 0) {
@@ -29,6 +29,19 @@ static cudpo_status encode_word(encoder *e, const char *word, size_t n)
     const int64_t before = e->out->n;
     CUDPO_TRY(bpe_encode(&e->t->model, &e->merge, e->out, word, n));
     if (entry != NULL) word_cache_put(&e->cache, entry, word, n, before, e->out->n - before);
+    return CUDPO_OK;
+}
+
+/* A "word" may be a whole text, where no pre-tokenizer cuts it: its parts repeat, the whole does not. */
+static cudpo_status encode_word(encoder *e, const char *word, size_t n)
+{
+    if (n <= WORD_CACHE_MAX_BYTES) return encode_part(e, word, n);
+    while (n > 0) {
+        const size_t part = bpe_cut(&e->t->model, word, n);
+        CUDPO_TRY(encode_part(e, word, part));
+        word += part;
+        n -= part;
+    }
     return CUDPO_OK;
 }
 
