@@ -41,18 +41,18 @@ static const char *reason_to_skip(const json *run, const char *name)
 }
 
 /* TRL averages these over micro-batches, here they are means over the whole step; and ORPO's mean logits cover padding. */
-static bool differs_on_purpose(const cudpo_config *c, const char *metric)
+static bool differs_on_purpose(const cudpo_config *c, const char *name)
 {
     static const char *const token_means[] = {"entropy", "mean_token_accuracy", "logits/chosen",
                                               "logits/rejected"};
     static const char *const label_means[] = {"rewards/chosen", "rewards/rejected",
                                               "rewards/margins", "logps/chosen", "logps/rejected"};
-    if (strncmp(metric, "logits/", 7) == 0 && strcmp(c->loss_type, "orpo") == 0) return true;
+    if (strncmp(name, "logits/", 7) == 0 && strcmp(c->loss_type, "orpo") == 0) return true;
     if (c->gradient_accumulation_steps == 1) return false;
     for (int i = 0; i < 4; i++)
-        if (strcmp(metric, token_means[i]) == 0) return true;
+        if (strcmp(name, token_means[i]) == 0) return true;
     for (int i = 0; i < 5; i++)
-        if (strcmp(metric, label_means[i]) == 0 && strcmp(c->loss_type, "kto") == 0) return true;
+        if (strcmp(name, label_means[i]) == 0 && strcmp(c->loss_type, "kto") == 0) return true;
     return false;
 }
 

@@ -66,6 +66,8 @@ typedef struct cudpo_config {
     int64_t data_seed; /* -1 (null): seed */
     bool
         overwrite_output_dir; /* start anew in a folder that holds a run: its checkpoints and metrics are removed */
+
+    char *source; /* the file that was loaded last, for messages; NULL */
 } cudpo_config;
 
 /** A configuration of defaults.  Free with cudpo_config_free(). */
@@ -82,7 +84,7 @@ CUDPO_MUST_USE cudpo_status cudpo_config_load(cudpo_config *c, const char *path)
 CUDPO_MUST_USE cudpo_status cudpo_config_set(cudpo_config *c, const char *key, const char *value);
 
 /** Check what no single key shows: required keys, impossible combinations.
- *  Returns: CUDPO_OK; CUDPO_ECONFIG naming the keys. */
+ *  Returns: CUDPO_OK; CUDPO_ECONFIG naming the keys, and the file where one was loaded. */
 CUDPO_MUST_USE cudpo_status cudpo_config_check(const cudpo_config *c);
 
 /** Call `warn` for each value outside what is known to work, with what tends to happen. */

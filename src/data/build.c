@@ -8,7 +8,7 @@
 #include <string.h>
 
 enum {
-    BLOCK_ROWS = 256,
+    BLOCK_ROWS = 4096,
     BLOCK_BYTES = 4 << 20, /* a block is full when its text exceeds this */
     UNPAIR_ROWS = 1000,    /* datasets.map's batch, in which TRL puts chosen before rejected */
 };
