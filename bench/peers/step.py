@@ -41,8 +41,11 @@ TOLERANCE = 1e-3  # of a loss, in nats
 MODES = {"resident": False, "precomputed": True}  # the reference: precompute_ref_log_probs
 
 # The share of the vocabulary decides much: TRL scores prompts too on a CPU, and projects to the
-# vocabulary twice. So one shape has a small one, one the size of Llama 2's, and one is between.
+# vocabulary twice. So one shape has almost none (and is wide and shallow, so that matrix products, in
+# which no program can be much faster than another, are nearly all of it), one has Llama 2's, two are
+# between.
 SHAPES = {
+    "v1024": dict(hidden=640, layers=4, heads=10, kv=10, ffn=1760, vocab=1024, tied=False),
     "v4096": dict(hidden=512, layers=6, heads=8, kv=8, ffn=1408, vocab=4096, tied=False),
     "v12288": dict(hidden=384, layers=8, heads=6, kv=2, ffn=1056, vocab=12288, tied=False),
     "v32000": dict(hidden=384, layers=8, heads=6, kv=6, ffn=1056, vocab=32000, tied=True),

@@ -134,6 +134,25 @@ void metrics_add(metric_sums *s, const batch_metrics *m, double weight)
     }
 }
 
+void metrics_add_step(metric_sums *s, const batch_metrics *step, const unit_result *units,
+                      int64_t n, int64_t size, loss_kind loss, int completions, bool rewards)
+{
+    batch_metrics shares;
+    for (int i = 0; i < METRICS; i++)
+        shares.value[i] = i == METRIC_LOSS || i == METRIC_NLL_LOSS ? step->value[i] : NAN;
+    metrics_add(s, &shares, 1.0);
+    for (int64_t first = 0; first < n; first += size) {
+        const int64_t rest = n - first;
+        const batch_metrics b =
+            metrics_of(units + first, rest < size ? rest : size, loss, completions, rewards);
+        for (int i = 0; i < METRICS; i++) {
+            if (i == METRIC_LOSS || i == METRIC_NLL_LOSS || isnan(b.value[i])) continue;
+            s->sum[i] += b.value[i];
+            s->count[i] += 1.0;
+        }
+    }
+}
+
 int64_t metrics_mean(metric *out, char (*text)[METRIC_NAME], const metric_sums *s,
                      const char *prefix)
 {

@@ -60,6 +60,11 @@ typedef struct metric_sums {
 
 void metrics_add(metric_sums *s, const batch_metrics *m, double weight);
 
+/* Add an optimizer step of n units.  As in TRL, what is a share of the step's loss counts once a step, and every other
+ * metric once for each micro-batch of `size` units. */
+void metrics_add_step(metric_sums *s, const batch_metrics *step, const unit_result *units,
+                      int64_t n, int64_t size, loss_kind loss, int completions, bool rewards);
+
 /* Means, left out where nothing was added, with `prefix` ("" or "eval_") before each name: names are written to `text`,
  * which must live as long as `out`. */
 enum { METRIC_NAME = 48 };

@@ -61,7 +61,8 @@ cudpo_status trainer_step(cudpo_trainer *t, step_batch *b, batch_metrics *m)
     t->step++;
     t->tokens_seen += b->tokens;
     t->last_epoch = b->epoch_done;
-    metrics_add(&t->sums, m, 1.0);
+    metrics_add_step(&t->sums, m, t->units, b->n, t->config->per_device_train_batch_size, t->loss,
+                     t->completions, t->rewards);
     return CUDPO_OK;
 }
 
