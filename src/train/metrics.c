@@ -104,7 +104,7 @@ batch_metrics metrics_of(const unit_result *units, int64_t n, loss_kind loss, in
         add(&m[METRIC_LOGITS_CHOSEN], u->sums[0][STAT_MEAN_LOGIT], u->rows[0]);
         add(&m[METRIC_MEAN_TOKEN_ACCURACY], u->sums[0][STAT_HIT], u->rows[0]);
         if (completions == 2) {
-            pair_metrics(m, u, rewards);
+            pair_metrics(m, u, rewards || loss == LOSS_ORPO); /* its rewards need no reference */
             if (loss == LOSS_ORPO)
                 m[METRIC_LOGPS_REJECTED].sum += u->score[1] / other - u->score[1];
         }
