@@ -148,7 +148,7 @@ static cudpo_status choose(generator *g, tensor hidden, sequence **s, int64_t n)
 /* The prompts of n sequences, whose places in the cache are begin .. begin+n-1, in one pack; then their first new token. */
 static cudpo_status prefill(generator *g, sequence **s, int64_t begin, int64_t n)
 {
-    model_batch b;
+    model_batch b = {0};
     tensor slot, row, hidden;
     int64_t T = 0;
     for (int64_t i = 0; i < n; i++) {
