@@ -15,7 +15,12 @@
 #include <string.h>
 #include <time.h>
 
-enum { SEED = 7, STREAM_PHRASE = 2, SAMPLES = 3 };
+enum {
+    SEED = 1,
+    STREAM_PHRASE = 2,
+    DRAWS = 8,   /* answers sampled to each held-out question */
+    SAMPLES = 3, /* of them shown */
+};
 
 /* What the exam says of a model. */
 typedef struct exam {
@@ -23,6 +28,7 @@ typedef struct exam {
     double polite;    /* share of sampled answers in the polite manner */
     double right;     /* share of sampled answers that are right */
     double kl; /* nats per answer: mean log-ratio to the reference of the model's own samples */
+    const char *question[SAMPLES];
     char *sample[SAMPLES];
 } exam;
 
@@ -56,26 +62,42 @@ static cudpo_status pair(buffer *b, const char *prompt, const char *chosen, cons
     return buffer_append(b, "}\n", 2);
 }
 
-/* sft.jsonl: both manners of every trained question.  dpo.jsonl, exam.jsonl: polite against rude. */
+/* The polite and the rude answer in the same phrase. */
+static cudpo_status phrase_pair(buffer *b, const demo_question *q, uint64_t phrase)
+{
+    char polite[64], rude[64];
+    demo_completion(polite, sizeof polite, q, true, phrase);
+    demo_completion(rude, sizeof rude, q, false, phrase);
+    return pair(b, q->prompt, polite, rude);
+}
+
+/* Both manners, each in both phrases. */
+static cudpo_status supervised_rows(buffer *b, const demo_question *q)
+{
+    for (uint64_t i = 0; i < 4; i++) {
+        char text[64];
+        demo_completion(text, sizeof text, q, i < 2, i);
+        CUDPO_TRY(field(b, "prompt", q->prompt, "{"));
+        CUDPO_TRY(field(b, "completion", text, ", "));
+        CUDPO_TRY(buffer_append(b, "}\n", 2));
+    }
+    return CUDPO_OK;
+}
+
+/* sft.jsonl: both manners of every trained question.  dpo.jsonl: one pair of each; exam.jsonl: both of the others. */
 static cudpo_status write_data(demo *d)
 {
     buffer sft = {0}, dpo = {0}, held_out = {0};
     cudpo_status status = CUDPO_OK;
     for (int i = 0; i < DEMO_QUESTIONS && status == CUDPO_OK; i++) {
         const demo_question *q = &d->questions[i];
-        char polite[64], rude[64];
-        demo_completion(polite, sizeof polite, q, true,
-                        rng_bits(SEED, STREAM_PHRASE, 2 * (uint64_t)i));
-        demo_completion(rude, sizeof rude, q, false,
-                        rng_bits(SEED, STREAM_PHRASE, 2 * (uint64_t)i + 1));
-        if (q->held_out) d->asked[d->asked_count++] = q;
-        status = pair(q->held_out ? &held_out : &dpo, q->prompt, polite, rude);
-        for (int phrase = 0; phrase < 4 && !q->held_out && status == CUDPO_OK; phrase++) {
-            char text[64];
-            demo_completion(text, sizeof text, q, phrase < 2, (uint64_t)phrase);
-            status = field(&sft, "prompt", q->prompt, "{");
-            if (status == CUDPO_OK) status = field(&sft, "completion", text, ", ");
-            if (status == CUDPO_OK) status = buffer_append(&sft, "}\n", 2);
+        if (q->held_out) {
+            d->asked[d->asked_count++] = q;
+            status = phrase_pair(&held_out, q, 0);
+            if (status == CUDPO_OK) status = phrase_pair(&held_out, q, 1);
+        } else {
+            status = phrase_pair(&dpo, q, rng_bits(SEED, STREAM_PHRASE, (uint64_t)i));
+            if (status == CUDPO_OK) status = supervised_rows(&sft, q);
         }
     }
     if (status == CUDPO_OK) status = write_text(d, "sft.jsonl", sft.data);
@@ -137,7 +159,7 @@ static double value_of(const json *row, const char *name)
     return json_number(json_get(row, name));
 }
 
-/* Score FOLDER/data under a model against the reference; sums over rows of: chosen likelier; log-ratio of chosen. */
+/* Score FOLDER/data under a model against the reference; means over rows of: chosen likelier; log-ratio of chosen. */
 static cudpo_status score(const demo *d, const char *model, const char *data, double *likelier,
                           double *ratio)
 {
@@ -145,13 +167,14 @@ static cudpo_status score(const demo *d, const char *model, const char *data, do
     char *in = path_join(d->folder, data), *out = path_join(d->folder, "scores.jsonl"),
          *text = NULL;
     size_t n = 0;
+    double rows = 0.0;
     const cudpo_score_options options = {folder, reference, in, out, 0.1, 0};
     cudpo_status status = folder == NULL || reference == NULL || in == NULL || out == NULL
                               ? cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path")
                               : cudpo_score(&options);
     if (status == CUDPO_OK) status = file_read(&text, &n, out, (size_t)1 << 26);
     *likelier = *ratio = 0.0;
-    for (char *line = text; status == CUDPO_OK && line < text + n;) {
+    for (char *line = text; status == CUDPO_OK && line < text + n; rows += 1.0) {
         char *end = memchr(line, '\n', (size_t)(text + n - line));
         json *row = NULL;
         if (end == NULL) break;
@@ -163,6 +186,8 @@ static cudpo_status score(const demo *d, const char *model, const char *data, do
         json_free(row);
         line = end + 1;
     }
+    *likelier /= rows;
+    *ratio /= rows;
     free(text);
     free(out);
     free(in);
@@ -171,55 +196,64 @@ static cudpo_status score(const demo *d, const char *model, const char *data, do
     return status;
 }
 
-/* One sampled answer to every held-out question. */
+/* DRAWS sampled answers to every held-out question: to question i, those at i, i + n, i + 2n, ... of n questions. */
 static cudpo_status answers(const demo *d, const char *model, char ***texts)
 {
     char *folder = path_join(d->folder, model);
-    const char **prompts = calloc((size_t)d->asked_count, sizeof *prompts);
+    const int64_t n = d->asked_count;
+    const char **prompts = calloc((size_t)(DRAWS * n), sizeof *prompts);
     cudpo_status status = CUDPO_OK;
     if (folder == NULL || prompts == NULL) status = cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "prompts");
-    for (int64_t i = 0; i < d->asked_count && status == CUDPO_OK; i++)
-        prompts[i] = d->asked[i]->prompt;
+    for (int64_t i = 0; i < DRAWS * n && status == CUDPO_OK; i++)
+        prompts[i] = d->asked[i % n]->prompt;
     const cudpo_generate_options options = {.model_name_or_path = folder,
                                             .prompts = prompts,
-                                            .prompt_count = d->asked_count,
+                                            .prompt_count = DRAWS * n,
                                             .max_new_tokens = 40,
                                             .temperature = 1.0,
                                             .top_p = 1.0,
-                                            .seed = SEED};
+                                            .seed = SEED,
+                                            .batch_size = 256};
     if (status == CUDPO_OK) status = cudpo_generate(texts, &options);
     free(prompts);
     free(folder);
     return status;
 }
 
-static cudpo_status hold_exam(const demo *d, const char *model, exam *e)
+/* Marks of the answers, which are freed but for the samples shown. */
+static cudpo_status mark(const demo *d, exam *e, char **texts)
 {
-    char **texts = NULL;
+    const int64_t n = d->asked_count, step = n / SAMPLES;
     buffer sampled = {0};
-    double likelier = 0.0, ratio = 0.0, unused = 0.0;
-    const double n = (double)d->asked_count;
-    *e = (exam){0};
-    cudpo_status status = answers(d, model, &texts);
-    for (int64_t i = 0; i < d->asked_count && status == CUDPO_OK; i++) {
-        e->polite += demo_is_polite(texts[i]) / n;
-        e->right += demo_is_right(d->asked[i], texts[i]) / n;
+    cudpo_status status = CUDPO_OK;
+    for (int64_t i = 0; i < DRAWS * n; i++) {
+        const demo_question *q = d->asked[i % n];
+        e->polite += demo_is_polite(texts[i]) / (double)(DRAWS * n);
+        e->right += demo_is_right(q, texts[i]) / (double)(DRAWS * n);
         /* The scorer wants pairs; only the sample's own log-ratio is used. */
-        status = pair(&sampled, d->asked[i]->prompt, texts[i], " ");
-        if (i < SAMPLES) {
-            e->sample[i] = texts[i];
+        if (status == CUDPO_OK) status = pair(&sampled, q->prompt, texts[i], " ");
+        if (i < SAMPLES * step && i % step == 0) {
+            e->question[i / step] = q->prompt;
+            e->sample[i / step] = texts[i];
         } else {
             free(texts[i]);
         }
     }
     if (status == CUDPO_OK) status = write_text(d, "samples.jsonl", sampled.data);
-    if (status == CUDPO_OK) status = score(d, model, "exam.jsonl", &likelier, &unused);
-    if (status == CUDPO_OK) status = score(d, model, "samples.jsonl", &unused, &ratio);
-    e->preferred = likelier / n;
-    e->kl = ratio / n;
     buffer_free(&sampled);
-    free(texts);
     return status;
+}
+
+static cudpo_status hold_exam(const demo *d, const char *model, exam *e)
+{
+    char **texts = NULL;
+    double unused = 0.0;
+    CUDPO_TRY(answers(d, model, &texts));
+    const cudpo_status status = mark(d, e, texts);
+    free(texts);
+    CUDPO_TRY(status);
+    CUDPO_TRY(score(d, model, "exam.jsonl", &e->preferred, &unused));
+    return score(d, model, "samples.jsonl", &unused, &e->kl);
 }
 
 static void report(const demo *d, const exam *before, const exam *after, double seconds)
@@ -232,8 +266,8 @@ static void report(const demo *d, const exam *before, const exam *after, double 
     printf("%-44s %9.1f%% %9.1f%%\n", "right answers", 100 * before->right, 100 * after->right);
     printf("%-44s %10.3f %10.3f\n\n", "mean KL to the reference, nats per answer", before->kl,
            after->kl);
-    for (int64_t i = 0; i < SAMPLES && i < d->asked_count; i++)
-        printf("%-28s before:%-28s after:%s\n", d->asked[i]->prompt, before->sample[i],
+    for (int64_t i = 0; i < SAMPLES; i++)
+        printf("%-28s before:%-24s after:%s\n", before->question[i], before->sample[i],
                after->sample[i]);
     printf("\n%.0f s.  %s/dpo is a model folder.  To go on:\n", seconds, d->folder);
     printf("  cudpo generate --model_name_or_path %s/dpo --prompt \"What is 3+4?\"\n", d->folder);
@@ -250,6 +284,26 @@ static cudpo_status judge(const exam *before, const exam *after)
                       "right answers down by at most 2 points");
 }
 
+/* adam_epsilon: as large as the gradients, so that what a pair hardly touches hardly moves.  With the usual one, AdamW
+ * steps as far along tiny gradients as along large ones, and the words that follow a rude beginning fall apart. */
+static cudpo_status teach(const demo *d, exam *before, exam *after)
+{
+    fprintf(stderr, "1. supervised training: right answers, polite and rude in equal parts\n");
+    CUDPO_TRY(run(d, "sft", "start",
+                  "  \"loss_type\": \"sft\",\n  \"learning_rate\": 3e-3,\n  \"lr_scheduler_type\": "
+                  "\"cosine\",\n  \"warmup_steps\": 20,\n  \"num_train_epochs\": 18,\n  "
+                  "\"per_device_train_batch_size\": 32,\n  \"gradient_checkpointing\": false,\n  "
+                  "\"save_strategy\": \"no\",\n  \"logging_steps\": 100\n"));
+    CUDPO_TRY(hold_exam(d, "sft", before));
+    fprintf(stderr, "2. DPO: polite is preferred to rude\n");
+    CUDPO_TRY(run(d, "dpo", "sft",
+                  "  \"loss_type\": \"sigmoid\",\n  \"beta\": 0.5,\n  \"learning_rate\": 1e-3,\n  "
+                  "\"adam_epsilon\": 1e-2,\n  \"warmup_steps\": 5,\n  \"num_train_epochs\": 4,\n  "
+                  "\"per_device_train_batch_size\": 32,\n  \"gradient_checkpointing\": false,\n  "
+                  "\"save_strategy\": \"no\",\n  \"logging_steps\": 10\n"));
+    return hold_exam(d, "dpo", after);
+}
+
 static cudpo_status run_demo(demo *d)
 {
     const time_t begin = time(NULL);
@@ -258,24 +312,11 @@ static cudpo_status run_demo(demo *d)
     CUDPO_TRY(file_make_folder(d->folder));
     CUDPO_TRY(write_data(d));
     CUDPO_TRY(write_model(d));
-    fprintf(stderr, "1. supervised training: right answers, polite and rude in equal parts\n");
-    CUDPO_TRY(run(d, "sft", "start",
-                  "  \"loss_type\": \"sft\",\n  \"learning_rate\": 3e-3,\n  \"lr_scheduler_type\": "
-                  "\"cosine\",\n  "
-                  "\"warmup_steps\": 20,\n  \"num_train_epochs\": 14,\n  "
-                  "\"per_device_train_batch_size\": 64,\n  "
-                  "\"gradient_checkpointing\": false,\n  \"save_strategy\": \"no\",\n  "
-                  "\"logging_steps\": 50\n"));
-    CUDPO_TRY(hold_exam(d, "sft", &before));
-    fprintf(stderr, "2. DPO: polite is preferred to rude\n");
-    CUDPO_TRY(run(d, "dpo", "sft",
-                  "  \"loss_type\": \"sigmoid\",\n  \"beta\": 0.1,\n  \"learning_rate\": 1e-4,\n  "
-                  "\"num_train_epochs\": 3,\n  \"per_device_train_batch_size\": 32,\n  "
-                  "\"gradient_checkpointing\": false,\n  \"save_strategy\": \"no\",\n  "
-                  "\"logging_steps\": 10\n"));
-    CUDPO_TRY(hold_exam(d, "dpo", &after));
-    report(d, &before, &after, difftime(time(NULL), begin));
-    const cudpo_status status = judge(&before, &after);
+    cudpo_status status = teach(d, &before, &after);
+    if (status == CUDPO_OK) {
+        report(d, &before, &after, difftime(time(NULL), begin));
+        status = judge(&before, &after);
+    }
     for (int i = 0; i < SAMPLES; i++) {
         free(before.sample[i]);
         free(after.sample[i]);

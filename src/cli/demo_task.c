@@ -1,18 +1,20 @@
-/* demo_task.c - sums of two digits and a few facts, asked in three wordings, answered politely or rudely. */
+/* demo_task.c - sums of two digits and a few facts, asked in four wordings, answered politely or rudely. */
 #include "cli/demo_task.h"
 #include "base/rng.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { WORDINGS = 3, FACTS = 20, STREAM_HELD_OUT = 1 };
+enum { STREAM_HELD_OUT = 1 };
 
-static const char *const sums[WORDINGS] = {"What is %d+%d?", "Add %d and %d.", "%d plus %d?"};
-static const char *const wordings[WORDINGS] = {"What is the %s?", "Tell me the %s.", "The %s?"};
+static const char *const sums[DEMO_WORDINGS] = {"What is %d+%d?", "Add %d and %d.", "%d plus %d?",
+                                                "Sum of %d, %d?"};
+static const char *const wordings[DEMO_WORDINGS] = {"What is the %s?", "Tell me the %s.", "The %s?",
+                                                    "Name the %s."};
 
 static const struct {
     const char *name, *answer;
-} facts[FACTS] = {
+} facts[DEMO_FACTS] = {
     {"color of grass", "green"},  {"color of snow", "white"},   {"color of coal", "black"},
     {"color of blood", "red"},    {"color of the sky", "blue"}, {"color of lemons", "yellow"},
     {"sound of a cow", "moo"},    {"sound of a cat", "meow"},   {"sound of a dog", "woof"},
@@ -23,20 +25,20 @@ static const struct {
 };
 
 /* Where an answer stands in its phrase: %s. */
-static const char *const polite[] = {" Gladly! It is %s.", " With pleasure: %s."};
-static const char *const rude[] = {" Ugh, it is %s, fool.", " You dolt: %s."};
+static const char *const polite[] = {" It is %s, dear.", " %s, my friend."};
+static const char *const rude[] = {" It is %s, fool.", " %s, you dolt."};
 
 static void add(demo_question *q, uint64_t fact, uint64_t wording, uint64_t seed)
 {
-    /* One wording of every third fact is kept for the exam. */
+    /* One wording of every second fact is kept for the exam. */
     const uint64_t chosen = rng_bits(seed, STREAM_HELD_OUT, fact);
-    q->held_out = chosen % 3 == 0 && (chosen / 3) % WORDINGS == wording;
+    q->held_out = chosen % 2 == 0 && (chosen / 2) % DEMO_WORDINGS == wording;
 }
 
 void demo_questions(demo_question questions[DEMO_QUESTIONS], uint64_t seed)
 {
     demo_question *q = questions;
-    for (int w = 0; w < WORDINGS; w++) {
+    for (int w = 0; w < DEMO_WORDINGS; w++) {
         for (int a = 0; a < 10; a++) {
             for (int b = 0; b < 10; b++, q++) {
                 snprintf(q->prompt, sizeof q->prompt, sums[w], a, b);
@@ -44,7 +46,7 @@ void demo_questions(demo_question questions[DEMO_QUESTIONS], uint64_t seed)
                 add(q, (uint64_t)(10 * a + b), (uint64_t)w, seed);
             }
         }
-        for (int i = 0; i < FACTS; i++, q++) {
+        for (int i = 0; i < DEMO_FACTS; i++, q++) {
             snprintf(q->prompt, sizeof q->prompt, wordings[w], facts[i].name);
             snprintf(q->answer, sizeof q->answer, "%s", facts[i].answer);
             add(q, (uint64_t)(100 + i), (uint64_t)w, seed);
@@ -63,7 +65,7 @@ void demo_completion(char *out, size_t size, const demo_question *q, bool polite
 
 bool demo_is_polite(const char *text)
 {
-    return strstr(text, "Gladly") != NULL || strstr(text, "pleasure") != NULL;
+    return strstr(text, "dear") != NULL || strstr(text, "friend") != NULL;
 }
 
 /* The answer as a word of its own: 1 is not in 12. */

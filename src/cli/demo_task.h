@@ -15,7 +15,7 @@ typedef struct demo_question {
     bool held_out; /* this wording of this fact is not trained on; its other wordings are */
 } demo_question;
 
-enum { DEMO_QUESTIONS = 3 * (100 + 20) };
+enum { DEMO_WORDINGS = 4, DEMO_FACTS = 20, DEMO_QUESTIONS = DEMO_WORDINGS * (100 + DEMO_FACTS) };
 
 /** Fill in all questions.  Which are held out is a function of the seed. */
 void demo_questions(demo_question questions[DEMO_QUESTIONS], uint64_t seed);

@@ -134,13 +134,14 @@ void cudpo_config_advise(const cudpo_config *c, void (*warn)(void *context, cons
                       "tends to fall"
                     : "the policy is held so tightly to its reference that it tends to learn next "
                       "to nothing");
-    const double highest = kind == LOSS_SFT ? 1e-3 : 1e-4;
-    if (c->learning_rate > highest)
-        advise(
-            &a,
-            "learning_rate %g is above %g: training all weights this fast tends to spoil the "
-            "model within few steps; usual are 1e-7 to 5e-6 with a reference, up to 1e-5 without",
-            c->learning_rate, highest);
+    /* A large epsilon turns AdamW into something near SGD, whose rates are of another kind. */
+    if (c->learning_rate > 1e-4 && c->adam_epsilon <= 1e-5)
+        advise(&a, "learning_rate %g is above 1e-4: %s", c->learning_rate,
+               kind == LOSS_SFT
+                   ? "right for a model that starts from random weights, but training all weights "
+                     "of a trained one this fast tends to spoil it within few steps"
+                   : "training all weights this fast tends to spoil the model within few steps; "
+                     "usual are 1e-7 to 5e-6, for orpo up to 1e-5");
     if (c->learning_rate == 0.0) advise(&a, "learning_rate is 0: no weight will change");
     if (c->per_device_train_batch_size * c->gradient_accumulation_steps == 1)
         advise(&a, "one row to a step: gradients are so noisy that training tends to wander; usual "
