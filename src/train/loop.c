@@ -108,7 +108,7 @@ static cudpo_status prepare_output(const cudpo_config *c)
             CUDPO_ECONFIG, c->output_dir,
             "output_dir holds a run: set resume_from_checkpoint to true to go on with it, "
             "overwrite_output_dir to true to replace it, or choose another folder");
-    return checkpoint_clean(c->output_dir, -1);
+    return CUDPO_OK;
 }
 
 static void warn(void *context, const char *message)
@@ -122,7 +122,8 @@ static cudpo_status train(cudpo_trainer *t)
     const cudpo_config *c = t->config;
     metric_sink *sink = NULL;
     CUDPO_TRY(trainer_resume(t));
-    CUDPO_TRY(checkpoint_clean(c->output_dir, t->step));
+    /* Only now: a run that can't start must not cost the one that it was to replace. */
+    CUDPO_TRY(checkpoint_clean(c->output_dir, c->resume_from_checkpoint != NULL ? t->step : -1));
     CUDPO_TRY(run_record_write(t));
     CUDPO_TRY(metric_sink_open(&sink, c->output_dir, t->step, t->total_steps));
     cudpo_status status = signals_install();
