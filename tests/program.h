@@ -1,0 +1,104 @@
+/* program.h - runs the program as a user does: arguments, standard output and error, exit status, signals. */
+#ifndef CUDPO_TESTS_PROGRAM_H
+#define CUDPO_TESTS_PROGRAM_H
+
+#include "scratch.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <time.h>
+
+enum { PROGRAM_ARGUMENTS = 64 };
+
+/* What a finished run left.  Texts are owned; program_free(). */
+typedef struct program_result {
+    int status; /* exit status; 128 + signal where one ended it */
+    char *out, *err;
+} program_result;
+
+/* Start `cudpo` with arguments that NULL ends; output goes to OUT and ERR in the scratch folder.  The caches stay there, too. */
+static inline pid_t program_start(const char *const *arguments)
+{
+    const char *program = getenv("CUDPO_PROGRAM");
+    const char *argv[PROGRAM_ARGUMENTS + 2];
+    int n = 0;
+    if (program == NULL || *program == '\0') program = "build/cudpo";
+    argv[n++] = program;
+    for (; arguments[n - 1] != NULL; n++) {
+        assert_true(n <= PROGRAM_ARGUMENTS);
+        argv[n] = arguments[n - 1];
+    }
+    argv[n] = NULL;
+    char out[640], err[640], cache[640];
+    snprintf(out, sizeof out, "%s", scratch_path("OUT"));
+    snprintf(err, sizeof err, "%s", scratch_path("ERR"));
+    snprintf(cache, sizeof cache, "%s", scratch_path("cache"));
+    fflush(stdout);
+    fflush(stderr);
+    const pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid > 0) return pid;
+    setenv("CUDPO_CACHE", cache, 1);
+    const int in = open("/dev/null", O_RDONLY);
+    const int to = open(out, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    const int errors = open(err, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (in < 0 || to < 0 || errors < 0 || dup2(in, 0) < 0 || dup2(to, 1) < 0 || dup2(errors, 2) < 0)
+        _exit(126);
+    execv(program, (char *const *)argv);
+    _exit(127);
+}
+
+static inline int program_wait(pid_t pid)
+{
+    int status;
+    assert_true(waitpid(pid, &status, 0) == pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static inline program_result program_read(int status)
+{
+    program_result r = {.status = status};
+    size_t n;
+    CHECK_OK(file_read(&r.out, &n, scratch_path("OUT"), (size_t)1 << 26));
+    CHECK_OK(file_read(&r.err, &n, scratch_path("ERR"), (size_t)1 << 26));
+    return r;
+}
+
+static inline void program_free(program_result *r)
+{
+    free(r->out);
+    free(r->err);
+    *r = (program_result){0};
+}
+
+static inline program_result program_run(const char *const *arguments)
+{
+    return program_read(program_wait(program_start(arguments)));
+}
+
+/* Run it and demand its exit status; standard error is shown where it is another. */
+static inline program_result program_expect(int status, const char *const *arguments)
+{
+    const program_result r = program_run(arguments);
+    if (r.status != status)
+        fail_msg("cudpo %s ...: status %d, not %d: %s", arguments[0], r.status, status, r.err);
+    return r;
+}
+
+#define RUN(status, ...) program_expect(status, (const char *const[]){__VA_ARGS__, NULL})
+
+static inline void program_sleep(double seconds)
+{
+    const struct timespec t = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    nanosleep(&t, NULL);
+}
+
+static inline double program_clock(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+#endif /* CUDPO_TESTS_PROGRAM_H */

@@ -1,0 +1,264 @@
+/* test_repeat.c - the same run gives the same bits: run twice, killed and resumed, stopped by signals and resumed. */
+/* rooms: train */
+#include "program.h"
+#include "base/json.h"
+#include "base/rng.h"
+
+#include <dirent.h>
+
+enum { SETTINGS = 14, KILLS = 8, MOST_STARTS = 60, SEED = 11 };
+
+typedef struct job {
+    const char *name;
+    const char *settings[SETTINGS]; /* --key value ..., NULL */
+} job;
+
+static const job jobs[] = {
+    {"sigmoid",
+     {"--train_dataset", "tests/golden/data/train.jsonl", "--gradient_accumulation_steps", "2",
+      "--logging_steps", "3"}},
+    {"kto", {"--train_dataset", "tests/golden/data/kto.jsonl", "--loss_type", "kto"}},
+    {"evaluated",
+     {"--train_dataset", "tests/golden/data/train.jsonl", "--eval_dataset",
+      "tests/golden/data/eval.jsonl", "--eval_strategy", "steps", "--eval_steps", "3",
+      "--precompute_ref_log_probs", "true", "--max_tokens_per_pack", "400"}},
+};
+enum { JOBS = sizeof jobs / sizeof jobs[0] };
+
+/* `cudpo train` of a job into a folder of the scratch folder. */
+static pid_t start(const job *j, const char *output, const char *more, const char *value)
+{
+    char folder[640];
+    snprintf(folder, sizeof folder, "%s", scratch_path(output));
+    const char *arguments[PROGRAM_ARGUMENTS + 1] = {"train",
+                                                    "--model_name_or_path",
+                                                    "tests/golden/models/llama3",
+                                                    "--output_dir",
+                                                    folder,
+                                                    "--max_length",
+                                                    "64",
+                                                    "--max_steps",
+                                                    "17",
+                                                    "--learning_rate",
+                                                    "1e-3",
+                                                    "--save_steps",
+                                                    "2",
+                                                    "--save_total_limit",
+                                                    "2",
+                                                    "--per_device_train_batch_size",
+                                                    "4",
+                                                    "--logging_steps",
+                                                    "1"};
+    int n = 0;
+    while (arguments[n] != NULL)
+        n++;
+    for (int i = 0; i < SETTINGS && j->settings[i] != NULL; i++)
+        arguments[n++] = j->settings[i];
+    if (more != NULL) {
+        arguments[n++] = more;
+        arguments[n++] = value;
+    }
+    return program_start(arguments);
+}
+
+static void finish(pid_t pid, int status)
+{
+    program_result r = program_read(program_wait(pid));
+    if (r.status != status) fail_msg("status %d, not %d: %s", r.status, status, r.err);
+    program_free(&r);
+}
+
+static char *read_all(const char *folder, const char *name, size_t *n)
+{
+    char path[1400], *data = NULL;
+    snprintf(path, sizeof path, "%s/%s", scratch_path(folder), name);
+    CHECK_OK(file_read(&data, n, path, (size_t)1 << 26));
+    return data;
+}
+
+static void same_bytes(const char *a, const char *b, const char *name)
+{
+    size_t n, m;
+    char *x = read_all(a, name, &n), *y = read_all(b, name, &m);
+    if (n != m || memcmp(x, y, n) != 0) fail_msg("%s of %s and of %s differ", name, a, b);
+    assert_true(n > 0);
+    free(x);
+    free(y);
+}
+
+/* A line without what depends on the clock. */
+static void timeless(char *line)
+{
+    static const char *const names[] = {", \"units_per_second\": ", ", \"time\": "};
+    for (int i = 0; i < 2; i++) {
+        char *at = strstr(line, names[i]);
+        if (at == NULL) continue;
+        char *end = at + strlen(names[i]) + strcspn(at + strlen(names[i]), ",}");
+        memmove(at, end, strlen(end) + 1);
+    }
+}
+
+static void same_metrics(const char *a, const char *b)
+{
+    size_t n, m;
+    char *x = read_all(a, "metrics.jsonl", &n), *y = read_all(b, "metrics.jsonl", &m);
+    char *in_x = NULL, *in_y = NULL;
+    char *p = strtok_r(x, "\n", &in_x), *q = strtok_r(y, "\n", &in_y);
+    int lines = 0;
+    for (; p != NULL && q != NULL; lines++) {
+        timeless(p);
+        timeless(q);
+        assert_null(strstr(p, "time"));
+        if (strcmp(p, q) != 0) fail_msg("metrics of %s and %s differ:\n%s\n%s", a, b, p, q);
+        p = strtok_r(NULL, "\n", &in_x);
+        q = strtok_r(NULL, "\n", &in_y);
+    }
+    if (p != NULL || q != NULL) fail_msg("%s and %s have not as many lines of metrics", a, b);
+    assert_true(lines >= 5);
+    free(x);
+    free(y);
+}
+
+static void same_run(const char *a, const char *b)
+{
+    same_bytes(a, b, "model.safetensors");
+    same_metrics(a, b);
+}
+
+static void twice(void **state)
+{
+    (void)state;
+    for (int i = 0; i < JOBS; i++) {
+        char other[64];
+        finish(start(&jobs[i], jobs[i].name, NULL, NULL), 0);
+        snprintf(other, sizeof other, "%s-again", jobs[i].name);
+        finish(start(&jobs[i], other, NULL, NULL), 0);
+        same_run(jobs[i].name, other);
+    }
+}
+
+/* Kill the run at random moments, each a share of the time that a whole run takes, and go on until it comes to its end. */
+static void killed(void **state)
+{
+    (void)state;
+    for (int i = 0; i < JOBS; i++) {
+        char other[64];
+        snprintf(other, sizeof other, "%s-killed", jobs[i].name);
+        const double begin = program_clock();
+        char whole[64];
+        snprintf(whole, sizeof whole, "%s-whole", jobs[i].name);
+        finish(start(&jobs[i], whole, NULL, NULL), 0);
+        const double length = program_clock() - begin;
+        int kills = 0, starts = 0;
+        for (; starts < MOST_STARTS; starts++) {
+            const pid_t pid = start(&jobs[i], other, "--resume_from_checkpoint", "true");
+            if (kills < KILLS) {
+                program_sleep(length * 0.7 * rng_uniform(SEED, (uint64_t)i, (uint64_t)starts));
+                kill(pid, SIGKILL);
+            }
+            const int status = program_wait(pid);
+            if (status == 0) break;
+            if (status != 128 + SIGKILL) {
+                program_result r = program_read(status);
+                fail_msg("%s: status %d after a kill: %s", other, status, r.err);
+            }
+            kills++;
+        }
+        assert_true(starts < MOST_STARTS && kills >= 1);
+        printf("%-10s killed %d times, started %d times\n", jobs[i].name, kills, starts + 1);
+        same_run(jobs[i].name, other);
+    }
+}
+
+/* Wait until the run has logged a step, so that it handles signals. */
+static void wait_for_metrics(const char *output)
+{
+    char path[1400];
+    snprintf(path, sizeof path, "%s/metrics.jsonl", scratch_path(output));
+    const double limit = program_clock() + 60.0;
+    for (; program_clock() < limit; program_sleep(0.002)) {
+        FILE *f = fopen(path, "rb");
+        const int first = f == NULL ? EOF : fgetc(f);
+        if (f != NULL) fclose(f);
+        if (first != EOF) return;
+    }
+    fail_msg("%s did not log a step in a minute", output);
+}
+
+static int checkpoints(const char *output)
+{
+    int n = 0;
+    DIR *d = opendir(scratch_path(output));
+    assert_non_null(d);
+    for (struct dirent *e = readdir(d); e != NULL; e = readdir(d))
+        n += strncmp(e->d_name, "checkpoint-", 11) == 0;
+    closedir(d);
+    return n;
+}
+
+/* SIGTERM and the like save and stop at the next step; --save_strategy no, so only the signal can have saved. */
+static void signalled(void **state)
+{
+    (void)state;
+    const int stops[] = {SIGTERM, SIGINT, SIGUSR1};
+    const job *j = &jobs[1];
+    for (int i = 0; i < 3; i++) {
+        char other[64];
+        snprintf(other, sizeof other, "signal-%d", stops[i]);
+        const pid_t pid = start(j, other, "--save_strategy", "no");
+        wait_for_metrics(other);
+        kill(pid, stops[i]);
+        program_result r = program_read(program_wait(pid));
+        /* On a machine that was busy elsewhere, the run may have come to its end before. */
+        if (r.status == 0) {
+            print_message("signal %d came too late\n", stops[i]);
+            program_free(&r);
+            continue;
+        }
+        assert_int_equal(r.status, 75);
+        assert_non_null(strstr(r.err, "--resume_from_checkpoint true"));
+        program_free(&r);
+        assert_int_equal(checkpoints(other), 1);
+        finish(start(j, other, "--resume_from_checkpoint", "true"), 0);
+        same_run(j->name, other);
+    }
+}
+
+static void saved_on_the_way(void **state)
+{
+    (void)state;
+    const job *j = &jobs[1];
+    const pid_t pid = start(j, "usr2", "--save_strategy", "no");
+    wait_for_metrics("usr2");
+    kill(pid, SIGUSR2);
+    finish(pid, 0);
+    assert_true(checkpoints("usr2") <= 1);
+    same_run(j->name, "usr2");
+}
+
+/* The newest checkpoint is damaged: the one before it serves, and the run ends in the same bits. */
+static void damaged(void **state)
+{
+    (void)state;
+    const job *j = &jobs[0];
+    char path[1400], *data = NULL;
+    size_t n;
+    finish(start(j, "damaged", NULL, NULL), 0);
+    snprintf(path, sizeof path, "%s/checkpoint-17/model.safetensors", scratch_path("damaged"));
+    CHECK_OK(file_read(&data, &n, path, (size_t)1 << 26));
+    data[n / 2] ^= 1;
+    CHECK_OK(file_write(path, data, n));
+    free(data);
+    finish(start(j, "damaged", "--resume_from_checkpoint", "true"), 0);
+    same_run(j->name, "damaged");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(twice),     cmocka_unit_test(killed),
+        cmocka_unit_test(signalled), cmocka_unit_test(saved_on_the_way),
+        cmocka_unit_test(damaged),
+    };
+    return cmocka_run_group_tests(tests, NULL, scratch_remove);
+}
