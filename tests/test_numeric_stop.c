@@ -1,0 +1,124 @@
+/* test_numeric_stop.c - a run that went wrong says so, names step and rows, and leaves the last checkpoint. */
+/* rooms: train */
+#include "program.h"
+#include "cudpo/config.h"
+#include "train/checkpoint.h"
+#include "train/trainer.h"
+
+static const char model[] = "tests/golden/models/llama", data[] = "tests/golden/data/train.jsonl";
+
+/* Weights of 1e30: the first step that uses them has no finite loss.  The step before was saved. */
+static void steps_too_large(void **state)
+{
+    (void)state;
+    char folder[640], *newest = NULL;
+    snprintf(folder, sizeof folder, "%s", scratch_path("large"));
+    program_result r = RUN(79, "train", "--model_name_or_path", model, "--train_dataset", data,
+                           "--output_dir", folder, "--max_length", "64", "--max_steps", "4",
+                           "--learning_rate", "1e30", "--save_steps", "1", "--logging_steps", "1");
+    assert_non_null(strstr(r.err, "train.jsonl: step 2: loss "));
+    assert_non_null(strstr(r.err, "at rows "));
+    program_free(&r);
+    CHECK_OK(checkpoint_newest(&newest, folder));
+    assert_non_null(newest);
+    assert_non_null(strstr(newest, "checkpoint-1"));
+    checkpoint_state s;
+    CHECK_OK(checkpoint_read(&s, newest));
+    assert_int_equal(s.step, 1);
+    free(newest);
+    /* What was logged before stays; nothing that looks like a result was written. */
+    char path[1400], *text = NULL;
+    size_t n;
+    snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
+    CHECK_OK(file_read(&text, &n, path, 1 << 20));
+    assert_int_equal(strncmp(text, "{\"step\": 1,", 11), 0);
+    assert_null(strstr(text, "\"step\": 2"));
+    free(text);
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    assert_false(file_is_regular(path));
+}
+
+static void open_run(cudpo_config *c, cudpo_trainer **t)
+{
+    CHECK_OK(cudpo_config_create(c));
+    CHECK_OK(cudpo_config_set(c, "model_name_or_path", model));
+    CHECK_OK(cudpo_config_set(c, "train_dataset", data));
+    CHECK_OK(cudpo_config_set(c, "output_dir", scratch_folder()));
+    CHECK_OK(cudpo_config_set(c, "max_length", "64"));
+    CHECK_OK(cudpo_config_set(c, "max_steps", "3"));
+    CHECK_OK(cudpo_trainer_open(t, c));
+}
+
+static bool holds(const example *e, int32_t token)
+{
+    for (int32_t i = 0; i < e->prompt_length; i++)
+        if (e->prompt[i] == token) return true;
+    for (int k = 0; k < e->completions; k++)
+        for (int32_t i = 0; i < e->completion_length[k]; i++)
+            if (e->completion[k][i] == token) return true;
+    return false;
+}
+
+/* A NaN that one token brings in: exactly the rows that hold the token are named, and no weight moves. */
+static void one_bad_embedding(void **state)
+{
+    (void)state;
+    cudpo_config c;
+    cudpo_trainer *t;
+    step_batch b;
+    batch_metrics m;
+    open_run(&c, &t);
+    CHECK_OK(trainer_batch(t, &b, 0));
+    const example e = dataset_get(t->train.data, b.example[5]);
+    const int32_t token = e.completion[0][0];
+    char rows[256];
+    size_t used = (size_t)snprintf(rows, sizeof rows, "at rows ");
+    for (int64_t i = 0, named = 0; i < b.n; i++) {
+        const example other = dataset_get(t->train.data, b.example[i]);
+        if (!holds(&other, token)) continue;
+        used += (size_t)snprintf(rows + used, sizeof rows - used, "%s%lld",
+                                 named++ == 0 ? "" : ", ", (long long)other.row);
+    }
+    snprintf(rows + used, sizeof rows - used, ";");
+    tensor_f32(t->policy.embed)[(int64_t)token * t->policy.embed.cols] = NAN;
+    const int64_t n = tensor_elements(t->policy.all);
+    float *before = malloc((size_t)n * sizeof *before);
+    assert_non_null(before);
+    memcpy(before, tensor_f32(t->policy.all), (size_t)n * sizeof *before);
+    CHECK_FAILS(trainer_step(t, &b, &m), CUDPO_ENUMERIC, "step 1");
+    cudpo_error_clear();
+    CHECK_FAILS(trainer_step(t, &b, &m), CUDPO_ENUMERIC, rows);
+    assert_memory_equal(before, tensor_f32(t->policy.all), (size_t)n * sizeof *before);
+    assert_int_equal(t->step, 0);
+    free(before);
+    cudpo_trainer_close(t);
+    cudpo_config_free(&c);
+}
+
+static void bad_reference(void **state)
+{
+    (void)state;
+    cudpo_config c;
+    cudpo_trainer *t;
+    step_batch b;
+    batch_metrics m;
+    open_run(&c, &t);
+    /* The reference was the initial policy; now it is not, and the first step's self-check sees it. */
+    for (int64_t i = 0; i < tensor_elements(t->reference.head); i++)
+        tensor_f32(t->reference.head)[i] *= 1.01f;
+    CHECK_FAILS(trainer_step(t, &b, &m), CUDPO_ENUMERIC,
+                "policy and reference are the same weights");
+    assert_int_equal(t->step, 0);
+    cudpo_trainer_close(t);
+    cudpo_config_free(&c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(steps_too_large),
+        cmocka_unit_test(one_bad_embedding),
+        cmocka_unit_test(bad_reference),
+    };
+    return cmocka_run_group_tests(tests, NULL, scratch_remove);
+}
