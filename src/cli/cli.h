@@ -39,9 +39,6 @@ CUDPO_MUST_USE cudpo_status cli_parse(const cli_option *options, int64_t n, cons
 /* Print a manual page; `keys`: also every configuration key. */
 void cli_print_page(const cli_page *page, const cli_option *options, int64_t n, bool keys);
 
-/* The name nearest to what was typed, or NULL where none is near. */
-const char *cli_nearest(const char *typed, const char *const *names, int64_t n);
-
 /* One file each.  argv[0] is the command's name. */
 CUDPO_MUST_USE cudpo_status cli_train(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_eval(int argc, char **argv);

@@ -1,5 +1,6 @@
 /* main.c - finds the command, runs it, and turns its result into one line and an exit status. */
 #include "cli/cli.h"
+#include "base/nearest.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -38,7 +39,7 @@ static cudpo_status unknown_command(const char *typed)
     const char *names[COMMANDS];
     for (int i = 0; i < COMMANDS; i++)
         names[i] = commands[i].name;
-    const char *near = cli_nearest(typed, names, COMMANDS);
+    const char *near = nearest_name(typed, names, COMMANDS);
     return cudpo_fail(CUDPO_EUSAGE, typed, "is no command%s%s%s; see cudpo --help",
                       near == NULL ? "" : "; did you mean ", near == NULL ? "" : near,
                       near == NULL ? "" : "?");

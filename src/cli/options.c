@@ -1,45 +1,11 @@
 /* options.c - the words of a command line, strictly read. */
 #include "cli/cli.h"
+#include "base/nearest.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Edit distance of two short words (Levenshtein), at most 99. */
-static int distance(const char *a, const char *b)
-{
-    int row[64];
-    const int n = (int)strlen(a), m = (int)strlen(b);
-    if (n > 63 || m > 62) return 99;
-    for (int j = 0; j <= m; j++)
-        row[j] = j;
-    for (int i = 1; i <= n; i++) {
-        int diagonal = row[0];
-        row[0] = i;
-        for (int j = 1; j <= m; j++) {
-            const int changed = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            const int moved = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
-            row[j] = changed < moved ? changed : moved;
-        }
-    }
-    return row[m];
-}
-
-const char *cli_nearest(const char *typed, const char *const *names, int64_t n)
-{
-    const char *nearest = NULL;
-    int best = 4;
-    for (int64_t i = 0; i < n; i++) {
-        const int d = distance(typed, names[i]);
-        if (d < best) {
-            best = d;
-            nearest = names[i];
-        }
-    }
-    return nearest;
-}
 
 static cudpo_status set_value(const cli_option *o, const char *value)
 {
@@ -80,7 +46,7 @@ static cudpo_status unknown(const cli_option *options, int64_t n, const char *wo
     const char *names[32];
     for (int64_t i = 0; i < n && i < 32; i++)
         names[i] = options[i].name;
-    const char *near = cli_nearest(word, names, n < 32 ? n : 32);
+    const char *near = nearest_name(word, names, n < 32 ? n : 32);
     if (near == NULL)
         return cudpo_fail(CUDPO_EUSAGE, word, "is no option of this command; see its --help");
     return cudpo_fail(CUDPO_EUSAGE, word, "is no option of this command; did you mean %s?", near);
