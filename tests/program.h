@@ -82,7 +82,8 @@ static inline program_result program_expect(int status, const char *const *argum
 {
     const program_result r = program_run(arguments);
     if (r.status != status)
-        fail_msg("cudpo %s ...: status %d, not %d: %s", arguments[0], r.status, status, r.err);
+        fail_msg("cudpo %s ...: status %d, not %d: %s", arguments[0] == NULL ? "" : arguments[0],
+                 r.status, status, r.err);
     return r;
 }
 

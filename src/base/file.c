@@ -181,10 +181,32 @@ static int open_temporary(const char *name)
     return fd;
 }
 
+/* A device, a pipe or an open stream by its name (/dev/stdout is a link), which no file may take the place of: it is
+ * written as it stands. */
+static bool is_special(const char *path)
+{
+    struct stat s;
+    if (lstat(path, &s) != 0) return false;
+    if (S_ISLNK(s.st_mode) && (strncmp(path, "/dev/", 5) == 0 || strncmp(path, "/proc/", 6) == 0))
+        return true;
+    return stat(path, &s) == 0 && !S_ISREG(s.st_mode) && !S_ISDIR(s.st_mode);
+}
+
+static cudpo_status open_special(file_writer *w, const char *path)
+{
+    w->path = strdup(path);
+    if (w->path != NULL) w->stream = fopen(path, "wb");
+    if (w->stream != NULL) return CUDPO_OK;
+    const cudpo_status status = file_fail(path, "open", true);
+    file_writer_abandon(w);
+    return status;
+}
+
 cudpo_status file_writer_open(file_writer *w, const char *path)
 {
     enum { WRITERS = 64 }; /* of one file at the same time */
     *w = (file_writer){0};
+    if (is_special(path)) return open_special(w, path);
     const size_t n = strlen(path) + 16;
     w->path = strdup(path);
     w->temporary = malloc(n);
@@ -228,8 +250,12 @@ cudpo_status file_writer_commit(file_writer *w)
 {
     CUDPO_REQUIRE(w->stream != NULL);
     cudpo_status status = CUDPO_OK;
-    if (fflush(w->stream) != 0 || fsync(fileno(w->stream)) != 0)
+    if (fflush(w->stream) != 0 || (w->temporary != NULL && fsync(fileno(w->stream)) != 0))
         status = file_fail(w->path, "write", true);
+    if (w->temporary == NULL) { /* a device or a pipe has its name, and nothing to sync */
+        file_writer_abandon(w);
+        return status;
+    }
     /* The stream stays open, and with it the lock, until the temporary has its name. */
     if (status == CUDPO_OK && rename(w->temporary, w->path) != 0)
         status = file_fail(w->path, "rename a new file to", true);

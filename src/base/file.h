@@ -33,7 +33,7 @@ CUDPO_MUST_USE cudpo_status file_make_folder(const char *path);
 CUDPO_MUST_USE cudpo_status file_write(const char *path, const void *data, size_t n);
 
 /** The same for content that comes in pieces: open, write to `stream`, then commit or abandon exactly once.
- *  Both are safe on {0}; abandon is safe after commit. */
+ *  Both are safe on {0}; abandon is safe after commit.  A device, a pipe or /dev/stdout is written as it stands. */
 typedef struct file_writer {
     FILE *stream;
     char *path;
