@@ -7,6 +7,7 @@
 #include "base/buffer.h"
 #include "base/file.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -103,6 +104,7 @@ static cudpo_status put_version(event_file *f)
 
 cudpo_status event_file_open(event_file **out, const char *folder)
 {
+    enum { NAMES = 100 };
     *out = NULL;
     event_file *f = calloc(1, sizeof *f);
     buffer path = {0};
@@ -111,15 +113,20 @@ cudpo_status event_file_open(event_file **out, const char *folder)
     cudpo_status status = file_make_folder(folder);
     if (status == CUDPO_OK && f == NULL)
         status = cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "event file");
-    if (status == CUDPO_OK)
-        status = buffer_printf(&path, "%s/events.out.tfevents.%lld.%s.%ld.0", folder,
-                               (long long)time(NULL), host, (long)getpid());
+    /* Two runs of one second and one process number have different last numbers. */
+    for (int i = 0; status == CUDPO_OK && i < NAMES && f->stream == NULL; i++) {
+        buffer_clear(&path);
+        status = buffer_printf(&path, "%s/events.out.tfevents.%lld.%s.%ld.%d", folder,
+                               (long long)time(NULL), host, (long)getpid(), i);
+        if (status == CUDPO_OK) f->stream = fopen(path.data, "wbx");
+        if (status == CUDPO_OK && f->stream == NULL && (errno != EEXIST || i + 1 == NAMES))
+            status = file_fail(path.data, "create", true);
+    }
     if (status == CUDPO_OK) {
         f->path = path.data;
         path = (buffer){0};
         fill_crc_table(f->crc_table);
-        f->stream = fopen(f->path, "wb");
-        status = f->stream == NULL ? file_fail(f->path, "create", true) : put_version(f);
+        status = put_version(f);
     }
     buffer_free(&path);
     if (status != CUDPO_OK) {

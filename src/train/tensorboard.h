@@ -8,7 +8,7 @@
 
 typedef struct event_file event_file;
 
-/** Create FOLDER/events.out.tfevents.TIME.HOST.PID.0: each attempt at a run has a file of its own. */
+/** Create FOLDER/events.out.tfevents.TIME.HOST.PID.N: each attempt at a run has a file of its own. */
 CUDPO_MUST_USE cudpo_status event_file_open(event_file **out, const char *folder);
 
 /** Append a scalar of a step. */
