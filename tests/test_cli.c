@@ -71,6 +71,8 @@ static void refuses_command_lines(void **state)
     SAYS(78, "--betta: unknown key; did you mean beta?", "train", "--betta", "1");
     SAYS(78, "model_name_or_path: is required", "train");
     SAYS(78, "train_dataset: is required", "train", "--model_name_or_path", MODEL);
+    SAYS(78, "eval_dataset: is required", "eval", "--model_name_or_path", MODEL);
+    SAYS(78, "model_name_or_path: is required", "eval", "--eval_dataset", PAIRS);
 }
 
 static void refuses_files(void **state)

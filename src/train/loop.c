@@ -158,7 +158,9 @@ cudpo_status cudpo_evaluate(char **json, const cudpo_config *config)
     cudpo_config c = *config; /* a shallow copy: strings stay the caller's */
     if (c.eval_dataset == NULL) c.eval_dataset = c.train_dataset;
     c.train_dataset = c.eval_dataset;
-    if (c.eval_dataset == NULL) return cudpo_fail(CUDPO_ECONFIG, "eval_dataset", "is not given");
+    if (c.eval_dataset == NULL)
+        return cudpo_fail(CUDPO_ECONFIG, "eval_dataset", "is required: a file of preferences");
+    CUDPO_TRY(cudpo_config_check(&c));
     cudpo_trainer *t = NULL;
     buffer out = {0};
     metric_sums sums;
