@@ -102,6 +102,13 @@ static void refuses_files(void **state)
     SAYS(65, "chat.jsonl:1: ", TRAIN(MODEL, path));
     snprintf(path, sizeof path, "%s", scratch_text("empty.jsonl", ""));
     SAYS(65, "empty.jsonl", TRAIN(MODEL, path));
+    SAYS(66, "nothing is downloaded", TRAIN("meta-llama/Llama-3.2-1B", PAIRS));
+    SAYS(65, "a reference must be of the same", TRAIN(MODEL, PAIRS), "--ref_model_name_or_path",
+         "tests/golden/models/qwen3");
+    snprintf(path, sizeof path, "%s",
+             scratch_text("bad.json", "[{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": "
+                                      "\"c\"}, {\"prompt\": \"a\"}]"));
+    SAYS(65, "bad.json:1: row 2: ", TRAIN(MODEL, path));
     assert_int_equal(mkdir(scratch_path("gpt"), 0777), 0);
     scratch_text("gpt/config.json", "{\"model_type\": \"gpt2\", \"architectures\": "
                                     "[\"GPT2LMHeadModel\"]}");

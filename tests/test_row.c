@@ -209,7 +209,7 @@ static void faults_of_files(void **state)
     check_fault("[" PAIR("a", "b", "c") ",,\n" PAIR("a", "b", "c") "]", "a comma without a row");
     check_fault("[," PAIR("a", "b", "c") "]", "a comma without a row");
     check_fault("[" PAIR("a", "b", "c") "]\n\n]", "rows:3: text behind the array's ']'");
-    check_fault("[1,2]", "rows:1: a row must be an object");
+    check_fault("[1,2]", "rows:1: row 1: a row must be an object");
     check_fault("[}]", "not valid JSON");
     check_fault("[{\"a\":]}]", "not valid JSON");
     check_fault("\xef\xbb{}", "not UTF-8 text");

@@ -28,7 +28,7 @@ static const char *const form_names[] = {
 struct row_reader {
     row_splitter *splitter;
     char *path;
-    char *where; /* "path:line" of the row in hand */
+    char *where; /* "path:line" of the row in hand, in an array "path:line: row N" */
     size_t where_size;
     json *tree;    /* of the row in hand: its strings live here */
     buffer prompt; /* of an implicit prompt */
@@ -46,7 +46,7 @@ cudpo_status row_reader_open(row_reader **out, const char *path)
     *out = NULL;
     row_reader *r = calloc(1, sizeof *r);
     if (r == NULL) return cudpo_fail(CUDPO_ENOMEM, path, "row reader");
-    r->where_size = strlen(path) + 32;
+    r->where_size = strlen(path) + 64;
     r->where = malloc(r->where_size);
     r->path = strdup(path);
     cudpo_status status = CUDPO_OK;
@@ -215,7 +215,10 @@ cudpo_status row_reader_next(row_reader *r, preference_row *row, bool *done)
         if (r->rows > 0) return CUDPO_OK;
         return cudpo_fail(CUDPO_EDATA, r->path, "no rows: the file is empty");
     }
-    snprintf(r->where, r->where_size, "%s:%lld", r->path, (long long)row->line);
+    const int used = snprintf(r->where, r->where_size, "%s:%lld", r->path, (long long)row->line);
+    if (row_splitter_array(r->splitter))
+        snprintf(r->where + used, r->where_size - (size_t)used, ": row %lld",
+                 (long long)r->rows + 1);
     if (opens_object_only(text, n))
         return cudpo_fail(CUDPO_EDATA, r->where,
                           "an object over several lines: give one object a line (jq -c . IN.json > "

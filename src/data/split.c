@@ -50,6 +50,11 @@ cudpo_status row_splitter_open(row_splitter **out, const char *path)
     return status;
 }
 
+bool row_splitter_array(const row_splitter *s)
+{
+    return s->layout == ARRAY;
+}
+
 void row_splitter_close(row_splitter *s)
 {
     if (s == NULL) return;

@@ -22,6 +22,8 @@ CUDPO_MUST_USE cudpo_status row_splitter_open(row_splitter **out, const char *pa
  *  Returns: CUDPO_OK; CUDPO_EDATA as "path:line: reason"; CUDPO_ENOMEM. */
 CUDPO_MUST_USE cudpo_status row_splitter_next(row_splitter *s, const char **text, size_t *n,
                                               int64_t *line, bool *done);
+bool row_splitter_array(
+    const row_splitter *s); /* of the file of the last row: an array, whose lines say little */
 void row_splitter_close(row_splitter *s);
 
 #endif /* CUDPO_DATA_SPLIT_H */

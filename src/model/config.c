@@ -318,6 +318,11 @@ static cudpo_status read_generation(model_config *c, config_reader r)
 cudpo_status model_config_load(model_config *out, const char *folder)
 {
     *out = (model_config){0};
+    if (!file_is_folder(folder))
+        return cudpo_fail(
+            CUDPO_ENOINPUT, folder,
+            "no such folder: a model is a Hugging Face folder on this machine; nothing "
+            "is downloaded");
     CUDPO_TRY(read_file(out, folder, "config.json", false, read_config));
     return read_file(out, folder, "generation_config.json", true, read_generation);
 }

@@ -39,6 +39,11 @@ typedef struct model_config {
  *           quantisation that is not supported is refused by name with the list of those that are. */
 CUDPO_MUST_USE cudpo_status model_config_load(model_config *out, const char *folder);
 
+/** A reference is run as its policy is, so all that decides the computation must be the same in both.
+ *  Returns: CUDPO_OK; CUDPO_EDATA naming `folder`, the key and both values. */
+CUDPO_MUST_USE cudpo_status model_config_same(const model_config *reference,
+                                              const model_config *policy, const char *folder);
+
 /* The window of layer l, 0 for none. */
 int64_t model_config_window(const model_config *c, int64_t layer);
 

@@ -60,10 +60,7 @@ static cudpo_status load_model(scorer *s, model_weights *w, const char *folder)
     model_config c;
     CUDPO_TRY(model_config_load(&c, folder));
     if (w == &s->policy) s->config = c;
-    if (c.vocab_size != s->config.vocab_size ||
-        model_config_parameters(&c) != model_config_parameters(&s->config))
-        return cudpo_fail(CUDPO_EDATA, folder,
-                          "has another shape than the model that it is the reference of");
+    CUDPO_TRY(model_config_same(&c, &s->config, folder));
     CUDPO_TRY(model_weights_create(w, s->be, &c));
     return model_weights_load(w, &c, folder);
 }

@@ -71,6 +71,7 @@ static cudpo_status load_models(cudpo_trainer *t)
 {
     const cudpo_config *c = t->config;
     CUDPO_TRY(model_config_load(&t->model, c->model_name_or_path));
+    CUDPO_TRY(tokenizer_load(&t->tokenizer, c->model_name_or_path));
     if (tokenizer_size(t->tokenizer) > t->model.vocab_size)
         return cudpo_fail(CUDPO_EDATA, c->model_name_or_path,
                           "the tokenizer has ids up to %lld, the model's vocab_size is %lld",
@@ -84,10 +85,7 @@ static cudpo_status load_models(cudpo_trainer *t)
     if (t->reference_is_policy) return t->be->copy(t->be, t->reference.all, t->policy.all);
     model_config other;
     CUDPO_TRY(model_config_load(&other, c->ref_model_name_or_path));
-    if (other.vocab_size != t->model.vocab_size)
-        return cudpo_fail(CUDPO_EDATA, c->ref_model_name_or_path,
-                          "vocab_size %lld, but the policy's is %lld", (long long)other.vocab_size,
-                          (long long)t->model.vocab_size);
+    CUDPO_TRY(model_config_same(&other, &t->model, c->ref_model_name_or_path));
     return model_weights_load(&t->reference, &t->model, c->ref_model_name_or_path);
 }
 
@@ -204,7 +202,6 @@ cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool 
         /* With a reference, supervised training reports rewards, and those need both completions. */
         t->completions = t->loss == LOSS_SFT && t->rewards ? 2 : t->traits->completions;
     }
-    STAGE(tokenizer_load(&t->tokenizer, config->model_name_or_path));
     STAGE(load_models(t));
     STAGE(open_data(t, &t->train, config->train_dataset));
     if (config->eval_dataset != NULL) STAGE(open_data(t, &t->eval, config->eval_dataset));
