@@ -36,10 +36,23 @@ static cudpo_status cache_key(hash128 *key, const cudpo_trainer *t, const scored
     hash128 weights;
     CUDPO_TRY(model_weights_fingerprint(w, &weights));
     const hash128 tokens = dataset_fingerprint(d->data);
+    const model_config *c = &t->model;
+    const double computation[] = {c->rms_norm_eps,
+                                  (double)c->num_attention_heads,
+                                  (double)c->num_key_value_heads,
+                                  (double)c->sliding_window,
+                                  (double)c->first_window_layer,
+                                  (double)c->rope,
+                                  c->rope_theta,
+                                  c->rope_factor,
+                                  c->rope_low_freq_factor,
+                                  c->rope_high_freq_factor,
+                                  (double)c->rope_original_max_position};
     hash_state *h = NULL;
     CUDPO_TRY(hash_begin(&h));
-    hash_add_string(h, "cudpo reference log-probs 1 float32");
+    hash_add_string(h, "cudpo reference log-probs 2 float32");
     hash_add(h, &weights, sizeof weights);
+    hash_add(h, computation, sizeof computation);
     hash_add(h, &tokens, sizeof tokens);
     hash_add_int(h, cached_sequences(t));
     hash_add_int(h, t->traits->kl ? t->config->per_device_train_batch_size
