@@ -17,7 +17,7 @@ typedef struct program_result {
     char *out, *err;
 } program_result;
 
-/* Start `cudpo` with arguments that NULL ends; output goes to OUT and ERR in the scratch folder.  The caches stay there, too. */
+/* Start `cudpo` with arguments that NULL ends; output goes to OUT and ERR in the scratch folder. */
 static inline pid_t program_start(const char *const *arguments)
 {
     const char *program = getenv("CUDPO_PROGRAM");
@@ -30,16 +30,14 @@ static inline pid_t program_start(const char *const *arguments)
         argv[n] = arguments[n - 1];
     }
     argv[n] = NULL;
-    char out[640], err[640], cache[640];
+    char out[640], err[640];
     snprintf(out, sizeof out, "%s", scratch_path("OUT"));
     snprintf(err, sizeof err, "%s", scratch_path("ERR"));
-    snprintf(cache, sizeof cache, "%s", scratch_path("cache"));
     fflush(stdout);
     fflush(stderr);
     const pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid > 0) return pid;
-    setenv("CUDPO_CACHE", cache, 1);
     const int in = open("/dev/null", O_RDONLY);
     const int to = open(out, O_WRONLY | O_CREAT | O_TRUNC, 0644);
     const int errors = open(err, O_WRONLY | O_CREAT | O_TRUNC, 0644);

@@ -16,6 +16,10 @@ static inline const char *scratch_folder(void)
         snprintf(folder, sizeof folder, "%s/cudpo-test-XXXXXX",
                  base != NULL && *base != '\0' ? base : "/tmp");
         if (mkdtemp(folder) == NULL) fail_msg("can't make %s", folder);
+        char
+            cache[600]; /* what is cached stays here, too, and nothing of an earlier run is found */
+        snprintf(cache, sizeof cache, "%s/cache", folder);
+        setenv("CUDPO_CACHE", cache, 1);
     }
     return folder;
 }

@@ -162,6 +162,34 @@ static void other_losses(void **state)
     vary("kto", "llama", false, true); /* its KL term is an estimate of the micro-batch */
 }
 
+/* The same weights that compute in another way have another reference: its cache must not serve. */
+static void cache_knows_the_computation(void **state)
+{
+    (void)state;
+    char *config = NULL, path[640];
+    size_t n;
+    CHECK_OK(file_make_folder(scratch_path("other")));
+    CHECK_OK(file_copy(scratch_path("other/model.safetensors"),
+                       "tests/golden/models/llama/model.safetensors"));
+    CHECK_OK(file_copy(scratch_path("other/tokenizer.json"),
+                       "tests/golden/models/llama/tokenizer.json"));
+    CHECK_OK(file_copy(scratch_path("other/tokenizer_config.json"),
+                       "tests/golden/models/llama/tokenizer_config.json"));
+    CHECK_OK(file_read(&config, &n, "tests/golden/models/llama/config.json", 1 << 20));
+    char *theta = strstr(config, "\"rope_theta\": 10000");
+    assert_non_null(theta);
+    theta[strlen("\"rope_theta\": ")] = '2';
+    scratch_text("other/config.json", config);
+    free(config);
+    snprintf(path, sizeof path, "%s", scratch_path("other"));
+    const setting common[SETTINGS] = {{"model_name_or_path", path}};
+    series resident, other;
+    run(&other, none, cached); /* leaves a cache of the model as it was */
+    run(&resident, common, none);
+    run(&other, common, cached);
+    compare("another rope_theta, reference computed before", &resident, &other);
+}
+
 static void threads(void **state)
 {
     (void)state;
@@ -185,6 +213,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sigmoid),
         cmocka_unit_test(other_losses),
+        cmocka_unit_test(cache_knows_the_computation),
         cmocka_unit_test(threads),
     };
     return cmocka_run_group_tests(tests, NULL, scratch_remove);
