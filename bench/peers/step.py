@@ -358,6 +358,8 @@ def main(options):
                 print_row(results[-1])
     if options.json:
         head = {
+            "date": time.strftime("%Y-%m-%d"),
+            "command": " ".join(["bench/peers/step.py", *sys.argv[1:]]),
             "versions": versions,
             "processor": processor(),
             "threads": options.threads,
