@@ -294,7 +294,8 @@ static void impossible_sizes_are_refused(void **state)
                      cases[i].word);
     }
     model_config c;
-    CHECK_FAILS(model_config_load(&c, in_folder("absent")), CUDPO_ENOINPUT, "absent: no such folder");
+    CHECK_FAILS(model_config_load(&c, in_folder("absent")), CUDPO_ENOINPUT,
+                "absent: no such folder");
 }
 
 static void generation_config_has_precedence(void **state)
