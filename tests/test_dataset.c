@@ -167,7 +167,11 @@ static void truncation_is_a_slice(void **state)
                 }
                 const example f = dataset_get(d, next++);
                 check_cut(&f, &e, limit, keep_end);
-                const int64_t tokens = pack_group_tokens(&f, false);
+                int64_t tokens = f.prompt_length - f.prompt_skip[0];
+                if (f.prompt_skip[0] != f.prompt_skip[1])
+                    tokens += f.prompt_length - f.prompt_skip[1];
+                tokens += f.completion_length[0] + f.completion_length[1];
+                assert_true(pack_group_tokens(&f, false) <= tokens);
                 longest = tokens > longest ? tokens : longest;
                 parted += f.prompt_skip[0] != f.prompt_skip[1];
                 compared++;

@@ -15,13 +15,21 @@ static bool shares_prompt(const example *e, bool plain)
     return e->prompt_skip[0] == e->prompt_skip[1];
 }
 
+/* Tokens of completion c that the model reads: not the last, which is a label only, unless there is no other. */
+static int32_t read_of(const example *e, int32_t c)
+{
+    const int32_t n = e->completion_length[c];
+    const bool alone = n == 1 && e->prompt_length == e->prompt_skip[c];
+    return n == 0 || alone ? n : n - 1;
+}
+
 int64_t pack_group_tokens(const example *e, bool plain)
 {
     const bool shared = shares_prompt(e, plain);
     int64_t tokens = 0;
     for (int32_t c = 0; c < e->completions; c++) {
         if (c == 0 || !shared) tokens += e->prompt_length - e->prompt_skip[c];
-        tokens += e->completion_length[c];
+        tokens += read_of(e, c);
     }
     return tokens;
 }
@@ -38,16 +46,17 @@ static cudpo_status alloc_words(int32_t **out, int64_t n)
                         : cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "%lld words", (long long)n);
 }
 
-/* A token is the label of at most one score row, so R <= T.  Segments: a prompt and a completion each at most. */
+/* A token is the label of at most one score row, and at most one label of a sequence is not a token of the pack, so
+ * R <= T + S.  Segments: a prompt and a completion each at most. */
 static cudpo_status alloc_all(pack *p)
 {
-    const int64_t G = p->capacity_G, T = p->capacity_T, S = G * (MAX_COMPLETIONS + 1);
+    const int64_t G = p->capacity_G, T = p->capacity_T, S = G * (MAX_COMPLETIONS + 1), R = T + S;
     CUDPO_TRY(alloc_words(&p->token, T));
     CUDPO_TRY(alloc_words(&p->position, T));
     CUDPO_TRY(alloc_words(&p->segment, G * 2 * MAX_COMPLETIONS * SEGMENT_WORDS));
-    CUDPO_TRY(alloc_words(&p->row_hidden, T));
-    CUDPO_TRY(alloc_words(&p->row_label, T));
-    CUDPO_TRY(alloc_words(&p->row_sequence, T));
+    CUDPO_TRY(alloc_words(&p->row_hidden, R));
+    CUDPO_TRY(alloc_words(&p->row_label, R));
+    CUDPO_TRY(alloc_words(&p->row_sequence, R));
     CUDPO_TRY(alloc_words(&p->sequence_begin, S + 1));
     CUDPO_TRY(alloc_words(&p->sequence_tokens, S));
     p->group_example = malloc((size_t)G * sizeof *p->group_example);
@@ -113,14 +122,15 @@ static void add_segment(pack *p, const int32_t *id, int32_t n, int32_t prompt_be
     p->T += n;
 }
 
-/* One sequence of tokens begin .. begin+n-1; `before` is the token that predicts the first, -1 where none does. */
-static void add_sequence(pack *p, int32_t begin, int32_t n, int32_t before)
+/* One sequence of labels id[0 .. n-1], of which all but perhaps the last are tokens from `begin` on; `before` is the
+ * token that predicts the first, -1 where none does. */
+static void add_sequence(pack *p, const int32_t *id, int32_t n, int32_t begin, int32_t before)
 {
     for (int32_t i = 0; i < n; i++) {
         const int32_t hidden = i == 0 ? before : begin + i - 1;
         if (hidden < 0) continue;
         p->row_hidden[p->R] = hidden;
-        p->row_label[p->R] = p->token[begin + i];
+        p->row_label[p->R] = id[i];
         p->row_sequence[p->R] = (int32_t)p->S;
         p->R++;
     }
@@ -147,11 +157,13 @@ bool pack_add(pack *p, const example *e, int64_t index)
             add_segment(p, e->prompt + e->prompt_skip[c], prompt_length, 0, 0);
         }
         const int32_t begin = (int32_t)p->T;
-        add_segment(p, e->completion[c], e->completion_length[c], prompt_begin, prompt_length);
-        add_sequence(p, begin, e->completion_length[c],
+        add_segment(p, e->completion[c], read_of(e, c), prompt_begin, prompt_length);
+        add_sequence(p, e->completion[c], e->completion_length[c], begin,
                      prompt_length > 0 ? prompt_begin + prompt_length - 1 : -1);
     }
-    if (p->score_prompt) add_sequence(p, group_begin, e->prompt_length - e->prompt_skip[0], -1);
+    if (p->score_prompt)
+        add_sequence(p, e->prompt + e->prompt_skip[0], e->prompt_length - e->prompt_skip[0],
+                     group_begin, -1);
     p->group_example[p->G] = index;
     p->G++;
     return true;

@@ -5,7 +5,8 @@
  *
  * A score row asks the model for the log-prob of one label: the first token of every completion is predicted by the
  * last prompt token (one score row per completion, sharing that hidden row), the others by the token before.
- * Without a prompt the first token is not scored.  Score rows stand by sequence: rows
+ * The last token of a completion is a label only: nothing follows it, so it is no token of the pack (unless it is
+ * all that its group has).  Without a prompt the first token is not scored.  Score rows stand by sequence: rows
  * sequence_begin[s] .. sequence_begin[s+1]-1 belong to sequence s. */
 #ifndef CUDPO_DATA_PACK_H
 #define CUDPO_DATA_PACK_H
@@ -48,7 +49,7 @@ void pack_clear(pack *p); /* empty, capacity kept */
  * Where truncation from the front left the completions different prompts, the group is laid out plain. */
 bool pack_add(pack *p, const example *e, int64_t index);
 
-/* Tokens that a group will take. */
+/* Tokens that a group will take: all but the last of each completion. */
 int64_t pack_group_tokens(const example *e, bool plain);
 
 /* Sequences of a group: its completions, then its prompt where score_prompt.  All groups of a pack have as many:
