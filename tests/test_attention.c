@@ -14,6 +14,8 @@ typedef struct problem {
     int64_t T, N, Q, W; /* W = Q + 2KV */
     int32_t *segments;  /* [N,4] */
     float *qkv, *dout;  /* [T,W], [T,Q] */
+    int32_t *wanted;    /* [U] the tokens that ask; NULL: all */
+    int64_t U;
 } problem;
 
 static problem problem_create(const pack_shape *p, uint64_t seed)
@@ -45,6 +47,33 @@ static void problem_free(problem *x)
     free(x->segments);
     free(x->qkv);
     free(x->dout);
+    free(x->wanted);
+}
+
+/* Let each token ask with probability 1 / n.  What the others make of it is no part of the objective. */
+static void want_some(problem *x, uint64_t seed, int n)
+{
+    x->wanted = zeros(x->T + 1, sizeof *x->wanted);
+    for (int64_t t = 0; t < x->T; t++) {
+        if (rng_below(seed, 3, (uint64_t)t, n) == 0) {
+            x->wanted[x->U++] = (int32_t)t;
+        } else {
+            memset(x->dout + t * x->Q, 0, (size_t)x->Q * sizeof *x->dout);
+        }
+    }
+}
+
+/* Rows of x [T,n] of tokens that do not ask become 0. */
+static void zero_unwanted(const problem *p, void *x, int64_t n, size_t size)
+{
+    int64_t u = 0;
+    for (int64_t t = 0; p->wanted != NULL && t < p->T; t++) {
+        if (u < p->U && p->wanted[u] == t) {
+            u++;
+        } else {
+            memset((char *)x + (size_t)(t * n) * size, 0, (size_t)n * size);
+        }
+    }
 }
 
 /* The keys that token index i of segment s sees, as the contract says it: distances in positions. */
@@ -139,13 +168,14 @@ static void run(ops *o, float *out, float *lse, float *dqkv, const problem *x)
     const tensor qkv = ops_strided(o, x->qkv, x->T, x->W, x->W + 3);
     const tensor segments = ops_indices(o, x->segments, x->N, SEGMENT_FIELDS);
     const tensor to = ops_strided(o, NULL, x->T, x->Q, x->Q + 1), tl = ops_output(o, x->T, H);
-    CHECK_OK(be->attention(be, to, tl, qkv, segments, x->shape));
+    const tensor wanted = x->wanted != NULL ? ops_indices(o, x->wanted, x->U, 1) : (tensor){0};
+    CHECK_OK(be->attention(be, to, tl, qkv, segments, wanted, x->shape));
     if (out != NULL) ops_get(o, out, to);
     if (lse != NULL) ops_get(o, lse, tl);
     if (dqkv == NULL) return;
     const tensor dout = ops_strided(o, x->dout, x->T, x->Q, x->Q + 2);
     const tensor td = ops_strided(o, NULL, x->T, x->W, x->W + 5);
-    CHECK_OK(be->attention_backward(be, td, dout, qkv, to, tl, segments, x->shape));
+    CHECK_OK(be->attention_backward(be, td, dout, qkv, to, tl, segments, wanted, x->shape));
     ops_get(o, dqkv, td);
 }
 
@@ -160,6 +190,10 @@ static void check_problem(backend *be, const problem *x)
     ops o = ops_begin(be);
     run(&o, out, lse, dqkv, x);
     plain(want_out, want_lse, want_dqkv, x, qkv);
+    zero_unwanted(x, out, x->Q, sizeof *out);
+    zero_unwanted(x, want_out, x->Q, sizeof *want_out);
+    zero_unwanted(x, lse, x->shape.heads, sizeof *lse);
+    zero_unwanted(x, want_lse, x->shape.heads, sizeof *want_lse);
     check_close("out", out, want_out, Q, 64 * EPS);
     check_close("lse", lse, want_lse, L, 64 * EPS);
     check_close("dqkv", dqkv, want_dqkv, W, 512 * EPS);
@@ -192,7 +226,7 @@ static void two_tokens_by_hand(backend *be)
     ops o = ops_begin(be);
     const tensor to = ops_output(&o, 2, 2), tl = ops_output(&o, 2, 1);
     CHECK_OK(be->attention(be, to, tl, ops_floats(&o, qkv, 2, 6), ops_indices(&o, segments, 1, 4),
-                           shape));
+                           (tensor){0}, shape));
     ops_get(&o, out, to);
     ops_get(&o, lse, tl);
     check_close("out", out, want_out, 4, 8 * EPS * 8);
@@ -290,6 +324,8 @@ static void random_packs(backend *be)
         }
         problem x = problem_create(&p, 500 + seed);
         if (x.T > 0) check_problem(be, &x);
+        want_some(&x, seed, 1 + below(seed, &draw, 60));
+        if (x.T > 0 && x.U > 0) check_problem(be, &x);
         problem_free(&x);
     }
 }
@@ -370,9 +406,10 @@ static void check_refused(backend *be, const problem *x, const int32_t *segments
     const tensor qkv = ops_floats(&o, x->qkv, x->T, x->W), dqkv = ops_output(&o, x->T, x->W);
     const tensor out = ops_output(&o, x->T, x->Q), lse = ops_output(&o, x->T, x->shape.heads);
     const tensor table = ops_indices(&o, segments, N, SEGMENT_FIELDS);
-    CHECK_FAILS(be->attention(be, out, lse, qkv, table, shape), CUDPO_EINVAL, what);
-    CHECK_FAILS(be->attention_backward(be, dqkv, out, qkv, out, lse, table, shape), CUDPO_EINVAL,
-                what);
+    const tensor wanted = x->wanted != NULL ? ops_indices(&o, x->wanted, x->U, 1) : (tensor){0};
+    CHECK_FAILS(be->attention(be, out, lse, qkv, table, wanted, shape), CUDPO_EINVAL, what);
+    CHECK_FAILS(be->attention_backward(be, dqkv, out, qkv, out, lse, table, wanted, shape),
+                CUDPO_EINVAL, what);
     ops_check_untouched(&o, out);
     ops_check_untouched(&o, lse);
     ops_check_untouched(&o, dqkv);
@@ -415,6 +452,13 @@ static void broken_contracts(backend *be)
         check_refused(be, &x, x.segments, 4, bad[i], "attention_shape_valid");
     }
     check_refused(be, &x, x.segments, 4, (attention_shape){2, 1, 6, 0, 1.0f}, "is_f32");
+    static const int32_t unwanted[][3] = {{3, 2, 4}, {3, 4, 4}, {-1, 2, 3}, {1, 2, 14}};
+    x.wanted = zeros(3, sizeof *x.wanted);
+    x.U = 3;
+    for (size_t i = 0; i < sizeof unwanted / sizeof *unwanted; i++) {
+        memcpy(x.wanted, unwanted[i], sizeof unwanted[i]);
+        check_refused(be, &x, x.segments, 4, x.shape, "is_wanted");
+    }
     problem_free(&x);
 }
 

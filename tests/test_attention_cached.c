@@ -45,7 +45,8 @@ static void check_decoding(backend *be, attention_shape shape, uint64_t seed)
     ops o = ops_begin(be);
     const tensor out = ops_output(&o, T, Q), lse = ops_output(&o, T, shape.heads);
     const tensor all = ops_floats(&o, qkv, T, W);
-    CHECK_OK(be->attention(be, out, lse, all, ops_indices(&o, segments, B, SEGMENT_FIELDS), shape));
+    CHECK_OK(be->attention(be, out, lse, all, ops_indices(&o, segments, B, SEGMENT_FIELDS),
+                           (tensor){0}, shape));
     ops_get(&o, want, out);
 
     const tensor k = ops_strided(&o, NULL, M, KV, KV + 1), v = ops_strided(&o, NULL, M, KV, KV + 2);

@@ -109,11 +109,13 @@ struct backend {
      * lse [T,H] f32, the log-sum-exp of the scaled scores of each query (kept for the backward pass).
      * The query at index i of a segment sees its prompt's keys and keys 0 .. i of its own segment, window permitting;
      * distances are in positions, where a completion starts at position prompt_length.
-     * Backward: dqkv [T, Q+2KV] = ..; dout [T,Q] is the gradient of out. */
+     * wanted [U] i32, ascending: the tokens that ask; every token is a key all the same.  Absent: all ask.  The out and
+     * lse of those that do not are undefined.
+     * Backward: dqkv [T, Q+2KV] = ..; dout [T,Q] is the gradient of out, 0 for those that do not ask. */
     cudpo_status (*attention)(backend *be, tensor out, tensor lse, tensor qkv, tensor segments,
-                              attention_shape shape);
+                              tensor wanted, attention_shape shape);
     cudpo_status (*attention_backward)(backend *be, tensor dqkv, tensor dout, tensor qkv,
-                                       tensor out, tensor lse, tensor segments,
+                                       tensor out, tensor lse, tensor segments, tensor wanted,
                                        attention_shape shape);
 
     /* Decoding.  cache_store: k_cache[slot[t]] = k of token t, v_cache[slot[t]] = v of token t; qkv [T, Q+2KV],

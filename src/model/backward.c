@@ -67,8 +67,29 @@ static cudpo_status wanted_backward(const backward_call *call, const layer_state
     return be->scatter_rows(be, call->dx, narrow.dx, wanted, (tensor){0});
 }
 
+/* Gradients of q, k, v = y w^T + bias, where dq is zero but for the wanted tokens. */
+static cudpo_status wanted_qkv_backward(const backward_call *call, const model_workspace *ws,
+                                        tensor wanted)
+{
+    backend *be = call->be;
+    const tensor w = call->w->qkv, dw = call->dw->qkv;
+    const int64_t U = wanted.rows, Q = call->dattended.cols, KV2 = call->dqkv.cols - Q;
+    const tensor dq = tensor_rows(ws->gathered, 0, U), dkv = tensor_cols(call->dqkv, Q, KV2);
+    const tensor y = tensor_rows(ws->hidden, 0, U), dy = tensor_rows(call->y, 0, U);
+    if (tensor_present(call->dw->qkv_bias))
+        CUDPO_TRY(be->bias_backward(be, call->dw->qkv_bias, call->dqkv));
+    CUDPO_TRY(be->gather_rows(be, dq, tensor_cols(call->dqkv, 0, Q), wanted));
+    CUDPO_TRY(be->gather_rows(be, y, call->y, wanted));
+    CUDPO_TRY(be->gemm(be, tensor_rows(dw, 0, Q), dq, true, y, false, 1.0f));
+    CUDPO_TRY(be->gemm(be, tensor_rows(dw, Q, KV2), dkv, true, call->y, false, 1.0f));
+    CUDPO_TRY(be->gemm(be, dy, dq, false, tensor_rows(w, 0, Q), false, 0.0f));
+    CUDPO_TRY(be->scatter_rows(be, call->dy, dy, wanted, (tensor){0}));
+    return be->gemm(be, call->dy, dkv, false, tensor_rows(w, Q, KV2), false, 1.0f);
+}
+
 /* From dattended down. */
-static cudpo_status attention_block_backward(const backward_call *call, const layer_state *s)
+static cudpo_status attention_block_backward(const backward_call *call, const layer_state *s,
+                                             const model_workspace *ws, tensor wanted)
 {
     backend *be = call->be;
     const model_config *c = call->config;
@@ -79,7 +100,7 @@ static cudpo_status attention_block_backward(const backward_call *call, const la
     const tensor dq = tensor_cols(call->dqkv, 0, Q), dk = tensor_cols(call->dqkv, Q, KV);
 
     CUDPO_TRY(be->attention_backward(be, call->dqkv, call->dattended, s->qkv, s->attended, s->lse,
-                                     call->segments, layer_attention_shape(c, call->l)));
+                                     call->segments, wanted, layer_attention_shape(c, call->l)));
     CUDPO_TRY(be->rope(be, dq, call->cosine, call->sine, call->position, (int)c->head_dim, true));
     CUDPO_TRY(be->rope(be, dk, call->cosine, call->sine, call->position, (int)c->head_dim, true));
     if (c->qk_norm) {
@@ -89,7 +110,9 @@ static cudpo_status attention_block_backward(const backward_call *call, const la
         CUDPO_TRY(be->head_norm_backward(be, dk, dw->k_norm, dk, k_plain, s->rstd_k, w->k_norm));
     }
     CUDPO_TRY(be->rmsnorm_again(be, call->y, s->x_attention, s->rstd_attention, w->attention_norm));
-    CUDPO_TRY(linear_backward(be, call->dy, dw->qkv, dw->qkv_bias, call->dqkv, call->y, w->qkv));
+    CUDPO_TRY(tensor_present(wanted) ? wanted_qkv_backward(call, ws, wanted)
+                                     : linear_backward(be, call->dy, dw->qkv, dw->qkv_bias,
+                                                       call->dqkv, call->y, w->qkv));
     return be->rmsnorm_backward(be, call->dx, dw->attention_norm, call->dy, s->x_attention,
                                 s->rstd_attention, w->attention_norm);
 }
@@ -151,7 +174,7 @@ cudpo_status model_backward(model_weights *dw, model_workspace *ws, const model_
             CUDPO_TRY(mlp_backward(&call, &s));
             CUDPO_TRY(output_backward(&call, &s));
         }
-        CUDPO_TRY(attention_block_backward(&call, &s));
+        CUDPO_TRY(attention_block_backward(&call, &s, ws, wanted));
     }
     return be->embed_backward(be, dw->embed, call.dx, b->token);
 }

@@ -39,6 +39,22 @@ static cudpo_status linear(backend *be, tensor y, tensor x, tensor w, tensor bia
     return tensor_present(bias) ? be->bias_add(be, y, bias) : CUDPO_OK;
 }
 
+/* q, k, v = y w^T + bias; of q, the rows of the wanted tokens alone, where there is such a list: others are the bias. */
+static cudpo_status project_qkv(const layer_call *call, const layer_state *s)
+{
+    backend *be = call->be;
+    const layer_weights *w = call->w;
+    if (!tensor_present(call->wanted)) return linear(be, s->qkv, call->y, w->qkv, w->qkv_bias);
+    const int64_t U = call->wanted.rows, Q = s->attended.cols, KV2 = s->qkv.cols - Q;
+    const tensor y = tensor_rows(call->branch, 0, U), q = tensor_rows(call->gathered, 0, U);
+    CUDPO_TRY(be->gather_rows(be, y, call->y, call->wanted));
+    CUDPO_TRY(be->gemm(be, q, y, false, tensor_rows(w->qkv, 0, Q), true, 0.0f));
+    CUDPO_TRY(be->scatter_rows(be, tensor_cols(s->qkv, 0, Q), q, call->wanted, (tensor){0}));
+    CUDPO_TRY(be->gemm(be, tensor_cols(s->qkv, Q, KV2), call->y, false, tensor_rows(w->qkv, Q, KV2),
+                       true, 0.0f));
+    return tensor_present(w->qkv_bias) ? be->bias_add(be, s->qkv, w->qkv_bias) : CUDPO_OK;
+}
+
 cudpo_status layer_qkv(const layer_call *call, layer_state *s)
 {
     backend *be = call->be;
@@ -48,7 +64,7 @@ cudpo_status layer_qkv(const layer_call *call, layer_state *s)
                   KV = c->num_key_value_heads * c->head_dim;
     const tensor q = tensor_cols(s->qkv, 0, Q), k = tensor_cols(s->qkv, Q, KV);
 
-    CUDPO_TRY(linear(be, s->qkv, call->y, w->qkv, w->qkv_bias));
+    CUDPO_TRY(project_qkv(call, s));
     if (c->qk_norm) {
         const tensor q_plain = tensor_cols(s->qk_plain, 0, Q),
                      k_plain = tensor_cols(s->qk_plain, Q, KV);
@@ -95,7 +111,7 @@ cudpo_status layer_forward(const layer_call *call, layer_state *s, tensor x, ten
     CUDPO_TRY(be->add_rmsnorm(be, call->y, s->rstd_attention, s->x_attention, x, branch,
                               call->w->attention_norm, call->config->rms_norm_eps));
     CUDPO_TRY(layer_qkv(call, s));
-    CUDPO_TRY(be->attention(be, s->attended, s->lse, s->qkv, segments,
+    CUDPO_TRY(be->attention(be, s->attended, s->lse, s->qkv, segments, call->wanted,
                             layer_attention_shape(call->config, call->l)));
     return tensor_present(call->wanted) ? wanted_after_attention(call, s)
                                         : layer_after_attention(call, s);

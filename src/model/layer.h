@@ -16,7 +16,7 @@ typedef struct layer_call {
     tensor y, branch,
         act; /* [T,..] scratch; branch carries the layer's output, to be added to x_mlp */
     tensor cosine, sine, position;
-    tensor wanted;   /* [U] i32, or absent: all tokens go on after attention */
+    tensor wanted;   /* [U] i32: the tokens that attention and what follows are for; absent: all */
     tensor gathered; /* [U,Q] scratch, where wanted is present */
 } layer_call;
 

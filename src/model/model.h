@@ -52,7 +52,7 @@ typedef struct model_workspace {
     tensor y;            /* [T,C] output of a norm */
     tensor branch;       /* [T,C] output of attention or MLP */
     tensor act;          /* [T,F] */
-    tensor gathered;     /* [U,Q] attention output of the wanted tokens in the last layer */
+    tensor gathered;     /* [U,Q] q, attention output or dq of the wanted tokens */
     tensor x_final;      /* [U,C] */
     tensor rstd_final;   /* [U] */
     tensor hidden;       /* [U,C]; in the backward pass, the gradient of x_final */
@@ -75,8 +75,8 @@ void model_workspace_free(model_workspace *ws);
 CUDPO_MUST_USE cudpo_status model_workspace_rotations(model_workspace *ws, backend *be,
                                                       const model_config *c);
 
-/** Forward pass.  Of tokens that are not wanted, only what others attend to is computed: in the last layer they go no
- *  further than attention, which in a pack of pairs saves half of that layer's MLP.
+/** Forward pass.  Of tokens that are not wanted, only what others attend to is computed: in the last layer that is
+ *  their keys and values, which in a pack of pairs saves about half of that layer.
  *  Out:     hidden  view of ws, [U,C] (U = T where all are wanted): valid until the next call on this workspace.
  *  In/Out:  ws      of any kind; of WORKSPACE_TRAIN or _CHECKPOINT it then holds what model_backward() needs.
  *  Returns: CUDPO_OK; the backend's failures. */

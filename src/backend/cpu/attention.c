@@ -50,6 +50,47 @@ static bool leads_group(tensor segments, int64_t n)
     return segment_at(segments, n).prompt_length == 0;
 }
 
+/* Rising tokens of the pack, or absent. */
+static bool is_wanted(tensor wanted, int64_t T)
+{
+    if (!tensor_present(wanted)) return true;
+    if (!is_index(wanted, wanted.rows, T)) return false;
+    for (int64_t u = 1; u < wanted.rows; u++) {
+        if (index_of(wanted, u) <= index_of(wanted, u - 1)) return false;
+    }
+    return true;
+}
+
+/* How many of the wanted tokens come before token t. */
+static int64_t wanted_before(tensor wanted, int64_t t)
+{
+    int64_t low = 0, high = wanted.rows;
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+        if (index_of(wanted, middle) < t) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+/* Queries begin .. end-1 of a segment: from the first that asks to the last. */
+typedef struct query_range {
+    int64_t begin, end;
+} query_range;
+
+static query_range asking(tensor wanted, segment s)
+{
+    if (!tensor_present(wanted)) return (query_range){0, s.length};
+    const int64_t first = wanted_before(wanted, s.begin);
+    const int64_t end = wanted_before(wanted, s.begin + s.length);
+    if (first == end) return (query_range){0, 0};
+    return (query_range){index_of(wanted, first) - s.begin,
+                         index_of(wanted, end - 1) + 1 - s.begin};
+}
+
 /* Where a kv head's keys and values stand in qkv, and a head's queries. */
 typedef struct layout {
     int64_t H, K, D, ratio; /* ratio: heads that share a kv head */
@@ -86,8 +127,8 @@ static key_run run_of(tensor qkv, const layout *l, int64_t kv_head, int64_t begi
                      .position = position};
 }
 
-static void forward_head(tensor out, tensor lse, tensor qkv, segment s, int64_t head,
-                         const attention_shape *shape)
+static void forward_head(tensor out, tensor lse, tensor qkv, segment s, query_range ask,
+                         int64_t head, const attention_shape *shape)
 {
     const layout l = layout_of(shape);
     const key_run runs[2] = {
@@ -95,7 +136,7 @@ static void forward_head(tensor out, tensor lse, tensor qkv, segment s, int64_t 
                0),
         run_of(qkv, &l, head / l.ratio, s.begin, s.length, s.prompt_length),
     };
-    for (int64_t i = 0; i < s.length; i += QUERIES) {
+    for (int64_t i = ask.begin; i < ask.end; i += QUERIES) {
         const query_tile tile = {
             .out = row_of(out, s.begin + i) + head * l.D,
             .lse = row_of(lse, s.begin + i) + head,
@@ -103,7 +144,7 @@ static void forward_head(tensor out, tensor lse, tensor qkv, segment s, int64_t 
             .out_stride = out.stride,
             .lse_stride = lse.stride,
             .q_stride = qkv.stride,
-            .rows = min_i64(QUERIES, s.length - i),
+            .rows = min_i64(QUERIES, ask.end - i),
             .position = s.prompt_length + i,
             .position_step = 1,
         };
@@ -112,7 +153,7 @@ static void forward_head(tensor out, tensor lse, tensor qkv, segment s, int64_t 
 }
 
 cudpo_status cpu_attention(backend *be, tensor out, tensor lse, tensor qkv, tensor segments,
-                           attention_shape shape)
+                           tensor wanted, attention_shape shape)
 {
     (void)be;
     const int64_t T = qkv.rows;
@@ -121,11 +162,12 @@ cudpo_status cpu_attention(backend *be, tensor out, tensor lse, tensor qkv, tens
     CUDPO_REQUIRE(is_f32(out, T, (int64_t)shape.heads * shape.head_dim));
     CUDPO_REQUIRE(is_f32(lse, T, shape.heads));
     CUDPO_REQUIRE(qkv.stride <= INT_MAX && out.stride <= INT_MAX);
-    CUDPO_REQUIRE(is_pack(segments, T));
+    CUDPO_REQUIRE(is_pack(segments, T) && is_wanted(wanted, T));
 #pragma omp parallel for collapse(2) schedule(dynamic)
     for (int64_t n = 0; n < segments.rows; n++) {
         for (int64_t head = 0; head < shape.heads; head++) {
-            forward_head(out, lse, qkv, segment_at(segments, n), head, &shape);
+            const segment s = segment_at(segments, n);
+            forward_head(out, lse, qkv, s, asking(wanted, s), head, &shape);
         }
     }
     return CUDPO_OK;
@@ -190,11 +232,12 @@ static void backward_keys(const backward_tile *t, const key_run *run, float *dk,
 
 /* The tensors of the backward pass. */
 typedef struct backward {
-    tensor dqkv, dout, qkv, out, lse, segments;
+    tensor dqkv, dout, qkv, out, lse, segments, wanted;
     attention_shape shape;
 } backward;
 
-static void backward_queries(const backward *b, segment s, int64_t head, int64_t i)
+/* Queries i .. i+rows-1 of a segment. */
+static void backward_queries(const backward *b, segment s, int64_t head, int64_t i, int64_t rows)
 {
     const layout l = layout_of(&b->shape);
     const int64_t t0 = s.begin + i, column = head * l.D, kv_head = head / l.ratio;
@@ -205,7 +248,7 @@ static void backward_queries(const backward *b, segment s, int64_t head, int64_t
         .qkv_stride = b->qkv.stride,
         .dout_stride = b->dout.stride,
         .dqkv_stride = b->dqkv.stride,
-        .rows = min_i64(QUERIES, s.length - i),
+        .rows = rows,
         .position = s.prompt_length + i,
     };
     for (int64_t r = 0; r < tile.rows; r++) {
@@ -241,19 +284,21 @@ static void backward_group(const backward *b, int64_t leader, int64_t kv_head)
     for (int64_t n = leader; n < b->segments.rows; n++) {
         if (n > leader && leads_group(b->segments, n)) break;
         const segment s = segment_at(b->segments, n);
+        const query_range ask = asking(b->wanted, s);
         zero_columns(b->dqkv, s, kv_head * l.ratio * l.D, l.ratio * l.D);
         zero_columns(b->dqkv, s, k_column(&l, kv_head), l.D);
         zero_columns(b->dqkv, s, v_column(&l, kv_head), l.D);
         for (int64_t head = kv_head * l.ratio; head < (kv_head + 1) * l.ratio; head++) {
-            for (int64_t i = 0; i < s.length; i += QUERIES) {
-                backward_queries(b, s, head, i);
+            for (int64_t i = ask.begin; i < ask.end; i += QUERIES) {
+                backward_queries(b, s, head, i, min_i64(QUERIES, ask.end - i));
             }
         }
     }
 }
 
 cudpo_status cpu_attention_backward(backend *be, tensor dqkv, tensor dout, tensor qkv, tensor out,
-                                    tensor lse, tensor segments, attention_shape shape)
+                                    tensor lse, tensor segments, tensor wanted,
+                                    attention_shape shape)
 {
     (void)be;
     const int64_t T = qkv.rows;
@@ -263,8 +308,8 @@ cudpo_status cpu_attention_backward(backend *be, tensor dqkv, tensor dout, tenso
     CUDPO_REQUIRE(is_f32(dqkv, T, width_of(&shape)));
     CUDPO_REQUIRE(is_f32(out, T, Q) && is_f32(dout, T, Q) && is_f32(lse, T, shape.heads));
     CUDPO_REQUIRE(qkv.stride <= INT_MAX && dqkv.stride <= INT_MAX && dout.stride <= INT_MAX);
-    CUDPO_REQUIRE(is_pack(segments, T));
-    const backward b = {dqkv, dout, qkv, out, lse, segments, shape};
+    CUDPO_REQUIRE(is_pack(segments, T) && is_wanted(wanted, T));
+    const backward b = {dqkv, dout, qkv, out, lse, segments, wanted, shape};
 #pragma omp parallel for collapse(2) schedule(dynamic)
     for (int64_t n = 0; n < segments.rows; n++) {
         for (int64_t kv_head = 0; kv_head < shape.kv_heads; kv_head++) {

@@ -25,9 +25,10 @@ cudpo_status cpu_add(backend *be, tensor x, tensor y);
 cudpo_status cpu_rope(backend *be, tensor x, tensor cosine, tensor sine, tensor position,
                       int head_dim, bool inverse);
 cudpo_status cpu_attention(backend *be, tensor out, tensor lse, tensor qkv, tensor segments,
-                           attention_shape shape);
+                           tensor wanted, attention_shape shape);
 cudpo_status cpu_attention_backward(backend *be, tensor dqkv, tensor dout, tensor qkv, tensor out,
-                                    tensor lse, tensor segments, attention_shape shape);
+                                    tensor lse, tensor segments, tensor wanted,
+                                    attention_shape shape);
 cudpo_status cpu_cache_store(backend *be, tensor k_cache, tensor v_cache, tensor qkv, tensor slot,
                              attention_shape shape);
 cudpo_status cpu_attention_cached(backend *be, tensor out, tensor qkv, tensor k_cache,
