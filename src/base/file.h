@@ -16,6 +16,9 @@ char *path_join(const char *folder, const char *name);
 bool file_is_folder(const char *path);
 bool file_is_regular(const char *path);
 
+/** True where both paths lead to the same existing file or folder. */
+bool file_is_same(const char *a, const char *b);
+
 /** Open a regular file for reading, without hanging on anything else.
  *  Returns: CUDPO_OK; CUDPO_ENOINPUT; CUDPO_EPERM; CUDPO_EDATA if it is not a regular file. */
 CUDPO_MUST_USE cudpo_status file_open(FILE **out, const char *path);

@@ -183,8 +183,8 @@ static void measure(dataset *d)
         tokens += (int64_t)r->completion_length[0] + r->completion_length[1];
         if (tokens > d->longest) d->longest = tokens;
         const int64_t room = d->max_length > 0 ? d->max_length - r->prompt_length : stored;
-        tokens += stored < room ? stored : room;
-        if (tokens > d->longest_mismatch) d->longest_mismatch = tokens;
+        const int64_t mismatch = r->prompt_length + (stored < room ? stored : room);
+        if (mismatch > d->longest_mismatch) d->longest_mismatch = mismatch;
     }
 }
 

@@ -44,6 +44,9 @@ CUDPO_MUST_USE cudpo_status model_config_load(model_config *out, const char *fol
 CUDPO_MUST_USE cudpo_status model_config_same(const model_config *reference,
                                               const model_config *policy, const char *folder);
 
+/* Of all that decides the computation, weights aside. */
+uint64_t model_config_fingerprint(const model_config *c);
+
 /* The window of layer l, 0 for none. */
 int64_t model_config_window(const model_config *c, int64_t layer);
 

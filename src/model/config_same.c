@@ -1,53 +1,62 @@
-/* config_same.c - may one model be the reference of another? */
+/* config_same.c - what of a configuration decides the computation, to tell whether two models compute the same. */
+#include "base/hash.h"
 #include "model/config.h"
 
-typedef struct difference {
-    const char *key;
-    double reference, policy;
-} difference;
+#define SAME_FIELDS(X)       \
+    X(vocab_size)            \
+    X(hidden_size)           \
+    X(intermediate_size)     \
+    X(num_hidden_layers)     \
+    X(num_attention_heads)   \
+    X(num_key_value_heads)   \
+    X(head_dim)              \
+    X(rms_norm_eps)          \
+    X(tie_word_embeddings)   \
+    X(qkv_bias)              \
+    X(o_bias)                \
+    X(mlp_bias)              \
+    X(qk_norm)               \
+    X(sliding_window)        \
+    X(rope)                  \
+    X(rope_theta)            \
+    X(rope_factor)           \
+    X(rope_low_freq_factor)  \
+    X(rope_high_freq_factor) \
+    X(rope_original_max_position)
 
-/* It means nothing where there is no window. */
-static double first_window(const model_config *c)
+#define NAME(field) #field,
+static const char *const names[] = {"max_window_layers", SAME_FIELDS(NAME)};
+#undef NAME
+
+enum { FIELDS = sizeof names / sizeof names[0] };
+
+static void values_of(double values[FIELDS], const model_config *c)
 {
-    return c->sliding_window > 0 ? (double)c->first_window_layer : 0.0;
+    /* The first layer with a window means nothing where there is none. */
+    *values++ = c->sliding_window > 0 ? (double)c->first_window_layer : 0.0;
+#define VALUE(field) *values++ = (double)c->field;
+    SAME_FIELDS(VALUE)
+#undef VALUE
 }
 
 cudpo_status model_config_same(const model_config *reference, const model_config *policy,
                                const char *folder)
 {
-#define PAIR(field)                                             \
-    {                                                           \
-#field, (double)reference->field, (double)policy->field \
-    }
-    const difference pairs[] = {
-        PAIR(vocab_size),
-        PAIR(hidden_size),
-        PAIR(intermediate_size),
-        PAIR(num_hidden_layers),
-        PAIR(num_attention_heads),
-        PAIR(num_key_value_heads),
-        PAIR(head_dim),
-        PAIR(rms_norm_eps),
-        PAIR(tie_word_embeddings),
-        PAIR(qkv_bias),
-        PAIR(o_bias),
-        PAIR(mlp_bias),
-        PAIR(qk_norm),
-        PAIR(sliding_window),
-        {"max_window_layers", first_window(reference), first_window(policy)},
-        PAIR(rope),
-        PAIR(rope_theta),
-        PAIR(rope_factor),
-        PAIR(rope_low_freq_factor),
-        PAIR(rope_high_freq_factor),
-        PAIR(rope_original_max_position),
-    };
-#undef PAIR
-    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
-        if (pairs[i].reference != pairs[i].policy)
+    double a[FIELDS], b[FIELDS];
+    values_of(a, reference);
+    values_of(b, policy);
+    for (int i = 0; i < FIELDS; i++)
+        if (a[i] != b[i])
             return cudpo_fail(CUDPO_EDATA, folder,
                               "%s is %.15g, the policy's is %.15g: a reference must be of the same "
                               "architecture and shape",
-                              pairs[i].key, pairs[i].reference, pairs[i].policy);
+                              names[i], a[i], b[i]);
     return CUDPO_OK;
+}
+
+uint64_t model_config_fingerprint(const model_config *c)
+{
+    double values[FIELDS];
+    values_of(values, c);
+    return hash64_bytes(values, sizeof values);
 }

@@ -6,14 +6,19 @@
 #ifndef CUDPO_TRAIN_CHECKPOINT_H
 #define CUDPO_TRAIN_CHECKPOINT_H
 
-#include "base/hash.h"
 #include "cudpo/status.h"
 #include "model/weights.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { CHECKPOINT_SUMS = 64 };
+enum { CHECKPOINT_SUMS = 64, CHECKPOINT_PARTS = 32, CHECKPOINT_PART_NAME = 48 };
+
+/* One thing that must be the same for a resumed run to be the run that was interrupted: what a message calls it, and a hash. */
+typedef struct checkpoint_part {
+    char name[CHECKPOINT_PART_NAME];
+    uint64_t hash;
+} checkpoint_part;
 
 /* Everything beside weights and moments.  Doubles are stored so that they come back with the same bits. */
 typedef struct checkpoint_state {
@@ -21,8 +26,8 @@ typedef struct checkpoint_state {
     int64_t tokens;               /* num_tokens so far */
     double sums[CHECKPOINT_SUMS]; /* metrics since the last log */
     int64_t sum_count;
-    hash128
-        fingerprint; /* of what must not change between runs: data, model shape, and settings that decide results */
+    checkpoint_part parts[CHECKPOINT_PARTS]; /* data, models, and settings that decide results */
+    int64_t part_count;
 } checkpoint_state;
 
 /** Write OUTPUT_DIR/checkpoint-STEP, verify it, then remove the oldest beyond `keep` (0: keep all; the new one never).
@@ -46,7 +51,7 @@ CUDPO_MUST_USE cudpo_status checkpoint_restore(model_weights *weights, model_wei
                                                model_weights *second, const char *path);
 
 /** Remove leftovers of a killed save, and checkpoint-* folders newer than `step` (-1: all).  Called when a run starts, after
- *  checkpoint_newest().  Folders of that name that other trainers made are left alone. */
+ *  checkpoint_newest().  A line says which.  Folders of that name that other trainers made are left alone. */
 CUDPO_MUST_USE cudpo_status checkpoint_clean(const char *output_dir, int64_t step);
 
 #endif /* CUDPO_TRAIN_CHECKPOINT_H */

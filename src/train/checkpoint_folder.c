@@ -128,6 +128,8 @@ static cudpo_status remove_stage(const char *output_dir, checkpoint_stage stage,
         if (stage != CHECKPOINT_COMPLETE) {
             status = file_remove_folder(path);
         } else if (checkpoint_is_ours(path)) {
+            log_info("%s is removed: this run %s", path,
+                     above < 0 ? "begins anew" : "goes on from an earlier step");
             status = checkpoint_remove(output_dir, steps[i]);
         }
         free(path);

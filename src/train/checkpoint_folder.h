@@ -17,7 +17,7 @@ typedef enum checkpoint_stage {
     CHECKPOINT_REMOVED,
 } checkpoint_stage;
 
-enum { CHECKPOINT_VERSION = 1 }; /* of trainer_state.json */
+enum { CHECKPOINT_VERSION = 2 }; /* of trainer_state.json */
 
 /* What a manifest must list, NULL-terminated. */
 extern const char *const checkpoint_files[];

@@ -5,23 +5,37 @@
 #include "base/log.h"
 #include "train/checkpoint_folder.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 enum { MAX_STATE_BYTES = 1 << 20 };
 
-/* Exactly 16 hex digits per word, lower case, as they are written. */
-static bool read_hex(uint64_t *words, int count, const json *value)
+/* Exactly 16 hex digits, lower case, as they are written. */
+static bool read_hex(uint64_t *word, const json *value)
 {
-    if (value == NULL || json_type(value) != JSON_STRING) return false;
+    if (json_type(value) != JSON_STRING) return false;
     const char *text = json_string(value);
-    if (strlen(text) != (size_t)count * 16) return false;
-    for (int i = 0; i < count * 16; i++) {
+    if (strlen(text) != 16) return false;
+    *word = 0;
+    for (int i = 0; i < 16; i++) {
         static const char digits[] = "0123456789abcdef";
         const char *at = strchr(digits, text[i]);
         if (at == NULL) return false;
-        words[i / 16] = words[i / 16] << 4 | (uint64_t)(at - digits);
+        *word = *word << 4 | (uint64_t)(at - digits);
+    }
+    return true;
+}
+
+static bool parse_parts(checkpoint_state *s, const json *same)
+{
+    if (same == NULL || json_type(same) != JSON_OBJECT) return false;
+    for (const json *v = json_first(same); v != NULL; v = json_next(v)) {
+        if (s->part_count == CHECKPOINT_PARTS) return false;
+        checkpoint_part *p = &s->parts[s->part_count++];
+        if (strlen(json_key(v)) >= sizeof p->name || !read_hex(&p->hash, v)) return false;
+        snprintf(p->name, sizeof p->name, "%s", json_key(v));
     }
     return true;
 }
@@ -35,13 +49,11 @@ static bool parse_state(checkpoint_state *s, const json *root)
     if (v == NULL || !json_integer(v, &version) || version != CHECKPOINT_VERSION) return false;
     if (step == NULL || !json_integer(step, &s->step) || s->step < 0) return false;
     if (tokens == NULL || !json_integer(tokens, &s->tokens) || s->tokens < 0) return false;
-    uint64_t fingerprint[2] = {0};
-    if (!read_hex(fingerprint, 2, json_get(root, "fingerprint"))) return false;
-    s->fingerprint = (hash128){fingerprint[0], fingerprint[1]};
+    if (!parse_parts(s, json_get(root, "same"))) return false;
     if (sums == NULL || json_type(sums) != JSON_ARRAY) return false;
     for (const json *sum = json_first(sums); sum != NULL; sum = json_next(sum)) {
         uint64_t bits = 0;
-        if (s->sum_count == CHECKPOINT_SUMS || !read_hex(&bits, 1, sum)) return false;
+        if (s->sum_count == CHECKPOINT_SUMS || !read_hex(&bits, sum)) return false;
         memcpy(&s->sums[s->sum_count++], &bits, sizeof bits);
     }
     return true;

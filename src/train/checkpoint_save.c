@@ -17,14 +17,18 @@
 /* Doubles are written as the bits they are: NaN and -0 come back too. */
 static cudpo_status write_state(const char *path, const checkpoint_state *s)
 {
-    char digits[HASH_TEXT];
-    hash_text(digits, s->fingerprint);
     buffer b = {0};
-    cudpo_status status =
-        buffer_printf(&b,
-                      "{\n  \"version\": %d,\n  \"step\": %lld,\n  \"num_tokens\": "
-                      "%lld,\n  \"fingerprint\": \"%s\",\n  \"sums\": [",
-                      CHECKPOINT_VERSION, (long long)s->step, (long long)s->tokens, digits);
+    cudpo_status status = buffer_printf(
+        &b, "{\n  \"version\": %d,\n  \"step\": %lld,\n  \"num_tokens\": %lld,\n  \"same\": {",
+        CHECKPOINT_VERSION, (long long)s->step, (long long)s->tokens);
+    for (int64_t i = 0; i < s->part_count && status == CUDPO_OK; i++) {
+        const checkpoint_part *p = &s->parts[i];
+        status = buffer_printf(&b, "%s", i == 0 ? "\n    " : ",\n    ");
+        if (status == CUDPO_OK) status = buffer_json_string(&b, p->name, strlen(p->name));
+        if (status == CUDPO_OK)
+            status = buffer_printf(&b, ": \"%016llx\"", (unsigned long long)p->hash);
+    }
+    if (status == CUDPO_OK) status = buffer_printf(&b, "\n  },\n  \"sums\": [");
     for (int64_t i = 0; i < s->sum_count && status == CUDPO_OK; i++) {
         uint64_t bits;
         memcpy(&bits, &s->sums[i], sizeof bits);
@@ -129,6 +133,7 @@ cudpo_status checkpoint_save(const char *output_dir, const checkpoint_state *sta
 {
     CUDPO_REQUIRE(state->step >= 0 && state->step < INT64_C(1) << 53);
     CUDPO_REQUIRE(state->tokens >= 0 && state->tokens < INT64_C(1) << 53);
+    CUDPO_REQUIRE(state->part_count >= 0 && state->part_count <= CHECKPOINT_PARTS);
     CUDPO_REQUIRE(state->sum_count >= 0 && state->sum_count <= CHECKPOINT_SUMS && keep >= 0);
     CUDPO_TRY(file_make_folder(output_dir));
     char *temporary = NULL;

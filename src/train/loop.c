@@ -2,6 +2,8 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "train/checkpoint.h"
+#include "train/checkpoint_folder.h"
+#include "train/output.h"
 #include "train/run_record.h"
 #include "train/signals.h"
 #include "train/trainer.h"
@@ -12,12 +14,12 @@
 
 enum { EXTRA_METRICS = 4 }; /* grad_norm, learning_rate, epoch, num_tokens */
 
-/* Is something due after this step that happens every `every` steps, or at the ends of epochs? */
-static bool due(const cudpo_trainer *t, const char *strategy, int64_t every)
+/* Is something due after a step that happens every `every` steps, or at the ends of epochs? */
+static bool due(const cudpo_trainer *t, int64_t step, const char *strategy, int64_t every)
 {
-    if (strcmp(strategy, "steps") == 0) return t->step % every == 0 || t->step == t->total_steps;
+    if (strcmp(strategy, "steps") == 0) return step % every == 0 || step == t->total_steps;
     if (strcmp(strategy, "epoch") == 0)
-        return t->step % t->steps_per_epoch == 0 || t->step == t->total_steps;
+        return step % t->steps_per_epoch == 0 || step == t->total_steps;
     return false;
 }
 
@@ -55,14 +57,27 @@ static cudpo_status save(cudpo_trainer *t, metric_sink *sink)
 static cudpo_status after_step(cudpo_trainer *t, metric_sink *sink)
 {
     const cudpo_config *c = t->config;
-    if (t->step % c->logging_steps == 0 || (c->logging_first_step && t->step == 1))
+    if (t->step % c->logging_steps == 0 || (c->logging_first_step && t->step == 1) ||
+        t->step == t->total_steps)
         CUDPO_TRY(log_train(t, sink));
     if (t->eval.data != NULL &&
-        due(t, c->eval_strategy, c->eval_steps > 0 ? c->eval_steps : c->logging_steps))
+        due(t, t->step, c->eval_strategy, c->eval_steps > 0 ? c->eval_steps : c->logging_steps))
         CUDPO_TRY(log_eval(t, sink));
     const bool asked = signals_save_wanted() || signals_stop_wanted();
-    if (!asked && !due(t, c->save_strategy, c->save_steps)) return CUDPO_OK;
+    if (!asked && !due(t, t->step, c->save_strategy, c->save_steps)) return CUDPO_OK;
     return save(t, sink);
+}
+
+static cudpo_status stopped(const cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    const char *how = c->overwrite_output_dir
+                          ? "--overwrite_output_dir false --resume_from_checkpoint true"
+                          : "--resume_from_checkpoint true";
+    return cudpo_fail(CUDPO_ESTOPPED, c->output_dir,
+                      "stopped by a signal at step %lld of %lld, which is saved: run the same "
+                      "command with %s to go on",
+                      (long long)t->step, (long long)t->total_steps, how);
 }
 
 static cudpo_status run_steps(cudpo_trainer *t, metric_sink *sink)
@@ -76,12 +91,7 @@ static cudpo_status run_steps(cudpo_trainer *t, metric_sink *sink)
         metric_sink_progress(sink, t->step, m.value[METRIC_LOSS],
                              m.value[METRIC_REWARDS_ACCURACIES], b.n);
         CUDPO_TRY(after_step(t, sink));
-        if (signals_stop_wanted() && t->step < t->total_steps)
-            return cudpo_fail(CUDPO_ESTOPPED, t->config->output_dir,
-                              "stopped by a signal at step %lld of %lld, which is saved: run the "
-                              "same command with "
-                              "--resume_from_checkpoint true to go on",
-                              (long long)t->step, (long long)t->total_steps);
+        if (signals_stop_wanted() && t->step < t->total_steps) return stopped(t);
     }
     return CUDPO_OK;
 }
@@ -94,21 +104,27 @@ static dtype output_type(const cudpo_trainer *t)
     return t->model.torch_dtype;
 }
 
-/* A folder that already holds a run is never overwritten by accident. */
-static cudpo_status prepare_output(const cudpo_config *c)
+/* Something else of the name of a checkpoint to come would cost all the steps before it. */
+static cudpo_status check_room(const cudpo_trainer *t)
 {
-    CUDPO_TRY(file_make_folder(c->output_dir));
-    if (c->resume_from_checkpoint != NULL) return CUDPO_OK;
-    char *metrics = path_join(c->output_dir, "metrics.jsonl");
-    if (metrics == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
-    const bool used = file_is_regular(metrics);
-    free(metrics);
-    if (used && !c->overwrite_output_dir)
-        return cudpo_fail(
-            CUDPO_ECONFIG, c->output_dir,
-            "output_dir holds a run: set resume_from_checkpoint to true to go on with it, "
-            "overwrite_output_dir to true to replace it, or choose another folder");
-    return CUDPO_OK;
+    const cudpo_config *c = t->config;
+    int64_t *steps = NULL, count = 0;
+    CUDPO_TRY(checkpoint_steps(&steps, &count, c->output_dir, CHECKPOINT_COMPLETE));
+    cudpo_status status = CUDPO_OK;
+    for (int64_t i = 0; i < count && status == CUDPO_OK; i++) {
+        char *path = NULL;
+        if (steps[i] <= t->step || steps[i] > t->total_steps ||
+            !due(t, steps[i], c->save_strategy, c->save_steps))
+            continue;
+        status = checkpoint_path(&path, c->output_dir, steps[i], CHECKPOINT_COMPLETE);
+        if (status == CUDPO_OK && !checkpoint_is_ours(path))
+            status = cudpo_fail(CUDPO_EWRITE, path,
+                                "stands where a checkpoint has to go and is none of cudpo: remove "
+                                "it or choose another output_dir");
+        free(path);
+    }
+    free(steps);
+    return status;
 }
 
 static void warn(void *context, const char *message)
@@ -122,29 +138,39 @@ static cudpo_status train(cudpo_trainer *t)
     const cudpo_config *c = t->config;
     metric_sink *sink = NULL;
     CUDPO_TRY(trainer_resume(t));
-    /* Only now: a run that can't start must not cost the one that it was to replace. */
-    CUDPO_TRY(checkpoint_clean(c->output_dir, c->resume_from_checkpoint != NULL ? t->step : -1));
+    CUDPO_TRY(check_room(t));
+    CUDPO_TRY(output_begin(c, t->step));
     CUDPO_TRY(run_record_write(t));
     CUDPO_TRY(metric_sink_open(&sink, c->output_dir, t->step, t->total_steps));
-    cudpo_status status = signals_install();
-    if (status == CUDPO_OK) {
-        status = run_steps(t, sink);
-        signals_restore();
-    }
+    const cudpo_status status = run_steps(t, sink);
     metric_sink_close(sink);
     CUDPO_TRY(status);
-    return model_folder_save(&t->policy, c->output_dir, c->model_name_or_path, output_type(t));
+    CUDPO_TRY(model_folder_save(&t->policy, c->output_dir, c->model_name_or_path, output_type(t)));
+    log_info("%s holds the trained model", c->output_dir);
+    return CUDPO_OK;
 }
 
-cudpo_status cudpo_train(const cudpo_config *config)
+static cudpo_status open_and_train(const cudpo_config *config)
 {
-    CUDPO_TRY(cudpo_config_check(config));
-    cudpo_config_advise(config, warn, NULL);
-    CUDPO_TRY(prepare_output(config));
     cudpo_trainer *t = NULL;
     CUDPO_TRY(cudpo_trainer_open(&t, config));
     const cudpo_status status = train(t);
     cudpo_trainer_close(t);
+    return status;
+}
+
+cudpo_status cudpo_train(const cudpo_config *config)
+{
+    output_folder output;
+    CUDPO_TRY(cudpo_config_check(config));
+    cudpo_config_advise(config, warn, NULL);
+    CUDPO_TRY(output_open(&output, config));
+    cudpo_status status = signals_install();
+    if (status == CUDPO_OK) {
+        status = open_and_train(config);
+        signals_restore(); /* a signal during the last save changes nothing: it is nearly done */
+    }
+    output_close(&output);
     return status;
 }
 

@@ -1,6 +1,7 @@
 /* reference.c - scores under the frozen reference: from its resident weights, or from the cache on disk. */
 #include "base/log.h"
 #include "train/cache_folder.h"
+#include "train/signals.h"
 #include "train/trainer.h"
 
 #include <stdlib.h>
@@ -30,29 +31,15 @@ cudpo_status trainer_reference(cudpo_trainer *t, const scored_data *d)
 }
 
 /* Everything that a cached log-prob depends on. */
-static cudpo_status cache_key(hash128 *key, const cudpo_trainer *t, const scored_data *d,
-                              const model_weights *w)
+static cudpo_status cache_key(hash128 *key, const cudpo_trainer *t, const scored_data *d)
 {
-    hash128 weights;
-    CUDPO_TRY(model_weights_fingerprint(w, &weights));
     const hash128 tokens = dataset_fingerprint(d->data);
-    const model_config *c = &t->model;
-    const double computation[] = {c->rms_norm_eps,
-                                  (double)c->num_attention_heads,
-                                  (double)c->num_key_value_heads,
-                                  (double)c->sliding_window,
-                                  (double)c->first_window_layer,
-                                  (double)c->rope,
-                                  c->rope_theta,
-                                  c->rope_factor,
-                                  c->rope_low_freq_factor,
-                                  c->rope_high_freq_factor,
-                                  (double)c->rope_original_max_position};
+    const uint64_t computation = model_config_fingerprint(&t->model);
     hash_state *h = NULL;
     CUDPO_TRY(hash_begin(&h));
-    hash_add_string(h, "cudpo reference log-probs 2 float32");
-    hash_add(h, &weights, sizeof weights);
-    hash_add(h, computation, sizeof computation);
+    hash_add_string(h, "cudpo reference log-probs 3 float32");
+    hash_add(h, &t->reference_fingerprint, sizeof t->reference_fingerprint);
+    hash_add(h, &computation, sizeof computation);
     hash_add(h, &tokens, sizeof tokens);
     hash_add_int(h, cached_sequences(t));
     hash_add_int(h, t->traits->kl ? t->config->per_device_train_batch_size
@@ -74,24 +61,24 @@ static cudpo_status put_pack(const cudpo_trainer *t, reference_cache_writer *w, 
 }
 
 static cudpo_status score_mismatched(cudpo_trainer *t, reference_cache_writer *cache,
-                                     const dataset *d, int64_t index, const model_weights *w)
+                                     const dataset *d, int64_t index)
 {
     pack_clear(&t->pass.pack);
     const example e = trainer_mismatched_example(t, d, index);
     if (!pack_add(&t->pass.pack, &e, index))
         return cudpo_fail(CUDPO_EINVAL, CUDPO_HERE, "example %lld", (long long)index);
     CUDPO_TRY(pass_upload(&t->pass));
-    CUDPO_TRY(pass_score(&t->pass, w));
+    CUDPO_TRY(pass_score(&t->pass, &t->reference));
     return put_pack(t, cache, 0);
 }
 
-static cudpo_status score_all(cudpo_trainer *t, reference_cache_writer *cache, const dataset *d,
-                              const model_weights *w)
+static cudpo_status score_all(cudpo_trainer *t, reference_cache_writer *cache, const dataset *d)
 {
     const int64_t count = dataset_count(d);
     for (int64_t i = 0; i < count;) {
         int64_t next[64];
         int64_t n = 0;
+        if (signals_stop_wanted()) return trainer_stopped(t);
         while (n < 64 && i + n < count) {
             next[n] = i + n;
             n++;
@@ -100,20 +87,20 @@ static cudpo_status score_all(cudpo_trainer *t, reference_cache_writer *cache, c
         const int64_t taken =
             trainer_fill(t, d, next, t->traits->kl ? 1 : n, t->pass.limits.groups);
         CUDPO_TRY(pass_upload(&t->pass));
-        CUDPO_TRY(pass_score(&t->pass, w));
+        CUDPO_TRY(pass_score(&t->pass, &t->reference));
         for (int64_t g = 0; g < taken; g++)
             CUDPO_TRY(put_pack(t, cache, g));
-        if (t->traits->kl) CUDPO_TRY(score_mismatched(t, cache, d, i, w));
+        if (t->traits->kl) CUDPO_TRY(score_mismatched(t, cache, d, i));
         i += taken;
     }
     return CUDPO_OK;
 }
 
-cudpo_status trainer_precompute(cudpo_trainer *t, scored_data *d, const model_weights *w)
+cudpo_status trainer_precompute(cudpo_trainer *t, scored_data *d)
 {
     const int64_t sequences = dataset_count(d->data) * cached_sequences(t);
     hash128 key;
-    CUDPO_TRY(cache_key(&key, t, d, w));
+    CUDPO_TRY(cache_key(&key, t, d));
     char *folder = NULL;
     CUDPO_TRY(cache_folder(&folder, t->config->output_dir));
     bool found = false;
@@ -123,7 +110,7 @@ cudpo_status trainer_precompute(cudpo_trainer *t, scored_data *d, const model_we
     log_info("computing the reference's log-probs of %lld examples",
              (long long)dataset_count(d->data));
     status = reference_cache_create(&writer, folder, key, sequences);
-    if (status == CUDPO_OK) status = score_all(t, writer, d->data, w);
+    if (status == CUDPO_OK) status = score_all(t, writer, d->data);
     if (status == CUDPO_OK) {
         status = reference_cache_commit(writer);
         writer = NULL;

@@ -1,40 +1,79 @@
 /* resume.c - the trainer's state to a checkpoint and back. */
+#include "base/buffer.h"
 #include "base/log.h"
 #include "train/checkpoint.h"
 #include "train/trainer.h"
 
+#include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* What must be the same for a resumed run to be the run that was interrupted. */
-static cudpo_status fingerprint(const cudpo_trainer *t, hash128 *out)
+static void add_part(checkpoint_state *s, const char *name, const void *data, size_t n)
+{
+    assert(s->part_count < CHECKPOINT_PARTS);
+    checkpoint_part *p = &s->parts[s->part_count++];
+    snprintf(p->name, sizeof p->name, "%s", name);
+    p->hash = hash64_bytes(data, n);
+}
+
+static void add_number(checkpoint_state *s, const char *name, double value)
+{
+    add_part(s, name, &value, sizeof value);
+}
+
+static void add_text(checkpoint_state *s, const char *name, const char *value)
+{
+    add_part(s, name, value, strlen(value));
+}
+
+/* The policy's weights come from the checkpoint; its shape and what is computed with it do not. */
+static void add_model(checkpoint_state *s, const cudpo_trainer *t)
+{
+    const uint64_t computation = model_config_fingerprint(&t->model);
+    add_part(s, "model_name_or_path", &computation, sizeof computation);
+    add_part(s, "ref_model_name_or_path", &t->reference_fingerprint,
+             sizeof t->reference_fingerprint);
+}
+
+/* How rows become steps.  Other batches with the same product are the same steps, but for what depends on single batches:
+ * KTO's estimate and an incomplete batch that is dropped. */
+static void add_order(checkpoint_state *s, const cudpo_trainer *t)
 {
     const cudpo_config *c = t->config;
+    const int64_t B = c->per_device_train_batch_size, G = c->gradient_accumulation_steps;
+    const bool single = t->traits->kl || c->dataloader_drop_last;
+    const int64_t batches[] = {B * G, single ? B : 0};
     const hash128 data = dataset_fingerprint(t->train.data);
-    hash_state *h = NULL;
-    CUDPO_TRY(hash_begin(&h));
-    hash_add(h, &data, sizeof data);
-    hash_add_string(h, c->loss_type);
-    hash_add_int(h, t->policy.all.rows);
-    hash_add_int(h, t->total_steps);
-    hash_add_int(h, c->per_device_train_batch_size * c->gradient_accumulation_steps);
-    hash_add_int(h, c->data_seed >= 0 ? c->data_seed : c->seed);
-    hash_add_int(h, t->train.permutation != NULL);
-    for (int64_t i = 0; i < t->policy.count; i++)
-        hash_add_string(h, t->policy.names[i].name);
-    const double numbers[] = {c->beta,
-                              c->label_smoothing,
-                              c->learning_rate,
-                              c->weight_decay,
-                              c->adam_beta1,
-                              c->adam_beta2,
-                              c->adam_epsilon,
-                              c->max_grad_norm,
-                              (double)t->warmup_steps,
-                              (double)t->schedule};
-    hash_add(h, numbers, sizeof numbers);
-    *out = hash_end(h);
-    return CUDPO_OK;
+    add_part(s, "train_dataset", &data, sizeof data);
+    add_part(s, "per_device_train_batch_size", batches, sizeof batches);
+    add_number(s, "dataloader_drop_last", c->dataloader_drop_last);
+    add_number(s, "train_sampling_strategy", t->train.permutation != NULL);
+    add_number(s, "seed or data_seed", (double)(c->data_seed >= 0 ? c->data_seed : c->seed));
+    add_number(s, "num_train_epochs or max_steps", (double)t->total_steps);
+}
+
+/* What must be the same for a resumed run to be the run that was interrupted. */
+static void add_parts(checkpoint_state *s, const cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    const double schedule[] = {c->min_lr, c->min_lr_rate};
+    add_model(s, t);
+    add_order(s, t);
+    add_text(s, "loss_type", c->loss_type);
+    add_number(s, "beta", c->beta);
+    add_number(s, "label_smoothing", c->label_smoothing);
+    add_number(s, "desirable_weight", c->desirable_weight);
+    add_number(s, "undesirable_weight", c->undesirable_weight);
+    add_number(s, "learning_rate", c->learning_rate);
+    add_text(s, "lr_scheduler_type", c->lr_scheduler_type);
+    add_part(s, "lr_scheduler_kwargs", schedule, sizeof schedule);
+    add_number(s, "warmup_steps or warmup_ratio", (double)t->warmup_steps);
+    add_number(s, "weight_decay", c->weight_decay);
+    add_number(s, "adam_beta1", c->adam_beta1);
+    add_number(s, "adam_beta2", c->adam_beta2);
+    add_number(s, "adam_epsilon", c->adam_epsilon);
+    add_number(s, "max_grad_norm", c->max_grad_norm);
 }
 
 cudpo_status trainer_save(cudpo_trainer *t)
@@ -42,25 +81,41 @@ cudpo_status trainer_save(cudpo_trainer *t)
     checkpoint_state s = {.step = t->step, .tokens = t->tokens_seen, .sum_count = 2 * METRICS};
     memcpy(s.sums, t->sums.sum, sizeof t->sums.sum);
     memcpy(s.sums + METRICS, t->sums.count, sizeof t->sums.count);
-    CUDPO_TRY(fingerprint(t, &s.fingerprint));
+    add_parts(&s, t);
     return checkpoint_save(t->config->output_dir, &s, &t->policy, &t->first, &t->second,
                            t->config->model_name_or_path, t->config->save_total_limit);
+}
+
+/* All that differs, by name. */
+static cudpo_status check_same(const checkpoint_state *saved, const cudpo_trainer *t,
+                               const char *path)
+{
+    checkpoint_state mine = {0};
+    buffer others = {0};
+    cudpo_status status = CUDPO_OK;
+    add_parts(&mine, t);
+    if (saved->part_count != mine.part_count || saved->sum_count != 2 * METRICS)
+        return cudpo_fail(CUDPO_EDATA, path, "was made by another version of cudpo");
+    for (int64_t i = 0; i < mine.part_count && status == CUDPO_OK; i++) {
+        const checkpoint_part *a = &saved->parts[i], *b = &mine.parts[i];
+        if (strcmp(a->name, b->name) != 0 || a->hash != b->hash)
+            status = buffer_printf(&others, "%s%s", others.size == 0 ? "" : ", ", b->name);
+    }
+    if (status == CUDPO_OK && others.size > 0)
+        status = cudpo_fail(CUDPO_ECONFIG, path,
+                            "was made with other values of: %s; going on from it would not be the "
+                            "same run: restore them, or start anew with model_name_or_path set to "
+                            "this folder and another output_dir",
+                            others.data);
+    buffer_free(&others);
+    return status;
 }
 
 static cudpo_status restore(cudpo_trainer *t, const char *path)
 {
     checkpoint_state s;
-    hash128 mine;
     CUDPO_TRY(checkpoint_read(&s, path));
-    CUDPO_TRY(fingerprint(t, &mine));
-    if (s.fingerprint.high != mine.high || s.fingerprint.low != mine.low ||
-        s.sum_count != 2 * METRICS)
-        return cudpo_fail(CUDPO_ECONFIG, path,
-                          "was made with other data or other settings (data, loss, batch, "
-                          "schedule, optimizer or seed), so "
-                          "going on from it would not be the same run: restore them, or start anew "
-                          "with model_name_or_path "
-                          "set to this folder");
+    CUDPO_TRY(check_same(&s, t, path));
     if (s.step > t->total_steps)
         return cudpo_fail(CUDPO_EDATA, path, "is at step %lld of %lld", (long long)s.step,
                           (long long)t->total_steps);

@@ -2,6 +2,7 @@
 #include "train/trainer.h"
 #include "base/log.h"
 #include "train/cache_folder.h"
+#include "train/signals.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -64,7 +65,28 @@ static cudpo_status plan_steps(cudpo_trainer *t)
     t->warmup_steps = (int64_t)(c->warmup_steps >= 1.0  ? c->warmup_steps
                                 : c->warmup_steps > 0.0 ? ceil(T * c->warmup_steps)
                                                         : ceil(T * c->warmup_ratio));
+    if (t->warmup_steps >= t->total_steps && t->warmup_steps > 0)
+        log_warn("all %lld steps are warm-up (warmup_steps, warmup_ratio): learning_rate is never "
+                 "reached",
+                 (long long)t->total_steps);
     return CUDPO_OK;
+}
+
+static cudpo_status load_reference(cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    t->reference_is_policy = c->ref_model_name_or_path == NULL;
+    if (!t->rewards) return CUDPO_OK;
+    CUDPO_TRY(model_weights_create(&t->reference, t->be, &t->model));
+    if (t->reference_is_policy) {
+        CUDPO_TRY(t->be->copy(t->be, t->reference.all, t->policy.all));
+    } else {
+        model_config other;
+        CUDPO_TRY(model_config_load(&other, c->ref_model_name_or_path));
+        CUDPO_TRY(model_config_same(&other, &t->model, c->ref_model_name_or_path));
+        CUDPO_TRY(model_weights_load(&t->reference, &t->model, c->ref_model_name_or_path));
+    }
+    return model_weights_fingerprint(&t->reference, &t->reference_fingerprint);
 }
 
 static cudpo_status load_models(cudpo_trainer *t)
@@ -79,14 +101,7 @@ static cudpo_status load_models(cudpo_trainer *t)
                           (long long)t->model.vocab_size);
     CUDPO_TRY(model_weights_create(&t->policy, t->be, &t->model));
     CUDPO_TRY(model_weights_load(&t->policy, &t->model, c->model_name_or_path));
-    t->reference_is_policy = c->ref_model_name_or_path == NULL;
-    if (!t->rewards) return CUDPO_OK;
-    CUDPO_TRY(model_weights_create(&t->reference, t->be, &t->model));
-    if (t->reference_is_policy) return t->be->copy(t->be, t->reference.all, t->policy.all);
-    model_config other;
-    CUDPO_TRY(model_config_load(&other, c->ref_model_name_or_path));
-    CUDPO_TRY(model_config_same(&other, &t->model, c->ref_model_name_or_path));
-    return model_weights_load(&t->reference, &t->model, c->ref_model_name_or_path);
+    return load_reference(t);
 }
 
 static int64_t longer(int64_t a, int64_t b)
@@ -118,9 +133,10 @@ static cudpo_status create_pass(cudpo_trainer *t, bool train)
     if (t->traits->kl) {
         largest = longer(largest, dataset_longest_mismatch(t->train.data));
         if (t->eval.data != NULL) largest = longer(largest, dataset_longest_mismatch(t->eval.data));
-        positions = largest; /* groups of one completion: a group is a sequence */
+        positions = longer(positions, largest); /* groups of one completion: a group is a sequence */
     }
-    if (positions > t->model.max_position_embeddings)
+    /* The last token of a sequence is a label only. */
+    if (positions - 1 > t->model.max_position_embeddings)
         log_warn("sequences of up to %lld tokens, but the model was made for %lld: set max_length",
                  (long long)positions, (long long)t->model.max_position_embeddings);
     const int64_t budget = c->max_tokens_per_pack > 0 ? c->max_tokens_per_pack : CPU_PACK_TOKENS;
@@ -176,10 +192,17 @@ static cudpo_status create_results(cudpo_trainer *t)
 static cudpo_status precompute(cudpo_trainer *t)
 {
     if (!t->rewards || !t->config->precompute_ref_log_probs) return CUDPO_OK;
-    CUDPO_TRY(trainer_precompute(t, &t->train, &t->reference));
-    if (t->eval.data != NULL) CUDPO_TRY(trainer_precompute(t, &t->eval, &t->reference));
+    CUDPO_TRY(trainer_precompute(t, &t->train));
+    if (t->eval.data != NULL) CUDPO_TRY(trainer_precompute(t, &t->eval));
     model_weights_destroy(&t->reference);
     return CUDPO_OK;
+}
+
+cudpo_status trainer_stopped(const cudpo_trainer *t)
+{
+    return cudpo_fail(CUDPO_ESTOPPED, t->config->output_dir,
+                      "stopped by a signal before the first step of this run: run the same command "
+                      "again");
 }
 
 cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool train)
@@ -191,7 +214,7 @@ cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool 
     t->be = backend_cpu();
     cudpo_status status = CUDPO_OK;
 #define STAGE(call) \
-    if (status == CUDPO_OK) status = (call)
+    if (status == CUDPO_OK) status = signals_stop_wanted() ? trainer_stopped(t) : (call)
     t->traits = loss_traits_find(config->loss_type, &t->loss);
     if (t->traits == NULL || !schedule_find(config->lr_scheduler_type, &t->schedule))
         status =
@@ -211,6 +234,7 @@ cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool 
     STAGE(create_results(t));
     STAGE(precompute(t));
     if (train) STAGE(create_optimizer(t));
+    STAGE(CUDPO_OK);
 #undef STAGE
     if (status != CUDPO_OK) {
         cudpo_trainer_close(t);

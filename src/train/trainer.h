@@ -51,6 +51,7 @@ struct cudpo_trainer {
     bool reference_is_policy; /* the reference is the initial policy, so step 0 can check itself */
 
     model_weights policy, reference, gradient, first, second; /* reference empty: none, or cached */
+    hash128 reference_fingerprint; /* of its weights; 0 where there is none */
     optimizer_parameter *parameters;                          /* [policy.count] */
     pass pass;
     unit_result *units;     /* [units of a step, or of an evaluation batch] */
@@ -69,6 +70,9 @@ struct cudpo_trainer {
 /** Open a run; `train` false: for evaluation only, without gradients and moments. */
 CUDPO_MUST_USE cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config,
                                          bool train);
+
+/** The failure of a run that a signal stopped before its first step. */
+CUDPO_MUST_USE cudpo_status trainer_stopped(const cudpo_trainer *t);
 
 /* ---- batch.c: which examples, and how they are cut into packs ---- */
 
@@ -95,9 +99,9 @@ loss_parameters trainer_loss_parameters(const cudpo_trainer *t, double unit_scal
  *  Nothing where the run has none. */
 CUDPO_MUST_USE cudpo_status trainer_reference(cudpo_trainer *t, const scored_data *d);
 
-/** Score a whole data set under `w` and write the cache, or map one that exists. */
-CUDPO_MUST_USE cudpo_status trainer_precompute(cudpo_trainer *t, scored_data *d,
-                                               const model_weights *w);
+/** Score a whole data set under the resident reference and write the cache, or map one that exists.
+ *  Returns: CUDPO_OK; CUDPO_ESTOPPED where a signal came in between; CUDPO_EWRITE, CUDPO_ENOMEM. */
+CUDPO_MUST_USE cudpo_status trainer_precompute(cudpo_trainer *t, scored_data *d);
 
 /* ---- kl.c: KTO's estimate ---- */
 
