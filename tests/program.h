@@ -87,6 +87,24 @@ static inline program_result program_expect(int status, const char *const *argum
 
 #define RUN(status, ...) program_expect(status, (const char *const[]){__VA_ARGS__, NULL})
 
+static inline void has(const char *text, const char *part)
+{
+    if (strstr(text, part) == NULL) fail_msg("no \"%s\" in: %s", part, text);
+}
+
+/* One line on standard error that holds `message`, nothing on standard output, and that status. */
+static inline void says(int status, const char *message, const char *const *arguments)
+{
+    program_result r = program_expect(status, arguments);
+    const char *last = strstr(r.err, "cudpo: ");
+    if (last == NULL || strchr(last, '\n') == NULL || strchr(last, '\n')[1] != '\0')
+        fail_msg("not one line: %s", r.err);
+    has(last, message);
+    assert_string_equal(r.out, "");
+    program_free(&r);
+}
+#define SAYS(status, message, ...) says(status, message, (const char *const[]){__VA_ARGS__, NULL})
+
 static inline void program_sleep(double seconds)
 {
     const struct timespec t = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};

@@ -58,12 +58,13 @@ static inline void fixture_close(fixture *f)
 /* Numbers that any bit of damage shows in: NaN, -0 and subnormals are among the sums. */
 static inline checkpoint_state fixture_state(int64_t step)
 {
-    checkpoint_state s = {.step = step,
-                          .tokens = 1000 * step + 7,
-                          .sum_count = CHECKPOINT_SUMS,
-                          .parts = {{"beta", 0x0123456789abcdefu ^ (uint64_t)step},
-                                    {"a \"name\" of 47 characters, as long as can be ..", (uint64_t)step}},
-                          .part_count = 2};
+    checkpoint_state s = {
+        .step = step,
+        .tokens = 1000 * step + 7,
+        .sum_count = CHECKPOINT_SUMS,
+        .parts = {{"beta", 0x0123456789abcdefu ^ (uint64_t)step},
+                  {"a \"name\" of 47 characters, as long as can be ..", (uint64_t)step}},
+        .part_count = 2};
     for (int i = 0; i < CHECKPOINT_SUMS; i++)
         s.sums[i] = 1.0 / (double)(step + 3 + i);
     s.sums[0] = -0.0;

@@ -11,11 +11,6 @@
 
 static const char *const commands[] = {"train", "eval", "score", "generate", "tokenize", "demo"};
 
-static void has(const char *text, const char *part)
-{
-    if (strstr(text, part) == NULL) fail_msg("no \"%s\" in: %s", part, text);
-}
-
 static void helps(void **state)
 {
     (void)state;
@@ -34,24 +29,12 @@ static void helps(void **state)
     }
     r = RUN(0, "train", "--help");
     has(r.out, "--per_device_train_batch_size (8)");
+    has(r.out, "sigmoid, ");
     program_free(&r);
     r = RUN(0, "--version");
     assert_int_equal(strncmp(r.out, "cudpo ", 6), 0);
     program_free(&r);
 }
-
-/* One line on standard error that holds `message`, nothing on standard output, and that status. */
-static void says(int status, const char *message, const char *const *arguments)
-{
-    program_result r = program_expect(status, arguments);
-    const char *last = strstr(r.err, "cudpo: ");
-    if (last == NULL || strchr(last, '\n') == NULL || strchr(last, '\n')[1] != '\0')
-        fail_msg("not one line: %s", r.err);
-    has(last, message);
-    assert_string_equal(r.out, "");
-    program_free(&r);
-}
-#define SAYS(status, message, ...) says(status, message, (const char *const[]){__VA_ARGS__, NULL})
 
 static void refuses_command_lines(void **state)
 {
@@ -73,6 +56,19 @@ static void refuses_command_lines(void **state)
     SAYS(78, "train_dataset: is required", "train", "--model_name_or_path", MODEL);
     SAYS(78, "eval_dataset: is required", "eval", "--model_name_or_path", MODEL);
     SAYS(78, "model_name_or_path: is required", "eval", "--eval_dataset", PAIRS);
+    SAYS(64, "--output: is of --data", "tokenize", "--model_name_or_path", MODEL, "--text", "x",
+         "--output", "y");
+    SAYS(64, "--no_special_tokens: is of --text", "tokenize", "--model_name_or_path", MODEL,
+         "--data", PAIRS, "--no_special_tokens");
+    /* Who said it: the file, or the command line that replaced what the file says. */
+    char path[640];
+    snprintf(path, sizeof path, "%s",
+             scratch_text("said.json", "{\"model_name_or_path\": \"" MODEL "\", \"train_dataset\": "
+                                       "\"" PAIRS "\", \"max_steps\": 0}"));
+    SAYS(78, "said.json: max_steps: must be 1 or more", "train", path);
+    SAYS(78, "cudpo: --max_steps: must be 1 or more", "train", path, "--max_steps", "0");
+    SAYS(78, "--num_train_epochs: must be at most 9007199254740991", "train", path,
+         "--num_train_epochs", "1e18");
 }
 
 static void refuses_files(void **state)
@@ -118,6 +114,9 @@ static void refuses_files(void **state)
     has(r.err, "LlamaForCausalLM");
     has(r.err, "Qwen3ForCausalLM");
     program_free(&r);
+    scratch_text("array.json", "[\n{\"beta\": 1},\n {\"beta\" 1}]");
+    snprintf(path, sizeof path, "%s", scratch_path("array.json"));
+    SAYS(78, "array.json:3: not valid JSON at byte 10 of the line: expected ':'", "train", path);
     snprintf(path, sizeof path, "%s/below", scratch_text("file", "not a folder"));
     snprintf(output, sizeof output, "%s", path);
     SAYS(73, "file", TRAIN(MODEL, PAIRS));
@@ -283,6 +282,75 @@ static void tokenizes_and_generates(void **state)
     program_free(&b);
 }
 
+/* Prompts of a file are what its lines say, whoever wrote it. */
+static void prompts_of_files(void **state)
+{
+    (void)state;
+    char path[640];
+    snprintf(path, sizeof path, "%s", scratch_text("unix", "one\n\n{\"prompt\": \"two\"}\n"));
+#define PROMPTS \
+    "generate", "--model_name_or_path", MODEL, "--prompts", path, "--max_new_tokens", "4"
+    program_result a = RUN(0, PROMPTS);
+    has(a.out, "{\"prompt\": \"one\", \"completion\": ");
+    has(a.out, "{\"prompt\": \"two\", \"completion\": ");
+    snprintf(path, sizeof path, "%s",
+             scratch_text("windows", "\xef\xbb\xbfone\r\n\r\n{\"prompt\": \"two\"}\r\n"));
+    program_result b = RUN(0, PROMPTS);
+    assert_string_equal(a.out, b.out);
+    program_free(&a);
+    program_free(&b);
+    snprintf(path, sizeof path, "%s", scratch_text("list", " [\"one\", \"two\"]"));
+    SAYS(65, "list: begins like an array", PROMPTS);
+    snprintf(path, sizeof path, "%s", scratch_text("latin", "one\ntw\xf6\n"));
+    SAYS(65, "latin:2: invalid UTF-8 at byte 3", PROMPTS);
+    snprintf(path, sizeof path, "%s", scratch_text("packed", "\x1f\x8b\x08"));
+    SAYS(65, "packed: is gzip", PROMPTS);
+}
+
+/* A copy of MODEL whose final norm ends in, or consists of, this number in bfloat16. */
+static const char *spoilt_model(const char *name, uint16_t bits, bool all)
+{
+    static const char *const files[] = {"config.json", "tokenizer.json", "tokenizer_config.json"};
+    enum { HIDDEN = 32 }; /* model.norm.weight is the last tensor of the file */
+    char to[1400], from[640], *data = NULL;
+    size_t n;
+    assert_int_equal(mkdir(scratch_path(name), 0777), 0);
+    for (int i = 0; i < 3; i++) {
+        snprintf(to, sizeof to, "%s/%s", scratch_path(name), files[i]);
+        snprintf(from, sizeof from, MODEL "/%s", files[i]);
+        CHECK_OK(file_copy(to, from));
+    }
+    CHECK_OK(file_read(&data, &n, MODEL "/model.safetensors", 1 << 20));
+    for (size_t i = all ? 0 : HIDDEN - 1; i < HIDDEN; i++)
+        memcpy(data + n - 2 * HIDDEN + 2 * i, &bits, 2);
+    char file[64];
+    snprintf(file, sizeof file, "%s/model.safetensors", name);
+    scratch_write(file, data, n);
+    free(data);
+    return scratch_path(name);
+}
+
+/* Weights that are no numbers are refused; where computing overflows, no result is given out as one. */
+static void refuses_what_is_no_number(void **state)
+{
+    (void)state;
+    char bad[640], huge[640], output[640];
+    snprintf(bad, sizeof bad, "%s", spoilt_model("bad", 0x7fc0, false));
+    snprintf(huge, sizeof huge, "%s", spoilt_model("huge", 0x7f7f, true));
+    snprintf(output, sizeof output, "%s", scratch_path("no-number"));
+    SAYS(65, "model.norm.weight: element 31 is nan", "eval", "--model_name_or_path", bad,
+         "--eval_dataset", PAIRS, "--max_length", "64");
+    SAYS(65, "model.norm.weight: element 31 is nan", "score", "--model_name_or_path", MODEL,
+         "--ref_model_name_or_path", bad, "--data", PAIRS);
+    SAYS(79, PAIRS ": row 0: ", "eval", "--model_name_or_path", huge, "--eval_dataset", PAIRS,
+         "--max_length", "64");
+    SAYS(79, PAIRS ": row 0: ", "score", "--model_name_or_path", MODEL, "--ref_model_name_or_path",
+         huge, "--data", PAIRS, "--output", output);
+    assert_false(file_is_regular(output));
+    SAYS(79, "step 1: ", "train", "--model_name_or_path", huge, "--train_dataset", PAIRS,
+         "--max_length", "64", "--output_dir", output);
+}
+
 /* Pipes and streams are written where they stand: an output that replaced one by a file would be worse than none. */
 static void special_outputs(void **state)
 {
@@ -317,6 +385,8 @@ int main(void)
         cmocka_unit_test(prints_the_configuration),
         cmocka_unit_test(scores),
         cmocka_unit_test(tokenizes_and_generates),
+        cmocka_unit_test(prompts_of_files),
+        cmocka_unit_test(refuses_what_is_no_number),
         cmocka_unit_test(special_outputs),
     };
     return cmocka_run_group_tests(tests, NULL, scratch_remove);

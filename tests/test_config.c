@@ -132,10 +132,10 @@ static void refuses_wrong_types_and_ranges(void **state)
     refuses("{\"logging_steps\": 0}", "logging_steps: must be an integer of 1 or more, not 0");
     refuses("{\"gradient_checkpointing\": 1}", "must be true or false, not 1");
     refuses("{\"gradient_checkpointing\": null}", "must be true or false, not null");
-    refuses("{\"output_dir\": 5}", "output_dir: must be a path in quotes, not 5");
-    refuses("{\"output_dir\": \"\"}", "must be a path in quotes, not \"\"");
+    refuses("{\"output_dir\": 5}", "output_dir: must be a path, not 5");
+    refuses("{\"output_dir\": \"\"}", "must be a path, not \"\"");
     refuses("{\"output_dir\": null}", "output_dir: must be given, not null");
-    refuses("{\"train_dataset\": []}", "must be a path in quotes, not []");
+    refuses("{\"train_dataset\": []}", "must be a path, not []");
     refuses("{\"loss_type\": \"sigmoyd\"}", "not \"sigmoyd\"; did you mean \"sigmoid\"?");
     refuses("{\"loss_type\": \"dpo\"}",
             "must be \"sigmoid\", \"hinge\", \"ipo\", \"kto\", \"orpo\" or \"sft\", not \"dpo\"");

@@ -196,10 +196,10 @@ static void faults_of_rows(void **state)
 static void faults_of_files(void **state)
 {
     (void)state;
-    check_fault("\n \r\n\t", "rows: no rows: the file is empty");
-    check_fault(BOM, "no rows");
-    check_fault("[]", "no rows");
-    check_fault("[ \n ]\n", "no rows");
+    check_fault("\n \r\n\t", "rows: holds no row");
+    check_fault(BOM, "holds no row");
+    check_fault("[]", "holds no row");
+    check_fault("[ \n ]\n", "holds no row");
     check_fault("[", "rows:1: the file ends without the array's ']'");
     check_fault("[" PAIR("a", "b", "c"), "the file ends without the array's ']'");
     check_fault("[" PAIR("a", "b", "c") ",", "the file ends without");
@@ -217,7 +217,7 @@ static void faults_of_files(void **state)
 
     buffer got = {0};
     const char *empty = scratch_text("rows", "");
-    CHECK_FAILS(read_all(&got, empty), CUDPO_EDATA, "no rows");
+    CHECK_FAILS(read_all(&got, empty), CUDPO_EDATA, "holds no row");
     CHECK_FAILS(read_all(&got, scratch_path("absent.jsonl")), CUDPO_ENOINPUT,
                 "absent.jsonl: can't open");
     CHECK_FAILS(read_all(&got, scratch_folder()), CUDPO_EDATA, "a folder, not a file");

@@ -67,7 +67,10 @@ typedef struct cudpo_config {
     bool
         overwrite_output_dir; /* start anew in a folder that holds a run: its checkpoints and metrics are removed */
 
-    char *source; /* the file that was loaded last, for messages; NULL */
+    /* For messages. */
+    char *source; /* the file that was loaded last; NULL */
+    uint64_t
+        by_hand; /* bit i: the key of line i of the table was set by cudpo_config_set() after that */
 } cudpo_config;
 
 /** A configuration of defaults.  Free with cudpo_config_free(). */

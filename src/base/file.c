@@ -44,6 +44,17 @@ bool file_is_regular(const char *path)
     return stat(path, &s) == 0 && S_ISREG(s.st_mode);
 }
 
+bool file_folder_is_empty(const char *path)
+{
+    DIR *d = opendir(path);
+    if (d == NULL) return false;
+    bool empty = true;
+    for (struct dirent *e; empty && (e = readdir(d)) != NULL;)
+        empty = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
+    closedir(d);
+    return empty;
+}
+
 bool file_is_same(const char *a, const char *b)
 {
     struct stat x, y;

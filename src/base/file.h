@@ -16,6 +16,9 @@ char *path_join(const char *folder, const char *name);
 bool file_is_folder(const char *path);
 bool file_is_regular(const char *path);
 
+/** True where the path is a folder that can be read and holds nothing. */
+bool file_folder_is_empty(const char *path);
+
 /** True where both paths lead to the same existing file or folder. */
 bool file_is_same(const char *a, const char *b);
 

@@ -10,6 +10,7 @@
 #include <assert.h>
 #include <cjson/cJSON.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,25 +42,44 @@ static cudpo_status check_keys(const json *object, const char *where)
 static cudpo_status check_tree(const json *value, const char *where)
 {
     if (cJSON_IsNumber(value) && !isfinite(value->valuedouble))
-        return cudpo_fail(CUDPO_EDATA, where, "a number is too large for a double");
+        return cudpo_fail(CUDPO_EDATA, where, "%s%sa number is too large for a double",
+                          value->string == NULL ? "" : value->string,
+                          value->string == NULL ? "" : ": ");
     if (cJSON_IsObject(value)) CUDPO_TRY(check_keys(value, where));
     for (const json *child = value->child; child != NULL; child = child->next)
         CUDPO_TRY(check_tree(child, where));
     return CUDPO_OK;
 }
 
-cudpo_status json_parse(json **out, const char *text, size_t n, const char *where)
+/* What is no JSON, by its line where the text is a whole file: its line and the byte in that line, both from 1. */
+static cudpo_status malformed(const char *text, size_t offset, const char *reason,
+                              const char *where, bool file)
+{
+    if (!file)
+        return cudpo_fail(CUDPO_EDATA, where, "not valid JSON at byte %zu: %s", offset, reason);
+    size_t line = 1, begin = 0;
+    for (size_t i = 0; i < offset; i++) {
+        if (text[i] != '\n') continue;
+        line++;
+        begin = i + 1;
+    }
+    char place[4200];
+    snprintf(place, sizeof place, "%s:%zu", where, line);
+    return cudpo_fail(CUDPO_EDATA, place, "not valid JSON at byte %zu of the line: %s",
+                      offset - begin + 1, reason);
+}
+
+static cudpo_status parse(json **out, const char *text, size_t n, const char *where, bool file)
 {
     *out = NULL;
     size_t offset = 0;
     const char *reason = NULL;
     /* A byte order mark, as some editors write. */
     const size_t mark = n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+    if (!json_scan(text + mark, n - mark, JSON_MAX_DEPTH, &offset, &reason))
+        return malformed(text, mark + offset, reason, where, file);
     text += mark;
     n -= mark;
-    if (!json_scan(text, n, JSON_MAX_DEPTH, &offset, &reason))
-        return cudpo_fail(CUDPO_EDATA, where, "not valid JSON at byte %zu: %s", mark + offset,
-                          reason);
     const char *end = NULL;
     json *tree = cJSON_ParseWithLengthOpts(text, n, &end, 0);
     if (tree == NULL) return cudpo_fail(CUDPO_ENOMEM, where, "no memory to parse %zu bytes", n);
@@ -72,13 +92,18 @@ cudpo_status json_parse(json **out, const char *text, size_t n, const char *wher
     return CUDPO_OK;
 }
 
+cudpo_status json_parse(json **out, const char *text, size_t n, const char *where)
+{
+    return parse(out, text, n, where, false);
+}
+
 cudpo_status json_load(json **out, const char *path, size_t max_bytes)
 {
     *out = NULL;
     char *text = NULL;
     size_t n = 0;
     CUDPO_TRY(file_read(&text, &n, path, max_bytes));
-    const cudpo_status status = json_parse(out, text, n, path);
+    const cudpo_status status = parse(out, text, n, path, true);
     free(text);
     return status;
 }

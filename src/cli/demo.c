@@ -22,6 +22,9 @@ enum {
     SAMPLES = 3, /* of them shown */
 };
 
+/* Written first: where it lies, a demo has been. */
+static const char MARK[] = "exam.jsonl";
+
 /* What the exam says of a model. */
 typedef struct exam {
     double preferred; /* share of pairs whose polite completion is the likelier one */
@@ -100,9 +103,9 @@ static cudpo_status write_data(demo *d)
             if (status == CUDPO_OK) status = supervised_rows(&sft, q);
         }
     }
+    if (status == CUDPO_OK) status = write_text(d, MARK, held_out.data);
     if (status == CUDPO_OK) status = write_text(d, "sft.jsonl", sft.data);
     if (status == CUDPO_OK) status = write_text(d, "dpo.jsonl", dpo.data);
-    if (status == CUDPO_OK) status = write_text(d, "exam.jsonl", held_out.data);
     buffer_free(&held_out);
     buffer_free(&dpo);
     buffer_free(&sft);
@@ -252,7 +255,7 @@ static cudpo_status hold_exam(const demo *d, const char *model, exam *e)
     const cudpo_status status = mark(d, e, texts);
     free(texts);
     CUDPO_TRY(status);
-    CUDPO_TRY(score(d, model, "exam.jsonl", &e->preferred, &unused));
+    CUDPO_TRY(score(d, model, MARK, &e->preferred, &unused));
     return score(d, model, "samples.jsonl", &unused, &e->kl);
 }
 
@@ -271,7 +274,7 @@ static void report(const demo *d, const exam *before, const exam *after, double 
                after->sample[i]);
     printf("\n%.0f s.  %s/dpo is a model folder.  To go on:\n", seconds, d->folder);
     printf("  cudpo generate --model_name_or_path %s/dpo --prompt \"What is 3+4?\"\n", d->folder);
-    printf("  cudpo train %s/dpo.json --beta 0.5\n", d->folder);
+    printf("  cudpo train %s/dpo.json --beta 1 --output_dir %s/beta1\n", d->folder, d->folder);
 }
 
 static cudpo_status judge(const exam *before, const exam *after)
@@ -304,11 +307,24 @@ static cudpo_status teach(const demo *d, exam *before, exam *after)
     return hold_exam(d, "dpo", after);
 }
 
+/* A folder with things of someone else stays as it is. */
+static cudpo_status check_folder(const demo *d)
+{
+    char *mark = path_join(d->folder, MARK);
+    if (mark == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+    const bool ours = file_is_regular(mark);
+    free(mark);
+    if (ours || !file_is_folder(d->folder) || file_folder_is_empty(d->folder)) return CUDPO_OK;
+    return cudpo_fail(CUDPO_EWRITE, d->folder,
+                      "holds other things than a demo: choose another folder with --output_dir");
+}
+
 static cudpo_status run_demo(demo *d)
 {
     const time_t begin = time(NULL);
     exam before = {0}, after = {0};
     demo_questions(d->questions, SEED);
+    CUDPO_TRY(check_folder(d));
     CUDPO_TRY(file_make_folder(d->folder));
     CUDPO_TRY(write_data(d));
     CUDPO_TRY(write_model(d));
@@ -342,7 +358,7 @@ static const cli_page page = {
     "DIR/sft.jsonl, dpo.jsonl, exam.jsonl: what is learned, and what is held out\n"
     "DIR/start, sft, dpo: model folders before, between and after",
     "  cudpo demo\n"
-    "  cudpo train cudpo-demo/dpo.json --beta 0.5 --output_dir cudpo-demo/beta05"};
+    "  cudpo train cudpo-demo/dpo.json --beta 1 --output_dir cudpo-demo/beta1"};
 
 cudpo_status cli_demo(int argc, char **argv)
 {
@@ -360,7 +376,11 @@ cudpo_status cli_demo(int argc, char **argv)
     demo *d = calloc(1, sizeof *d);
     if (d == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "demo");
     d->folder = folder;
-    const cudpo_status status = run_demo(d);
+    cudpo_status status = run_demo(d);
+    if (status == CUDPO_ESTOPPED) {
+        cudpo_error_clear();
+        status = cudpo_fail(CUDPO_ESTOPPED, "demo", "stopped by a signal: run it again");
+    }
     free(d);
     return status;
 }

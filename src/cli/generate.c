@@ -2,6 +2,8 @@
 #include "base/buffer.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/json_scan.h"
+#include "base/log.h"
 #include "cli/cli.h"
 #include "cudpo/score.h"
 
@@ -42,8 +44,13 @@ static cudpo_status read_prompt(char **out, const char *line, const char *path, 
 {
     char where[4200];
     json *row = NULL;
+    const size_t length = strlen(line);
     *out = NULL;
     snprintf(where, sizeof where, "%s:%lld", path, (long long)number);
+    for (size_t at = 0, n; at < length; at += n) {
+        n = utf8_length(line + at, length - at);
+        if (n == 0) return cudpo_fail(CUDPO_EDATA, where, "invalid UTF-8 at byte %zu", at + 1);
+    }
     if (line[0] != '{') {
         *out = strdup(line);
     } else {
@@ -63,14 +70,22 @@ static cudpo_status read_prompts(prompt_file *p, const char *path)
     size_t size = 0;
     int64_t number = 0, lines = 1;
     CUDPO_TRY(file_read(&p->text, &size, path, (size_t)1 << 30));
+    if (size >= 2 && memcmp(p->text, "\x1f\x8b", 2) == 0)
+        return cudpo_fail(CUDPO_EDATA, path, "is gzip: unpack it (gunzip)");
     if (strlen(p->text) != size) return cudpo_fail(CUDPO_EDATA, path, "holds a NUL byte");
+    char *begin = p->text + (strncmp(p->text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0);
+    if (begin[strspn(begin, " \t\r\n")] == '[')
+        return cudpo_fail(CUDPO_EDATA, path,
+                          "begins like an array of JSON: give one object a line (jq -c '.[]')");
     for (size_t i = 0; i < size; i++)
         lines += p->text[i] == '\n';
     p->prompts = calloc((size_t)lines, sizeof *p->prompts);
     if (p->prompts == NULL) return cudpo_fail(CUDPO_ENOMEM, path, "%lld prompts", (long long)lines);
-    for (char *line = p->text; line != NULL;) {
+    for (char *line = begin; line != NULL;) {
         char *end = strchr(line, '\n');
         if (end != NULL) *end = '\0';
+        const size_t length = strlen(line);
+        if (length > 0 && line[length - 1] == '\r') line[length - 1] = '\0';
         number++;
         if (*line != '\0') {
             CUDPO_TRY(read_prompt(&p->prompts[p->n], line, path, number));
@@ -120,6 +135,9 @@ static cudpo_status check(const cudpo_generate_options *o)
     if (o->temperature < 0.0) return cudpo_fail(CUDPO_EUSAGE, "--temperature", "is below 0");
     if (!(o->top_p > 0.0 && o->top_p <= 1.0))
         return cudpo_fail(CUDPO_EUSAGE, "--top_p", "is not in (0, 1]");
+    if (o->temperature == 0.0 && (o->top_k > 0 || o->top_p < 1.0))
+        log_warn("without --temperature the likeliest token is taken: --top_k and --top_p have no "
+                 "effect");
     return CUDPO_OK;
 }
 

@@ -94,6 +94,11 @@ cudpo_status cli_tokenize(int argc, char **argv)
     CUDPO_TRY(need(model, "--model_name_or_path"));
     if ((text == NULL) == (data == NULL))
         return cudpo_fail(CUDPO_EUSAGE, "tokenize", "needs --text or --data, one of them");
+    if (text != NULL && output != NULL)
+        return cudpo_fail(CUDPO_EUSAGE, "--output", "is of --data: a text's ids are printed");
+    if (data != NULL && plain)
+        return cudpo_fail(CUDPO_EUSAGE, "--no_special_tokens",
+                          "is of --text: rows get the tokens that training gives them");
     if (data != NULL) return cudpo_tokenize_data(model, data, output, max_length);
     char *json = NULL;
     CUDPO_TRY(cudpo_tokenize_text(&json, model, text, !plain));

@@ -18,7 +18,7 @@ enum { FORMAT = 1 }; /* rises whenever the same input gives another cache */
 struct dataset {
     cache_map map;
     int64_t max_length;
-    int64_t longest, longest_mismatch;
+    int64_t longest, longest_sequence, longest_mismatch;
 };
 
 /* Everything that decides what the cache holds. */
@@ -182,6 +182,10 @@ static void measure(dataset *d)
         if (!shared) tokens += r->prompt_length - r->prompt_skip[1];
         tokens += (int64_t)r->completion_length[0] + r->completion_length[1];
         if (tokens > d->longest) d->longest = tokens;
+        for (int32_t c = 0; c < r->completions; c++) {
+            const int64_t sequence = (int64_t)r->prompt_length + r->completion_length[c];
+            if (sequence > d->longest_sequence) d->longest_sequence = sequence;
+        }
         const int64_t room = d->max_length > 0 ? d->max_length - r->prompt_length : stored;
         const int64_t mismatch = r->prompt_length + (stored < room ? stored : room);
         if (mismatch > d->longest_mismatch) d->longest_mismatch = mismatch;
@@ -274,6 +278,11 @@ int64_t dataset_dropped(const dataset *d)
 int64_t dataset_longest(const dataset *d)
 {
     return d->longest;
+}
+
+int64_t dataset_longest_sequence(const dataset *d)
+{
+    return d->longest_sequence;
 }
 
 int64_t dataset_longest_mismatch(const dataset *d)

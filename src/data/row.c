@@ -213,7 +213,7 @@ cudpo_status row_reader_next(row_reader *r, preference_row *row, bool *done)
     CUDPO_TRY(row_splitter_next(r->splitter, &text, &n, &row->line, done));
     if (*done) {
         if (r->rows > 0) return CUDPO_OK;
-        return cudpo_fail(CUDPO_EDATA, r->path, "no rows: the file is empty");
+        return cudpo_fail(CUDPO_EDATA, r->path, "holds no row");
     }
     const int used = snprintf(r->where, r->where_size, "%s:%lld", r->path, (long long)row->line);
     if (row_splitter_array(r->splitter))

@@ -51,7 +51,7 @@ static cudpo_status load_tensor(loader *l, const safetensors *st, const safetens
     const weight_name *to = weights_find(l->sorted, l->w->count, e->name);
     if (to != NULL) {
         l->seen[to - l->w->names] = true;
-        return weights_read(l->w, to, st, e);
+        return weights_read(l->w, to, st, e, true);
     }
     if (l->tied && strcmp(e->name, head_name) == 0) {
         free(l->head_path);

@@ -1,6 +1,7 @@
 /* weights_file.c - parameters from and to safetensors files. */
 #include "model/weights_file.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,8 +61,19 @@ static cudpo_status check_shape(const weight_name *to, const safetensors *st,
                        is, should);
 }
 
+static cudpo_status check_finite(const float *x, int64_t n, int64_t first, const char *path,
+                                 const char *name)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return weights_bad(
+                path, name, "element %lld is %g, and nothing that is computed with it is a number",
+                (long long)(first + i), (double)x[i]);
+    return CUDPO_OK;
+}
+
 cudpo_status weights_read(model_weights *w, const weight_name *to, const safetensors *st,
-                          const safetensors_entry *from)
+                          const safetensors_entry *from, bool finite)
 {
     CUDPO_TRY(check_shape(to, st, from));
     const int64_t total = tensor_elements(to->view);
@@ -72,6 +84,8 @@ cudpo_status weights_read(model_weights *w, const weight_name *to, const safeten
     for (int64_t at = 0; at < total && status == CUDPO_OK; at += most) {
         const int64_t n = total - at < most ? total - at : most;
         status = safetensors_read(st, from, chunk, at, n);
+        if (status == CUDPO_OK && finite)
+            status = check_finite(chunk, n, at, safetensors_path(st), from->name);
         if (status == CUDPO_OK) status = weights_upload(w, to->view, at, chunk, n);
     }
     free(chunk);
@@ -169,7 +183,7 @@ cudpo_status model_weights_restore(model_weights *w, const char *path)
         } else if (!from->supported || from->type != DTYPE_F32) {
             status = weights_bad(path, to->name, "is %s; F32 was written", from->type_name);
         } else {
-            status = weights_read(w, to, st, from);
+            status = weights_read(w, to, st, from, false); /* moments may overflow */
         }
     }
     safetensors_close(st);

@@ -42,6 +42,17 @@ cudpo_status trainer_check_finite(const cudpo_trainer *t, const step_batch *b, d
     return status;
 }
 
+cudpo_status trainer_check_evaluation(const cudpo_trainer *t, const int64_t *list, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const double loss = t->units[i].column[LOSS_VALUE];
+        if (!isfinite(loss))
+            return cudpo_fail(CUDPO_ENUMERIC, t->config->eval_dataset, "row %lld: the loss is %g",
+                              (long long)dataset_get(t->eval.data, list[i]).row, loss);
+    }
+    return CUDPO_OK;
+}
+
 cudpo_status trainer_check_start(const cudpo_trainer *t, const step_batch *b, double loss)
 {
     if (!t->reference_is_policy || !t->rewards) return CUDPO_OK;

@@ -80,6 +80,8 @@ static cudpo_status put_number(cudpo_config *c, const config_key *k, const json 
     if (json_type(value) != JSON_NUMBER || (whole && !json_integer(value, &integer)))
         return wrong(where, needed, value);
     const double number = json_number(value);
+    if (number > k->most && k->most == CONFIG_WHOLE)
+        snprintf(needed, sizeof needed, "at most %.0f", k->most);
     if (!(number >= k->least && number <= k->most)) return wrong(where, needed, value);
     if (whole)
         *(int64_t *)field(c, k) = integer;
@@ -137,7 +139,7 @@ static cudpo_status put(cudpo_config *c, const config_key *k, const json *value,
     switch (k->type) {
     case CONFIG_TEXT:
         if (kind != JSON_STRING || json_string(value)[0] == '\0')
-            return wrong(where, "a path in quotes", value);
+            return wrong(where, "a path", value);
         return put_text(c, k, json_string(value));
     case CONFIG_LOSS:
         if (kind == JSON_ARRAY && json_count(value) > 1)
@@ -197,10 +199,14 @@ void cudpo_config_free(cudpo_config *c)
 }
 
 static cudpo_status put_named(cudpo_config *c, const char *name, const json *value,
-                              const char *where)
+                              const char *where, bool by_hand)
 {
     const config_key *k = config_find(name);
-    return k == NULL ? config_foreign(name, value, where) : put(c, k, value, where);
+    if (k == NULL) return config_foreign(name, value, where);
+    CUDPO_TRY(put(c, k, value, where));
+    const uint64_t bit = UINT64_C(1) << config_line(k);
+    c->by_hand = by_hand ? c->by_hand | bit : c->by_hand & ~bit;
+    return CUDPO_OK;
 }
 
 cudpo_status cudpo_config_load(cudpo_config *c, const char *path)
@@ -224,7 +230,7 @@ cudpo_status cudpo_config_load(cudpo_config *c, const char *path)
     for (; v != NULL && status == CUDPO_OK; v = json_next(v)) {
         buffer_clear(&where);
         status = buffer_printf(&where, "%s: %s", path, json_key(v));
-        if (status == CUDPO_OK) status = put_named(c, json_key(v), v, where.data);
+        if (status == CUDPO_OK) status = put_named(c, json_key(v), v, where.data, false);
     }
     buffer_free(&where);
     json_free(tree);
@@ -260,7 +266,7 @@ cudpo_status cudpo_config_set(cudpo_config *c, const char *key, const char *valu
         k->type != CONFIG_RESUME)
         status = cudpo_fail(CUDPO_ECONFIG, where.data, "needs a value: %s", k->meaning);
     if (status == CUDPO_OK) status = parse_word(&parsed, k, value == NULL ? "true" : value);
-    if (status == CUDPO_OK) status = put_named(c, key, parsed, where.data);
+    if (status == CUDPO_OK) status = put_named(c, key, parsed, where.data, true);
     json_free(parsed);
     buffer_free(&where);
     return status == CUDPO_EDATA ? CUDPO_ECONFIG : status;
@@ -327,6 +333,13 @@ void cudpo_config_describe(void (*line)(void *context, const char *key, const ch
 {
     int64_t n;
     const config_key *keys = config_keys(&n);
-    for (int64_t i = 0; i < n; i++)
-        line(context, keys[i].name, keys[i].standard, keys[i].meaning);
+    for (int64_t i = 0; i < n; i++) {
+        char meaning[512];
+        size_t used = (size_t)snprintf(meaning, sizeof meaning, "%s", keys[i].meaning);
+        for (int64_t k = 0; keys[i].choices != NULL && keys[i].choices[k] != NULL; k++)
+            if (used < sizeof meaning)
+                used += (size_t)snprintf(meaning + used, sizeof meaning - used, "%s%s",
+                                         k == 0 ? ": " : ", ", keys[i].choices[k]);
+        line(context, keys[i].name, keys[i].standard, meaning);
+    }
 }

@@ -2,6 +2,7 @@
 #include "base/buffer.h"
 #include "cudpo/config.h"
 #include "preference/loss.h"
+#include "train/config_table.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,7 +12,10 @@ static cudpo_status impossible(const cudpo_config *c, const char *key, const cha
 {
     buffer where = {0};
     cudpo_status status = CUDPO_OK;
-    if (c->source != NULL) status = buffer_printf(&where, "%s: ", c->source);
+    if (c->by_hand >> config_line(config_find(key)) & 1)
+        status = buffer_printf(&where, "--");
+    else if (c->source != NULL)
+        status = buffer_printf(&where, "%s: ", c->source);
     if (status == CUDPO_OK) status = buffer_printf(&where, "%s", key);
     status = cudpo_fail(CUDPO_ECONFIG, status == CUDPO_OK ? where.data : key, "%s", reason);
     buffer_free(&where);
@@ -71,6 +75,9 @@ static cudpo_status check_schedule(const cudpo_config *c)
         return impossible(c, "lr_scheduler_kwargs",
                           "is only of lr_scheduler_type cosine_with_min_lr: leave it out");
     }
+    if (min_lr && c->learning_rate == 0.0)
+        return impossible(c, "lr_scheduler_kwargs",
+                          "min_lr is a share of learning_rate, which is 0: use min_lr_rate");
     if (c->warmup_ratio > 0 && c->warmup_steps > 0)
         return impossible(c, "warmup_ratio", "warmup_steps says the same: give one of them");
     return CUDPO_OK;

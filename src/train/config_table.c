@@ -21,7 +21,7 @@ static const char *const dtypes[] = {"float32", "bfloat16", "float16", "auto", N
 #define ABOVE_0 DBL_MIN
 #define BELOW_HALF 0x1.fffffffffffffp-2
 #define BELOW_1 0x1.fffffffffffffp-1
-#define WHOLE (0x1p53 - 1) /* up to here a double holds every whole number */
+#define WHOLE CONFIG_WHOLE
 #define ANY DBL_MAX
 #define BATCH 1048576.0
 #define NO_NULL NAN
@@ -157,4 +157,9 @@ const config_key *config_find(const char *name)
     for (int i = 0; i < KEYS; i++)
         if (strcmp(table[i].name, name) == 0) return &table[i];
     return NULL;
+}
+
+int64_t config_line(const config_key *k)
+{
+    return k - table;
 }

@@ -37,6 +37,9 @@ enum { CONFIG_MAX_KEYS = 64 };
 /* The table, and how many lines it has. */
 const config_key *config_keys(int64_t *n);
 const config_key *config_find(const char *name); /* NULL: there is none */
+int64_t config_line(const config_key *k);        /* its index in the table */
+
+#define CONFIG_WHOLE (0x1p53 - 1) /* up to here a double holds every whole number */
 
 /** What to say to a key that is none of ours.  Keys of TRL and transformers that change nothing here, or have a value that
  *  does, are accepted, so that a configuration written for TRL can be used as it is.

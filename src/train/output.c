@@ -81,8 +81,9 @@ static cudpo_status check_names(const char *folder)
         if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
         const bool taken = file_is_folder(path);
         if (taken)
-            cudpo_fail(CUDPO_EWRITE, path, "is a folder, where the run has to write a file: "
-                                           "remove it or choose another output_dir");
+            cudpo_fail(CUDPO_EWRITE, path,
+                       "is a folder, where the run has to write a file: "
+                       "remove it or choose another output_dir");
         free(path);
         if (taken) return CUDPO_EWRITE;
     }
@@ -92,8 +93,9 @@ static cudpo_status check_names(const char *folder)
 static cudpo_status check_anew(const cudpo_config *c, const contents *found)
 {
     if (found->weights && !found->run && !found->checkpoint)
-        return cudpo_fail(CUDPO_ECONFIG, c->output_dir,
-                          "output_dir holds a model that no run of cudpo made: choose another folder");
+        return cudpo_fail(
+            CUDPO_ECONFIG, c->output_dir,
+            "output_dir holds a model that no run of cudpo made: choose another folder");
     if (c->overwrite_output_dir || !(found->run || found->weights || found->checkpoint))
         return CUDPO_OK;
     return cudpo_fail(
@@ -140,9 +142,9 @@ static cudpo_status check(output_folder *o, const cudpo_config *c)
     CUDPO_TRY(check_start(c, "model_name_or_path", c->model_name_or_path));
     CUDPO_TRY(check_start(c, "ref_model_name_or_path", c->ref_model_name_or_path));
     CUDPO_TRY(take(o, c->output_dir));
+    CUDPO_TRY(check_names(c->output_dir));
     CUDPO_TRY(look(&found, c->output_dir));
-    CUDPO_TRY(c->resume_from_checkpoint == NULL ? check_anew(c, &found) : check_resume(c, &found));
-    return check_names(c->output_dir);
+    return c->resume_from_checkpoint == NULL ? check_anew(c, &found) : check_resume(c, &found);
 }
 
 cudpo_status output_open(output_folder *o, const cudpo_config *c)

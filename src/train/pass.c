@@ -1,5 +1,6 @@
 /* pass.c - one allocation for all that a pack needs, and the calls into model and head. */
 #include "train/pass.h"
+#include "base/log.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -51,6 +52,10 @@ cudpo_status pass_create(pass *p, backend *be, const model_config *c, const pass
                 .config = c,
                 .limits = *limits,
                 .sequences = limits->completions + limits->prompt};
+    /* The last token of a sequence is a label only. */
+    if (limits->positions - 1 > c->max_position_embeddings)
+        log_warn("sequences of up to %lld tokens, but the model was made for %lld: set max_length",
+                 (long long)limits->positions, (long long)c->max_position_embeddings);
     arena a = {0};
     cudpo_status status = cut(p, &a);
     if (status != CUDPO_OK) goto out;

@@ -5,6 +5,7 @@
 #include "train/cache_folder.h"
 #include "train/pass.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,8 +17,10 @@ typedef struct rows_out {
     bool to_file;
 } rows_out;
 
-static cudpo_status rows_open(rows_out *o, const char *path)
+static cudpo_status rows_open(rows_out *o, const char *path, const char *input)
 {
+    if (path != NULL && file_is_same(path, input))
+        return cudpo_fail(CUDPO_ECONFIG, path, "is the file that is read: choose another output");
     *o = (rows_out){.to_file = path != NULL && strcmp(path, "-") != 0};
     return o->to_file ? file_writer_open(&o->file, path) : CUDPO_OK;
 }
@@ -37,6 +40,7 @@ static cudpo_status rows_close(rows_out *o)
 }
 
 typedef struct scorer {
+    const char *path; /* of the data */
     backend *be;
     model_config config;
     tokenizer *tokenizer;
@@ -80,6 +84,7 @@ static cudpo_status open_data(dataset **out, const tokenizer *t, const char *pat
 static cudpo_status scorer_open(scorer *s, const cudpo_score_options *o)
 {
     s->be = backend_cpu();
+    s->path = o->data;
     CUDPO_TRY(load_model(s, &s->policy, o->model_name_or_path));
     CUDPO_TRY(load_model(s, &s->reference, o->ref_model_name_or_path));
     CUDPO_TRY(tokenizer_load(&s->tokenizer, o->model_name_or_path));
@@ -92,7 +97,7 @@ static cudpo_status scorer_open(scorer *s, const cudpo_score_options *o)
     const pass_limits limits = {.tokens = largest > PACK_TOKENS ? largest : PACK_TOKENS,
                                 .groups = PACK_GROUPS,
                                 .largest_group = largest,
-                                .positions = largest,
+                                .positions = dataset_longest_sequence(s->data),
                                 .completions = 2,
                                 .kind = WORKSPACE_SCORE};
     return pass_create(&s->pass, s->be, &s->config, &limits);
@@ -111,6 +116,11 @@ static cudpo_status score_line(buffer *line, const scorer *s, int64_t g, double 
     const double chosen = s->policy_score[2 * g], rejected = s->policy_score[2 * g + 1];
     const double ref_chosen = s->pass.score[2 * g], ref_rejected = s->pass.score[2 * g + 1];
     const double won = beta * (chosen - ref_chosen), lost = beta * (rejected - ref_rejected);
+    if (!isfinite(won) || !isfinite(lost))
+        return cudpo_fail(CUDPO_ENUMERIC, s->path,
+                          "row %lld: log-probs %g and %g, under the reference %g and %g: they must "
+                          "be finite",
+                          (long long)e.row, chosen, rejected, ref_chosen, ref_rejected);
     buffer_clear(line);
     CUDPO_TRY(buffer_printf(line, "{\"row\": %lld", (long long)e.row));
     CUDPO_TRY(named(line, "logps/chosen", chosen));
@@ -183,7 +193,7 @@ cudpo_status cudpo_score(const cudpo_score_options *o)
     rows_out out = {0};
     buffer line = {0};
     cudpo_status status = scorer_open(&s, o);
-    if (status == CUDPO_OK) status = rows_open(&out, o->output);
+    if (status == CUDPO_OK) status = rows_open(&out, o->output, o->data);
     if (status == CUDPO_OK) status = score_rows(&s, &out, &line, o->beta);
     if (status == CUDPO_OK) status = rows_close(&out);
     file_writer_abandon(&out.file);
@@ -258,7 +268,7 @@ cudpo_status cudpo_tokenize_data(const char *model, const char *data, const char
     buffer line = {0};
     cudpo_status status = tokenizer_load(&t, model);
     if (status == CUDPO_OK) status = open_either(&d, t, data, max_length);
-    if (status == CUDPO_OK) status = rows_open(&out, output);
+    if (status == CUDPO_OK) status = rows_open(&out, output, data);
     for (int64_t i = 0; status == CUDPO_OK && i < dataset_count(d); i++) {
         const example e = dataset_get(d, i);
         status = token_line(&line, &e);

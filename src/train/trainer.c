@@ -109,36 +109,21 @@ static int64_t longer(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-static int64_t longest_sequence(const dataset *d)
-{
-    int64_t longest = 1;
-    for (int64_t i = 0; d != NULL && i < dataset_count(d); i++) {
-        const example e = dataset_get(d, i);
-        for (int32_t k = 0; k < e.completions; k++) {
-            const int64_t n = (int64_t)e.prompt_length + e.completion_length[k];
-            longest = longer(longest, n);
-        }
-    }
-    return longest;
-}
-
 static cudpo_status create_pass(cudpo_trainer *t, bool train)
 {
     const cudpo_config *c = t->config;
-    int64_t largest = dataset_longest(t->train.data), positions = longest_sequence(t->train.data);
+    int64_t largest = dataset_longest(t->train.data);
+    int64_t positions = dataset_longest_sequence(t->train.data);
     if (t->eval.data != NULL) {
         largest = longer(largest, dataset_longest(t->eval.data));
-        positions = longer(positions, longest_sequence(t->eval.data));
+        positions = longer(positions, dataset_longest_sequence(t->eval.data));
     }
     if (t->traits->kl) {
         largest = longer(largest, dataset_longest_mismatch(t->train.data));
         if (t->eval.data != NULL) largest = longer(largest, dataset_longest_mismatch(t->eval.data));
-        positions = longer(positions, largest); /* groups of one completion: a group is a sequence */
+        positions =
+            longer(positions, largest); /* groups of one completion: a group is a sequence */
     }
-    /* The last token of a sequence is a label only. */
-    if (positions - 1 > t->model.max_position_embeddings)
-        log_warn("sequences of up to %lld tokens, but the model was made for %lld: set max_length",
-                 (long long)positions, (long long)t->model.max_position_embeddings);
     const int64_t budget = c->max_tokens_per_pack > 0 ? c->max_tokens_per_pack : CPU_PACK_TOKENS;
     const pass_limits limits = {
         .tokens = longer(budget, largest),

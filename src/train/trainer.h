@@ -51,8 +51,8 @@ struct cudpo_trainer {
     bool reference_is_policy; /* the reference is the initial policy, so step 0 can check itself */
 
     model_weights policy, reference, gradient, first, second; /* reference empty: none, or cached */
-    hash128 reference_fingerprint; /* of its weights; 0 where there is none */
-    optimizer_parameter *parameters;                          /* [policy.count] */
+    hash128 reference_fingerprint;   /* of its weights; 0 where there is none */
+    optimizer_parameter *parameters; /* [policy.count] */
     pass pass;
     unit_result *units;     /* [units of a step, or of an evaluation batch] */
     float *reference_score; /* [S of a pack] */
@@ -126,6 +126,10 @@ CUDPO_MUST_USE cudpo_status trainer_step(cudpo_trainer *t, step_batch *b, batch_
 /** Loss and gradient norm are finite: otherwise the message names step and rows. */
 CUDPO_MUST_USE cudpo_status trainer_check_finite(const cudpo_trainer *t, const step_batch *b,
                                                  double loss, double norm);
+
+/** The losses of `n` evaluated units, of examples list[0 .. n-1], are finite: otherwise the message names the row. */
+CUDPO_MUST_USE cudpo_status trainer_check_evaluation(const cudpo_trainer *t, const int64_t *list,
+                                                     int64_t n);
 
 /** The first step of a run whose reference is its initial policy: every reward is 0 and the loss its analytic value. */
 CUDPO_MUST_USE cudpo_status trainer_check_start(const cudpo_trainer *t, const step_batch *b,
