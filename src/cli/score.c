@@ -17,7 +17,7 @@ static const cli_page score_page = {
     "ref_logps/rejected, rewards/chosen, rewards/rejected, rewards/margin, tokens/prompt, "
     "tokens/chosen, tokens/rejected. "
     "Log-probs are sums over the completion in nats. A pair whose prompt alone fills max_length "
-    "has nulls.",
+    "has nulls; a file that has none but such pairs is an error.",
     NULL,
     "  cudpo score --model_name_or_path out --ref_model_name_or_path model --data pairs.jsonl "
     "--output scores.jsonl"};

@@ -44,8 +44,9 @@ static cudpo_status check_kind(const builder *b, const preference_row *row)
     if (o->chosen_only) return CUDPO_OK;
     if (o->kind == ROW_PAIR && row->kind == ROW_LABEL)
         return cudpo_fail(CUDPO_EDATA, where,
-                          "rows have a completion where this loss needs chosen and rejected: use "
-                          "loss_type \"kto\" for rows with labels, \"sft\" for any completions");
+                          "rows have a completion, and pairs of chosen and rejected are needed (in "
+                          "training, loss_type \"kto\" takes rows with labels, \"sft\" any "
+                          "completions)");
     if (o->kind == ROW_LABEL && row->kind == ROW_LABEL && !row->labelled)
         return cudpo_fail(
             CUDPO_EDATA, where,
@@ -171,10 +172,10 @@ static cudpo_status build(builder *b, hash128 key)
     if (b->totals.examples == 0)
         return cudpo_fail(
             CUDPO_EDATA, b->path,
-            "no example is left of %lld rows: %lld have a prompt that fills max_length "
-            "%lld, %lld are undesirable",
+            "no example is left of %lld rows: %lld have a prompt that fills max_length %lld%s",
             (long long)b->totals.rows, (long long)b->totals.dropped,
-            (long long)b->options->max_length, (long long)b->totals.undesired);
+            (long long)b->options->max_length,
+            b->totals.undesired > 0 ? ", the others are labelled false" : "");
     return cache_writer_finish(&b->writer, &b->totals, key);
 }
 

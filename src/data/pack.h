@@ -49,7 +49,7 @@ void pack_clear(pack *p); /* empty, capacity kept */
  * Where truncation from the front left the completions different prompts, the group is laid out plain. */
 bool pack_add(pack *p, const example *e, int64_t index);
 
-/* Tokens that a group will take: all but the last of each completion. */
+/* Tokens that a group will take: its prompt, and all but the last of each completion (as above). */
 int64_t pack_group_tokens(const example *e, bool plain);
 
 /* Sequences of a group: its completions, then its prompt where score_prompt.  All groups of a pack have as many:

@@ -67,7 +67,8 @@ static cudpo_status wanted_backward(const backward_call *call, const layer_state
     return be->scatter_rows(be, call->dx, narrow.dx, wanted, (tensor){0});
 }
 
-/* Gradients of q, k, v = y w^T + bias, where dq is zero but for the wanted tokens. */
+/* Gradients of q, k, v = y w^T + bias, where dq is zero but for the wanted tokens.  call->y is the norm's output until dw
+ * has been computed, and memory for the wanted rows of dy after. */
 static cudpo_status wanted_qkv_backward(const backward_call *call, const model_workspace *ws,
                                         tensor wanted)
 {

@@ -39,7 +39,8 @@ static cudpo_status linear(backend *be, tensor y, tensor x, tensor w, tensor bia
     return tensor_present(bias) ? be->bias_add(be, y, bias) : CUDPO_OK;
 }
 
-/* q, k, v = y w^T + bias; of q, the rows of the wanted tokens alone, where there is such a list: others are the bias. */
+/* q, k, v = y w^T + bias; of q, the rows of the wanted tokens alone, where there is such a list: others are the
+ * bias, which the norm and the rotation of heads leave finite, and no one reads. */
 static cudpo_status project_qkv(const layer_call *call, const layer_state *s)
 {
     backend *be = call->be;

@@ -14,7 +14,7 @@ typedef struct layer_call {
     const layer_weights *w;
     int64_t l;
     tensor y, branch,
-        act; /* [T,..] scratch; branch carries the layer's output, to be added to x_mlp */
+        act; /* [T,..] scratch; branch carries the layer's output, to be added to x_mlp, and before that y's wanted rows */
     tensor cosine, sine, position;
     tensor wanted;   /* [U] i32: the tokens that attention and what follows are for; absent: all */
     tensor gathered; /* [U,Q] scratch, where wanted is present */

@@ -55,7 +55,7 @@ typedef struct model_workspace {
     tensor gathered;     /* [U,Q] q, attention output or dq of the wanted tokens */
     tensor x_final;      /* [U,C] */
     tensor rstd_final;   /* [U] */
-    tensor hidden;       /* [U,C]; in the backward pass, the gradient of x_final */
+    tensor hidden;       /* [U,C]; in the backward pass, the gradient of x_final, then scratch */
     tensor dx, dy;       /* [T,C] */
     tensor dqkv;         /* [T,Q+2KV] */
     tensor dattended;    /* [T,Q] */

@@ -132,14 +132,17 @@ static const config_key table[] = {
            "steps from one checkpoint to the next"),
     NUMBER(CONFIG_INTEGER, save_total_limit, "null", 0, 0, WHOLE, "of 0 or more",
            "how many checkpoints are kept, the newest; null or 0: all"),
-    CHOICE(CONFIG_RESUME, resume_from_checkpoint, "null", 0, NULL,
-           "true: go on from the newest checkpoint in output_dir; or the folder of one"),
+    CHOICE(
+        CONFIG_RESUME, resume_from_checkpoint, "null", 0, NULL,
+        "true: go on from the newest checkpoint in output_dir; or the folder of one: newer ones of "
+        "the same run are removed"),
     NUMBER(CONFIG_INTEGER, seed, "42", NO_NULL, 0, UINT32_MAX, "from 0 to 4294967295",
            "the same seed gives the same run"),
     NUMBER(CONFIG_INTEGER, data_seed, "null", -1, 0, WHOLE, "of 0 or more",
            "seed of the order of the rows; null: seed"),
     BOOL(overwrite_output_dir, "false",
-         "begin anew in an output_dir that holds a run: its checkpoints and metrics are removed"),
+         "begin anew in an output_dir that holds a run: its checkpoints, metrics and model are "
+         "removed"),
 };
 
 enum { KEYS = sizeof table / sizeof table[0] };

@@ -50,8 +50,8 @@ static bool leads_group(tensor segments, int64_t n)
     return segment_at(segments, n).prompt_length == 0;
 }
 
-/* Rising tokens of the pack, or absent. */
-static bool is_wanted(tensor wanted, int64_t T)
+/* Is this a list of rising tokens of the pack, or absent? */
+static bool are_wanted(tensor wanted, int64_t T)
 {
     if (!tensor_present(wanted)) return true;
     if (!is_index(wanted, wanted.rows, T)) return false;
@@ -162,7 +162,7 @@ cudpo_status cpu_attention(backend *be, tensor out, tensor lse, tensor qkv, tens
     CUDPO_REQUIRE(is_f32(out, T, (int64_t)shape.heads * shape.head_dim));
     CUDPO_REQUIRE(is_f32(lse, T, shape.heads));
     CUDPO_REQUIRE(qkv.stride <= INT_MAX && out.stride <= INT_MAX);
-    CUDPO_REQUIRE(is_pack(segments, T) && is_wanted(wanted, T));
+    CUDPO_REQUIRE(is_pack(segments, T) && are_wanted(wanted, T));
 #pragma omp parallel for collapse(2) schedule(dynamic)
     for (int64_t n = 0; n < segments.rows; n++) {
         for (int64_t head = 0; head < shape.heads; head++) {
@@ -308,7 +308,7 @@ cudpo_status cpu_attention_backward(backend *be, tensor dqkv, tensor dout, tenso
     CUDPO_REQUIRE(is_f32(dqkv, T, width_of(&shape)));
     CUDPO_REQUIRE(is_f32(out, T, Q) && is_f32(dout, T, Q) && is_f32(lse, T, shape.heads));
     CUDPO_REQUIRE(qkv.stride <= INT_MAX && dqkv.stride <= INT_MAX && dout.stride <= INT_MAX);
-    CUDPO_REQUIRE(is_pack(segments, T) && is_wanted(wanted, T));
+    CUDPO_REQUIRE(is_pack(segments, T) && are_wanted(wanted, T));
     const backward b = {dqkv, dout, qkv, out, lse, segments, wanted, shape};
 #pragma omp parallel for collapse(2) schedule(dynamic)
     for (int64_t n = 0; n < segments.rows; n++) {
