@@ -457,7 +457,7 @@ static void broken_contracts(backend *be)
     x.U = 3;
     for (size_t i = 0; i < sizeof unwanted / sizeof *unwanted; i++) {
         memcpy(x.wanted, unwanted[i], sizeof unwanted[i]);
-        check_refused(be, &x, x.segments, 4, x.shape, "is_wanted");
+        check_refused(be, &x, x.segments, 4, x.shape, "are_wanted");
     }
     problem_free(&x);
 }

@@ -25,16 +25,19 @@ static bool ends_with(const char *text, const char *end)
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
-static cudpo_status find_checkpoint(contents *found, const char *folder)
+/* Is there a checkpoint of ours; where `path` is given: that is this folder? */
+static cudpo_status find_checkpoint(bool *found, const char *output_dir, const char *path)
 {
     int64_t *steps = NULL, count = 0;
-    CUDPO_TRY(checkpoint_steps(&steps, &count, folder, CHECKPOINT_COMPLETE));
+    *found = false;
+    CUDPO_TRY(checkpoint_steps(&steps, &count, output_dir, CHECKPOINT_COMPLETE));
     cudpo_status status = CUDPO_OK;
-    for (int64_t i = 0; i < count && status == CUDPO_OK && !found->checkpoint; i++) {
-        char *path = NULL;
-        status = checkpoint_path(&path, folder, steps[i], CHECKPOINT_COMPLETE);
-        found->checkpoint = status == CUDPO_OK && checkpoint_is_ours(path);
-        free(path);
+    for (int64_t i = 0; i < count && status == CUDPO_OK && !*found; i++) {
+        char *checkpoint = NULL;
+        status = checkpoint_path(&checkpoint, output_dir, steps[i], CHECKPOINT_COMPLETE);
+        *found = status == CUDPO_OK && checkpoint_is_ours(checkpoint) &&
+                 (path == NULL || file_is_same(checkpoint, path));
+        free(checkpoint);
     }
     free(steps);
     return status;
@@ -51,20 +54,16 @@ static cudpo_status look(contents *found, const char *folder)
         if (ends_with(e->d_name, ".safetensors")) found->weights = true;
     }
     closedir(d);
-    return find_checkpoint(found, folder);
+    return find_checkpoint(&found->checkpoint, folder, NULL);
 }
 
 /* Is `path` output_dir or one of its checkpoints?  Training would replace what it starts from. */
 static cudpo_status check_start(const cudpo_config *c, const char *key, const char *path)
 {
     if (path == NULL) return CUDPO_OK;
-    char *real = realpath(path, NULL), *parent = path_join(path, "..");
-    const char *name = real == NULL ? NULL : strrchr(real, '/');
-    const bool inside = name != NULL && strncmp(name, "/checkpoint-", 12) == 0 && parent != NULL &&
-                        file_is_same(parent, c->output_dir);
     const bool same = file_is_same(path, c->output_dir);
-    free(parent);
-    free(real);
+    bool inside;
+    CUDPO_TRY(find_checkpoint(&inside, c->output_dir, path));
     if (!same && !inside) return CUDPO_OK;
     return cudpo_fail(CUDPO_ECONFIG, c->output_dir,
                       "output_dir is %s %s, which the run would replace: choose another folder",
