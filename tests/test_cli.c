@@ -300,7 +300,12 @@ static void prompts_of_files(void **state)
     program_free(&a);
     program_free(&b);
     snprintf(path, sizeof path, "%s", scratch_text("list", " [\"one\", \"two\"]"));
-    SAYS(65, "list: begins like an array", PROMPTS);
+    SAYS(65, "list: is an array", PROMPTS);
+    snprintf(path, sizeof path, "%s", scratch_text("text", "[one]\n  {\"prompt\": \"two\"}\n"));
+    a = RUN(0, PROMPTS);
+    has(a.out, "{\"prompt\": \"[one]\", ");
+    has(a.out, "{\"prompt\": \"two\", ");
+    program_free(&a);
     snprintf(path, sizeof path, "%s", scratch_text("latin", "one\ntw\xf6\n"));
     SAYS(65, "latin:2: invalid UTF-8 at byte 3", PROMPTS);
     snprintf(path, sizeof path, "%s", scratch_text("packed", "\x1f\x8b\x08"));
@@ -347,6 +352,11 @@ static void refuses_what_is_no_number(void **state)
     SAYS(79, PAIRS ": row 0: ", "score", "--model_name_or_path", MODEL, "--ref_model_name_or_path",
          huge, "--data", PAIRS, "--output", output);
     assert_false(file_is_regular(output));
+    SAYS(79, "step 1 made weights that are no numbers", "train", "--model_name_or_path", MODEL,
+         "--train_dataset", PAIRS, "--max_length", "64", "--output_dir", output, "--max_steps", "1",
+         "--learning_rate", "1e300");
+    assert_false(exists(output, "model.safetensors") || exists(output, "checkpoint-1"));
+    snprintf(output, sizeof output, "%s", scratch_path("no-number-2"));
     SAYS(79, "step 1: ", "train", "--model_name_or_path", huge, "--train_dataset", PAIRS,
          "--max_length", "64", "--output_dir", output);
 }

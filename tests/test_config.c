@@ -262,8 +262,6 @@ static void refuses_impossible_combinations(void **state)
     impossible("\"lr_scheduler_kwargs\": {\"min_lr\": 1e-8}", "lr_scheduler_kwargs: is only of");
     impossible("\"warmup_steps\": 3, \"warmup_ratio\": 0.1", "warmup_ratio: warmup_steps says");
     impossible("\"max_steps\": 0", "max_steps: must be 1 or more, or -1");
-    impossible("\"resume_from_checkpoint\": true, \"overwrite_output_dir\": true",
-               "overwrite_output_dir");
 }
 
 static char advised[2048];

@@ -2,6 +2,7 @@
 /* rooms: base */
 #include "program.h"
 #include "base/hash.h"
+#include "base/rng.h"
 
 #include <sys/stat.h>
 
@@ -50,6 +51,12 @@ static void new_run(char to[640], const char *name)
     program_free(&r);
 }
 
+static bool same(const char *a, const char *b)
+{
+    const hash128 x = hash_of(a, "model.safetensors"), y = hash_of(b, "model.safetensors");
+    return x.high == y.high && x.low == y.low;
+}
+
 /* Run it in vain, and see that weights, metrics and the last checkpoint of the folder are what they were. */
 #define KEEPS(folder, status, message, ...)                                \
     do {                                                                   \
@@ -62,43 +69,134 @@ static void new_run(char to[640], const char *name)
 static void keeps_models(void **state)
 {
     (void)state;
-    char model[640];
+    char model[640], checkpoint[1400];
     copy(model, "model", MODEL);
     KEEPS(model, 78, "output_dir is the folder of model_name_or_path", TRAIN(model),
           "--model_name_or_path", model, "--overwrite_output_dir");
     KEEPS(model, 78, "output_dir is the folder of ref_model_name_or_path", TRAIN(model),
           "--ref_model_name_or_path", model);
-    KEEPS(model, 78, "holds a model that no run of cudpo made", TRAIN(model));
-    KEEPS(model, 78, "holds a model that no run of cudpo made", TRAIN(model),
+    KEEPS(model, 78, "holds config.json, which no run of cudpo made", TRAIN(model));
+    KEEPS(model, 78, "holds config.json, which no run of cudpo made", TRAIN(model),
           "--overwrite_output_dir");
-    KEEPS(model, 78, "holds a finished model and no checkpoint", TRAIN(model),
+    KEEPS(model, 78, "holds config.json, which no run of cudpo made", TRAIN(model),
           "--resume_from_checkpoint");
-    char checkpoint[1400];
     snprintf(checkpoint, sizeof checkpoint, "%s/checkpoint-4", out);
-    KEEPS(out, 78, "is where the checkpoint lies that is model_name_or_path", TRAIN(out),
+    KEEPS(out, 78, "model_name_or_path is a checkpoint in output_dir", TRAIN(out),
           "--model_name_or_path", checkpoint, "--overwrite_output_dir");
+}
+
+/* Files of its user stay in the folder, and those that a run would replace keep it away. */
+static void keeps_files(void **state)
+{
+    (void)state;
+    char folder[640], *text = NULL;
+    size_t n;
+    snprintf(folder, sizeof folder, "%s", scratch_path("shared"));
+    CHECK_OK(file_make_folder(inside(folder, "runs")));
+    scratch_text("shared/notes.txt", "mine");
+    scratch_text("shared/runs/events.out.tfevents.1", "mine");
+    scratch_text("shared/adapter.safetensors", "mine");
+    program_result r = RUN(0, TRAIN(folder));
+    program_free(&r);
+    r = RUN(0, TRAIN(folder), "--overwrite_output_dir");
+    program_free(&r);
+    static const char *const files[] = {"notes.txt", "adapter.safetensors"};
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(file_read(&text, &n, inside(folder, files[i]), 100));
+        assert_string_equal(text, "mine");
+        free(text);
+    }
+    snprintf(folder, sizeof folder, "%s", scratch_path("taken"));
+    CHECK_OK(file_make_folder(folder));
+    scratch_text("taken/tokenizer.json", "mine");
+    SAYS(78, "holds tokenizer.json, which no run of cudpo made", TRAIN(folder));
+    CHECK_OK(file_read(&text, &n, inside(folder, "tokenizer.json"), 100));
+    assert_string_equal(text, "mine");
+    free(text);
 }
 
 static void keeps_runs(void **state)
 {
     (void)state;
-    char other[640], checkpoint[1400];
-    new_run(other, "other");
+    char other[640], checkpoint[1400], fresh[640];
+    snprintf(other, sizeof other, "%s", scratch_path("other"));
+    program_result r = RUN(0, TRAIN(other), "--seed", "7");
+    program_free(&r);
     snprintf(checkpoint, sizeof checkpoint, "%s/checkpoint-2", other);
     KEEPS(out, 78, "output_dir holds a run", TRAIN(out));
-    KEEPS(out, 78, "output_dir holds another run than that of", TRAIN(out),
+    KEEPS(out, 78, "output_dir holds another run", TRAIN(out), "--seed", "7",
           "--resume_from_checkpoint", checkpoint);
     /* Checkpoints alone are a run, too. */
     assert_int_equal(unlink(inside(other, "metrics.jsonl")), 0);
     assert_int_equal(unlink(inside(other, "run.json")), 0);
     KEEPS(other, 78, "output_dir holds a run", TRAIN(other));
     assert_true(file_is_regular(inside(checkpoint, "model.safetensors")));
-    /* A new folder takes a checkpoint from anywhere. */
-    char fresh[640];
+    /* A new folder takes a checkpoint from anywhere, as often as it is asked to. */
     snprintf(fresh, sizeof fresh, "%s", scratch_path("fresh"));
-    program_result r = RUN(0, TRAIN(fresh), "--resume_from_checkpoint", checkpoint);
-    has(r.err, "going on from");
+    for (int i = 0; i < 2; i++) {
+        r = RUN(0, TRAIN(fresh), "--seed", "7", "--resume_from_checkpoint", checkpoint);
+        has(r.err, "going on from");
+        program_free(&r);
+        assert_true(same(fresh, other));
+    }
+}
+
+/* A finished run without checkpoints is finished; with other settings it is another run. */
+static void knows_what_is_finished(void **state)
+{
+    (void)state;
+    char folder[640];
+    snprintf(folder, sizeof folder, "%s", scratch_path("finished"));
+    program_result r = RUN(0, TRAIN(folder), "--save_strategy", "no");
     program_free(&r);
+    r = RUN(0, TRAIN(folder), "--save_strategy", "no", "--resume_from_checkpoint");
+    has(r.err, "holds the trained model already");
+    program_free(&r);
+    assert_true(same(folder, out));
+    KEEPS(folder, 78, "output_dir holds another run", TRAIN(folder), "--resume_from_checkpoint",
+          "--seed", "7");
+    r = RUN(0, TRAIN(folder), "--resume_from_checkpoint", "--seed", "7", "--overwrite_output_dir");
+    program_free(&r);
+    assert_false(same(folder, out));
+    assert_true(file_is_folder(inside(folder, "checkpoint-4")));
+    /* What the run records is a configuration. */
+    char record[1400], again[640];
+    snprintf(record, sizeof record, "%s/run.json", out);
+    snprintf(again, sizeof again, "%s", scratch_path("again"));
+    r = RUN(0, "train", record, "--output_dir", again);
+    program_free(&r);
+    assert_true(same(again, out));
+}
+
+/* A run that replaces another one, killed at random, and the same command again: never refused, and in the end the weights
+ * of a run that nothing disturbed. */
+static void replaces_whatever_kills_it(void **state)
+{
+    (void)state;
+    enum { TRIALS = 30, SEED = 5 };
+    char want[640], folder[640];
+    snprintf(want, sizeof want, "%s", scratch_path("want"));
+    program_result r = RUN(0, TRAIN(want), "--seed", "7");
+    program_free(&r);
+    const double begin = program_clock();
+    new_run(folder, "replaced");
+    const double length = program_clock() - begin;
+    int killed = 0;
+    for (int i = 0; i < TRIALS; i++) {
+        const char *seed = i % 2 == 0 ? "7" : "42"; /* each replaces the one before */
+#define REPLACE                                                                    \
+    TRAIN(folder), "--seed", seed, "--save_strategy", i % 3 == 0 ? "no" : "steps", \
+        "--overwrite_output_dir", "--resume_from_checkpoint"
+        const pid_t pid = program_start((const char *const[]){REPLACE, NULL});
+        program_sleep(length * rng_uniform(SEED, (uint64_t)i, 0));
+        kill(pid, SIGKILL);
+        killed += program_wait(pid) == 128 + SIGKILL;
+        r = RUN(0, REPLACE);
+        program_free(&r);
+        assert_true(same(folder, i % 2 == 0 ? want : out));
+    }
+    printf("killed %d of %d times\n", killed, TRIALS);
+    assert_true(killed > TRIALS / 4);
 }
 
 /* Every setting that decides the result, by its name. */
@@ -129,8 +227,6 @@ static void names_what_differs(void **state)
         char option[64], message[96];
         const char *name = others[i][0];
         snprintf(option, sizeof option, "--%s", name);
-        /* Another model of the same shape is another reference. */
-        if (strcmp(name, "model_name_or_path") == 0) name = "ref_model_name_or_path";
         snprintf(message, sizeof message, "%s", name);
         program_result r = RUN(78, TRAIN(out), "--resume_from_checkpoint", option, others[i][1]);
         has(r.err, "was made with other values of: ");
@@ -157,7 +253,12 @@ static void notices_obstacles_at_once(void **state)
     assert_true(file_is_folder(inside(folder, "checkpoint-2/mine")));
     snprintf(folder, sizeof folder, "%s", scratch_path("names"));
     CHECK_OK(file_make_folder(inside(folder, "model.safetensors")));
-    SAYS(73, "model.safetensors: is a folder", TRAIN(folder));
+    SAYS(73, "model.safetensors is a folder", TRAIN(folder));
+    snprintf(folder, sizeof folder, "%s", scratch_path("events"));
+    CHECK_OK(file_make_folder(folder));
+    scratch_text("events/runs", "");
+    SAYS(73, "runs is a file", TRAIN(folder));
+    assert_false(file_is_regular(inside(folder, "run.json")));
 }
 
 static void wait_for(const char *path)
@@ -192,12 +293,12 @@ static void one_at_a_time(void **state)
     char *text = NULL;
     size_t n;
     CHECK_OK(file_read(&text, &n, first, 1 << 24));
-    has(text, "--overwrite_output_dir false --resume_from_checkpoint true");
+    has(text, "the same command with --resume_from_checkpoint true");
     has(text, "checkpoint-2 is removed: this run begins anew");
     free(text);
     assert_false(file_is_regular(inside(folder, "model.safetensors"))); /* it is not finished */
     const pid_t again = program_start((const char *const[]){
-        LONG, "--overwrite_output_dir", "false", "--resume_from_checkpoint", "true", NULL});
+        LONG, "--overwrite_output_dir", "true", "--resume_from_checkpoint", "true", NULL});
     program_sleep(0.2);
     kill(again, SIGTERM);
     assert_int_equal(program_wait(again), 75);
@@ -264,9 +365,15 @@ static int make_run(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(keeps_models),       cmocka_unit_test(keeps_runs),
-        cmocka_unit_test(names_what_differs), cmocka_unit_test(notices_obstacles_at_once),
-        cmocka_unit_test(one_at_a_time),      cmocka_unit_test(stopped_before_the_first_step),
+        cmocka_unit_test(keeps_models),
+        cmocka_unit_test(keeps_files),
+        cmocka_unit_test(keeps_runs),
+        cmocka_unit_test(knows_what_is_finished),
+        cmocka_unit_test(replaces_whatever_kills_it),
+        cmocka_unit_test(names_what_differs),
+        cmocka_unit_test(notices_obstacles_at_once),
+        cmocka_unit_test(one_at_a_time),
+        cmocka_unit_test(stopped_before_the_first_step),
         cmocka_unit_test(keeps_other_files),
     };
     return cmocka_run_group_tests(tests, make_run, scratch_remove);

@@ -65,7 +65,7 @@ typedef struct cudpo_config {
     int64_t seed;
     int64_t data_seed; /* -1 (null): seed */
     bool
-        overwrite_output_dir; /* start anew in a folder that holds a run: its checkpoints, metrics and model are removed */
+        overwrite_output_dir; /* replace another run in output_dir: its checkpoints, metrics and model are removed */
 
     /* For messages. */
     char *source; /* the file that was loaded last; NULL */

@@ -28,7 +28,7 @@ typedef enum cudpo_status {
     CUDPO_ENOMEM,   /* host or device memory ran out */
     CUDPO_ENUMERIC, /* NaN or Inf in loss or gradient, or the self-check of step 0 failed */
     CUDPO_EDEVICE,  /* a CUDA, cuBLAS or NCCL call failed; the device may be lost */
-    CUDPO_ESTOPPED, /* stopped by a signal after saving: run the same command again */
+    CUDPO_ESTOPPED, /* stopped by a signal, what was done is saved: run the same command again */
 } cudpo_status;
 
 /** Record why a call failed and return `code`, so a function can end with `return cudpo_fail(...)`.

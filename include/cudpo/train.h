@@ -27,7 +27,8 @@ typedef struct cudpo_metrics {
 
 /** Load model, reference and data; tokenise or map the cache; compute the reference's log-probs where configured; resume
  *  where configured.
- *  Returns: CUDPO_OK; CUDPO_ECONFIG, CUDPO_ENOINPUT, CUDPO_EDATA, CUDPO_ENOMEM, CUDPO_EWRITE; *out is NULL then. */
+ *  Returns: CUDPO_OK; CUDPO_ECONFIG, CUDPO_ENOINPUT, CUDPO_EDATA, CUDPO_ENOMEM, CUDPO_EWRITE; within cudpo_train() also
+ *           CUDPO_ESTOPPED; *out is NULL then. */
 CUDPO_MUST_USE cudpo_status cudpo_trainer_open(cudpo_trainer **out, const cudpo_config *config);
 
 /** Run one optimizer step: read the next batch, score it, update the policy.

@@ -310,9 +310,14 @@ static cudpo_status teach(const demo *d, exam *before, exam *after)
 /* A folder with things of someone else stays as it is. */
 static cudpo_status check_folder(const demo *d)
 {
-    char *mark = path_join(d->folder, MARK);
-    if (mark == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
-    const bool ours = file_is_regular(mark);
+    char *mark = path_join(d->folder, MARK), *half = path_join(d->folder, "exam.jsonl.tmp");
+    if (mark == NULL || half == NULL) {
+        free(mark);
+        free(half);
+        return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+    }
+    const bool ours = file_is_regular(mark) || file_is_regular(half); /* half: it was killed */
+    free(half);
     free(mark);
     if (ours || !file_is_folder(d->folder) || file_folder_is_empty(d->folder)) return CUDPO_OK;
     return cudpo_fail(CUDPO_EWRITE, d->folder,

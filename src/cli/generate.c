@@ -51,7 +51,7 @@ static cudpo_status read_prompt(char **out, const char *line, const char *path, 
         n = utf8_length(line + at, length - at);
         if (n == 0) return cudpo_fail(CUDPO_EDATA, where, "invalid UTF-8 at byte %zu", at + 1);
     }
-    if (line[0] != '{') {
+    if (line[strspn(line, " \t")] != '{') {
         *out = strdup(line);
     } else {
         CUDPO_TRY(json_parse(&row, line, strlen(line), where));
@@ -65,6 +65,15 @@ static cudpo_status read_prompt(char **out, const char *line, const char *path, 
     return *out != NULL ? CUDPO_OK : cudpo_fail(CUDPO_ENOMEM, where, "prompt");
 }
 
+/* A whole file of JSON, not text that begins with a bracket. */
+static bool is_array(const char *text)
+{
+    size_t offset;
+    const char *reason;
+    return text[strspn(text, " \t\r\n")] == '[' &&
+           json_scan(text, strlen(text), JSON_MAX_DEPTH, &offset, &reason);
+}
+
 static cudpo_status read_prompts(prompt_file *p, const char *path)
 {
     size_t size = 0;
@@ -74,9 +83,9 @@ static cudpo_status read_prompts(prompt_file *p, const char *path)
         return cudpo_fail(CUDPO_EDATA, path, "is gzip: unpack it (gunzip)");
     if (strlen(p->text) != size) return cudpo_fail(CUDPO_EDATA, path, "holds a NUL byte");
     char *begin = p->text + (strncmp(p->text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0);
-    if (begin[strspn(begin, " \t\r\n")] == '[')
+    if (is_array(begin))
         return cudpo_fail(CUDPO_EDATA, path,
-                          "begins like an array of JSON: give one object a line (jq -c '.[]')");
+                          "is an array of JSON: give one object a line (jq -c '.[]')");
     for (size_t i = 0; i < size; i++)
         lines += p->text[i] == '\n';
     p->prompts = calloc((size_t)lines, sizeof *p->prompts);
@@ -152,7 +161,10 @@ cudpo_status cli_generate(int argc, char **argv)
     const cli_option options[] = {
         {"--model_name_or_path", CLI_TEXT, "DIR", "a model folder", &o.model_name_or_path},
         {"--prompt", CLI_LIST, "TEXT", "a prompt; may stand several times", &prompts},
-        {"--prompts", CLI_TEXT, "FILE", "prompts, one a line: text, or JSON with a member prompt",
+        {"--prompts", CLI_TEXT, "FILE",
+         "prompts, one a line: an object of JSON with a member prompt; where it does not begin "
+         "with {, "
+         "the text as it stands",
          &path},
         {"--max_new_tokens", CLI_INTEGER, "N (128)", "length of the continuation at most",
          &o.max_new_tokens},

@@ -31,7 +31,7 @@ static const cli_page train_page = {
     "OUTPUT_DIR/model.safetensors, config.json, tokenizer.json ...: the trained model\n"
     "OUTPUT_DIR/checkpoint-STEP/: a model folder with the optimizer's state; complete or absent\n"
     "OUTPUT_DIR/metrics.jsonl: an object for each logging step; runs/: the same for TensorBoard\n"
-    "OUTPUT_DIR/run.json: what is needed to repeat the run\n"
+    "OUTPUT_DIR/run.json: what is needed to repeat the run; serves as CONFIG.json\n"
     "$CUDPO_CACHE, else $XDG_CACHE_HOME/cudpo, else ~/.cache/cudpo: tokenised data, reference "
     "log-probs",
     "  cudpo train dpo.json\n"

@@ -10,11 +10,20 @@
 
 enum { MAX_CONFIG_BYTES = 16 << 20 };
 
-static const char *const copied[] = {
-    "tokenizer.json",    "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "chat_template.jinja",   "vocab.json",
-    "merges.txt",        "tokenizer.model",       "generation_config.json",
-};
+/* config.json is written, model.safetensors too; what stands between is copied where it is there. */
+const char *const model_folder_files[] = {"config.json",
+                                          "tokenizer.json",
+                                          "tokenizer_config.json",
+                                          "special_tokens_map.json",
+                                          "added_tokens.json",
+                                          "chat_template.jinja",
+                                          "vocab.json",
+                                          "merges.txt",
+                                          "tokenizer.model",
+                                          "generation_config.json",
+                                          "model.safetensors",
+                                          NULL};
+enum { FOLDER_FILES = sizeof model_folder_files / sizeof model_folder_files[0] - 1 };
 
 /* Where in a text the values of `dtype` and `torch_dtype` stand, and where a member could be added. */
 typedef struct dtype_spans {
@@ -120,9 +129,8 @@ cudpo_status model_folder_save(const model_weights *w, const char *to, const cha
 {
     CUDPO_REQUIRE(type != DTYPE_I32);
     CUDPO_TRY(file_make_folder(to));
-    CUDPO_TRY(with_paths(to, from, "config.json", true, type));
-    for (size_t i = 0; i < sizeof copied / sizeof copied[0]; i++)
-        CUDPO_TRY(with_paths(to, from, copied[i], false, type));
+    for (int i = 0; i < FOLDER_FILES - 1; i++)
+        CUDPO_TRY(with_paths(to, from, model_folder_files[i], i == 0, type));
     char *path = path_join(to, "model.safetensors");
     if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, to, "path");
     const cudpo_status status = model_weights_save(w, path, type);

@@ -67,6 +67,9 @@ CUDPO_MUST_USE cudpo_status model_weights_save(const model_weights *w, const cha
 /** Read a file that model_weights_save() wrote in float32, bit for bit. */
 CUDPO_MUST_USE cudpo_status model_weights_restore(model_weights *w, const char *path);
 
+/* Names of all files that model_folder_save() may write, NULL at the end. */
+extern const char *const model_folder_files[];
+
 /** Write a complete model folder: model.safetensors in `type`; of the folder `from`, config.json with its dtype set to
  *  `type`, and generation_config.json and the tokenizer's files as they are.
  *  Returns: CUDPO_OK; CUDPO_EWRITE; CUDPO_ENUMERIC naming a tensor whose values `type` can't hold. */

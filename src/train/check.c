@@ -53,6 +53,17 @@ cudpo_status trainer_check_evaluation(const cudpo_trainer *t, const int64_t *lis
     return CUDPO_OK;
 }
 
+cudpo_status trainer_check_weights(const cudpo_trainer *t)
+{
+    double norm;
+    CUDPO_TRY(optimizer_norm(&norm, t->be, t->policy.all));
+    if (isfinite(norm)) return CUDPO_OK;
+    return cudpo_fail(CUDPO_ENUMERIC, t->config->output_dir,
+                      "step %lld made weights that are no numbers: lower learning_rate; they are "
+                      "not saved",
+                      (long long)t->step);
+}
+
 cudpo_status trainer_check_start(const cudpo_trainer *t, const step_batch *b, double loss)
 {
     if (!t->reference_is_policy || !t->rewards) return CUDPO_OK;

@@ -79,10 +79,12 @@ cudpo_status checkpoint_steps(int64_t **steps, int64_t *count, const char *outpu
     return CUDPO_OK;
 }
 
+/* What may not be looked at counts as there: whoever reads it will say so. */
 static bool holds(const char *folder, const char *name)
 {
     char *path = path_join(folder, name);
-    const bool found = path != NULL && file_is_regular(path);
+    struct stat s;
+    const bool found = path != NULL && (stat(path, &s) == 0 ? S_ISREG(s.st_mode) : errno == EACCES);
     free(path);
     return found;
 }
@@ -90,6 +92,22 @@ static bool holds(const char *folder, const char *name)
 bool checkpoint_is_ours(const char *path)
 {
     return holds(path, MANIFEST_NAME) || holds(path, "exp_avg.safetensors");
+}
+
+cudpo_status checkpoint_our_steps(int64_t **steps, int64_t *ours, const char *output_dir)
+{
+    int64_t count = 0;
+    *ours = 0;
+    CUDPO_TRY(checkpoint_steps(steps, &count, output_dir, CHECKPOINT_COMPLETE));
+    for (int64_t i = 0; i < count; i++) {
+        char *path = NULL;
+        const cudpo_status status =
+            checkpoint_path(&path, output_dir, (*steps)[i], CHECKPOINT_COMPLETE);
+        if (status == CUDPO_OK && checkpoint_is_ours(path)) (*steps)[(*ours)++] = (*steps)[i];
+        free(path);
+        CUDPO_TRY(status);
+    }
+    return CUDPO_OK;
 }
 
 cudpo_status checkpoint_remove(const char *output_dir, int64_t step)

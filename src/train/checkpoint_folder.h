@@ -34,6 +34,10 @@ CUDPO_MUST_USE cudpo_status checkpoint_steps(int64_t **steps, int64_t *count,
  * touched. */
 bool checkpoint_is_ours(const char *path);
 
+/** The steps of complete checkpoints that are ours, ascending, in new memory. */
+CUDPO_MUST_USE cudpo_status checkpoint_our_steps(int64_t **steps, int64_t *ours,
+                                                 const char *output_dir);
+
 /** Remove checkpoint-STEP: from its name at once, from the disk after. */
 CUDPO_MUST_USE cudpo_status checkpoint_remove(const char *output_dir, int64_t step);
 

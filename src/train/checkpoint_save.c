@@ -94,28 +94,11 @@ out:
     return status;
 }
 
-/* The steps of complete checkpoints that are ours, ascending. */
-static cudpo_status our_steps(int64_t **steps, int64_t *ours, const char *output_dir)
-{
-    int64_t count = 0;
-    *ours = 0;
-    CUDPO_TRY(checkpoint_steps(steps, &count, output_dir, CHECKPOINT_COMPLETE));
-    for (int64_t i = 0; i < count; i++) {
-        char *path = NULL;
-        const cudpo_status status =
-            checkpoint_path(&path, output_dir, (*steps)[i], CHECKPOINT_COMPLETE);
-        if (status == CUDPO_OK && checkpoint_is_ours(path)) (*steps)[(*ours)++] = (*steps)[i];
-        free(path);
-        CUDPO_TRY(status);
-    }
-    return CUDPO_OK;
-}
-
 /* Older checkpoints are a courtesy: one that can't be removed does not make the new one a failure. */
 static void prune(const char *output_dir, int64_t step, int64_t keep)
 {
     int64_t *steps = NULL, count = 0;
-    cudpo_status status = our_steps(&steps, &count, output_dir);
+    cudpo_status status = checkpoint_our_steps(&steps, &count, output_dir);
     for (int64_t i = 0, excess = count - keep; i < count && excess > 0 && status == CUDPO_OK; i++) {
         if (steps[i] == step) continue;
         status = checkpoint_remove(output_dir, steps[i]);

@@ -226,7 +226,12 @@ cudpo_status cudpo_config_load(cudpo_config *c, const char *path)
             c->source = source;
         }
     }
-    const json *v = status == CUDPO_OK ? json_first(tree) : NULL;
+    const json *keys = status == CUDPO_OK ? tree : NULL;
+    if (keys != NULL && json_get(keys, "cudpo") != NULL && json_get(keys, "config") != NULL)
+        keys = json_get(keys, "config"); /* run.json of an earlier run */
+    if (keys != NULL && json_type(keys) != JSON_OBJECT)
+        status = cudpo_fail(CUDPO_ECONFIG, path, "config: must be an object of keys");
+    const json *v = status == CUDPO_OK ? json_first(keys) : NULL;
     for (; v != NULL && status == CUDPO_OK; v = json_next(v)) {
         buffer_clear(&where);
         status = buffer_printf(&where, "%s: %s", path, json_key(v));

@@ -99,11 +99,6 @@ cudpo_status cudpo_config_check(const cudpo_config *c)
         return impossible(c, "eval_strategy", "needs an eval_dataset");
     if (c->eval_dataset == NULL && c->eval_on_start)
         return impossible(c, "eval_on_start", "needs an eval_dataset");
-    if (c->resume_from_checkpoint != NULL && c->overwrite_output_dir)
-        return impossible(
-            c, "overwrite_output_dir",
-            "resume_from_checkpoint goes on with the run that this would remove: give "
-            "one of them");
     return CUDPO_OK;
 }
 
@@ -122,7 +117,7 @@ static void CUDPO_PRINTF(2, 3) advise(const advice *a, const char *fmt, ...)
     a->warn(a->context, text);
 }
 
-/* Source of the bounds: what papers and TRL's examples train with (README, "What to set"). */
+/* Source of the bounds: what papers and TRL's examples train with (README, "Which loss, which values"). */
 void cudpo_config_advise(const cudpo_config *c, void (*warn)(void *context, const char *message),
                          void *context)
 {

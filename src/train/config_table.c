@@ -141,8 +141,8 @@ static const config_key table[] = {
     NUMBER(CONFIG_INTEGER, data_seed, "null", -1, 0, WHOLE, "of 0 or more",
            "seed of the order of the rows; null: seed"),
     BOOL(overwrite_output_dir, "false",
-         "begin anew in an output_dir that holds a run: its checkpoints, metrics and model are "
-         "removed"),
+         "replace another run in output_dir: its checkpoints, metrics and model are removed; with "
+         "resume_from_checkpoint, this run itself goes on"),
 };
 
 enum { KEYS = sizeof table / sizeof table[0] };

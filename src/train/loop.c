@@ -1,10 +1,7 @@
 /* loop.c - a whole run: steps, and between them logging, evaluation, checkpoints and signals. */
 #include "base/file.h"
 #include "base/log.h"
-#include "train/checkpoint.h"
-#include "train/checkpoint_folder.h"
 #include "train/output.h"
-#include "train/run_record.h"
 #include "train/signals.h"
 #include "train/trainer.h"
 
@@ -21,6 +18,12 @@ static bool due(const cudpo_trainer *t, int64_t step, const char *strategy, int6
     if (strcmp(strategy, "epoch") == 0)
         return step % t->steps_per_epoch == 0 || step == t->total_steps;
     return false;
+}
+
+bool trainer_saves_at(const cudpo_trainer *t, int64_t step)
+{
+    const cudpo_config *c = t->config;
+    return step <= t->total_steps && due(t, step, c->save_strategy, c->save_steps);
 }
 
 static cudpo_status log_train(cudpo_trainer *t, metric_sink *sink)
@@ -54,7 +57,7 @@ static cudpo_status save(cudpo_trainer *t, metric_sink *sink)
     return trainer_save(t);
 }
 
-static cudpo_status after_step(cudpo_trainer *t, metric_sink *sink)
+static cudpo_status after_step(cudpo_trainer *t, metric_sink *sink, bool stop)
 {
     const cudpo_config *c = t->config;
     if (t->step % c->logging_steps == 0 || (c->logging_first_step && t->step == 1) ||
@@ -63,21 +66,8 @@ static cudpo_status after_step(cudpo_trainer *t, metric_sink *sink)
     if (t->eval.data != NULL &&
         due(t, t->step, c->eval_strategy, c->eval_steps > 0 ? c->eval_steps : c->logging_steps))
         CUDPO_TRY(log_eval(t, sink));
-    const bool asked = signals_save_wanted() || signals_stop_wanted();
-    if (!asked && !due(t, t->step, c->save_strategy, c->save_steps)) return CUDPO_OK;
+    if (!signals_save_wanted() && !stop && !trainer_saves_at(t, t->step)) return CUDPO_OK;
     return save(t, sink);
-}
-
-static cudpo_status stopped(const cudpo_trainer *t)
-{
-    const cudpo_config *c = t->config;
-    const char *how = c->overwrite_output_dir
-                          ? "--overwrite_output_dir false --resume_from_checkpoint true"
-                          : "--resume_from_checkpoint true";
-    return cudpo_fail(CUDPO_ESTOPPED, c->output_dir,
-                      "stopped by a signal at step %lld of %lld, which is saved: run the same "
-                      "command with %s to go on",
-                      (long long)t->step, (long long)t->total_steps, how);
 }
 
 static cudpo_status run_steps(cudpo_trainer *t, metric_sink *sink)
@@ -90,8 +80,13 @@ static cudpo_status run_steps(cudpo_trainer *t, metric_sink *sink)
         CUDPO_TRY(trainer_step(t, &b, &m));
         metric_sink_progress(sink, t->step, m.value[METRIC_LOSS],
                              m.value[METRIC_REWARDS_ACCURACIES], b.n);
-        CUDPO_TRY(after_step(t, sink));
-        if (signals_stop_wanted() && t->step < t->total_steps) return stopped(t);
+        const bool stop = signals_stop_wanted();
+        CUDPO_TRY(after_step(t, sink, stop));
+        if (stop && t->step < t->total_steps)
+            return cudpo_fail(CUDPO_ESTOPPED, t->config->output_dir,
+                              "stopped by a signal at step %lld of %lld, which is saved: run the "
+                              "same command with --resume_from_checkpoint true to go on",
+                              (long long)t->step, (long long)t->total_steps);
     }
     return CUDPO_OK;
 }
@@ -104,29 +99,6 @@ static dtype output_type(const cudpo_trainer *t)
     return t->model.torch_dtype;
 }
 
-/* Something else of the name of a checkpoint to come would cost all the steps before it. */
-static cudpo_status check_room(const cudpo_trainer *t)
-{
-    const cudpo_config *c = t->config;
-    int64_t *steps = NULL, count = 0;
-    CUDPO_TRY(checkpoint_steps(&steps, &count, c->output_dir, CHECKPOINT_COMPLETE));
-    cudpo_status status = CUDPO_OK;
-    for (int64_t i = 0; i < count && status == CUDPO_OK; i++) {
-        char *path = NULL;
-        if (steps[i] <= t->step || steps[i] > t->total_steps ||
-            !due(t, steps[i], c->save_strategy, c->save_steps))
-            continue;
-        status = checkpoint_path(&path, c->output_dir, steps[i], CHECKPOINT_COMPLETE);
-        if (status == CUDPO_OK && !checkpoint_is_ours(path))
-            status = cudpo_fail(CUDPO_EWRITE, path,
-                                "stands where a checkpoint has to go and is none of cudpo: remove "
-                                "it or choose another output_dir");
-        free(path);
-    }
-    free(steps);
-    return status;
-}
-
 static void warn(void *context, const char *message)
 {
     (void)context;
@@ -137,14 +109,17 @@ static cudpo_status train(cudpo_trainer *t)
 {
     const cudpo_config *c = t->config;
     metric_sink *sink = NULL;
-    CUDPO_TRY(trainer_resume(t));
-    CUDPO_TRY(check_room(t));
-    CUDPO_TRY(output_begin(c, t->step));
-    CUDPO_TRY(run_record_write(t));
+    bool finished;
+    CUDPO_TRY(output_begin(&finished, t));
+    if (finished) {
+        log_info("%s holds the trained model already", c->output_dir);
+        return CUDPO_OK;
+    }
     CUDPO_TRY(metric_sink_open(&sink, c->output_dir, t->step, t->total_steps));
     const cudpo_status status = run_steps(t, sink);
     metric_sink_close(sink);
     CUDPO_TRY(status);
+    CUDPO_TRY(trainer_check_weights(t));
     CUDPO_TRY(model_folder_save(&t->policy, c->output_dir, c->model_name_or_path, output_type(t)));
     log_info("%s holds the trained model", c->output_dir);
     return CUDPO_OK;
@@ -176,7 +151,12 @@ cudpo_status cudpo_train(const cudpo_config *config)
 
 cudpo_status cudpo_trainer_open(cudpo_trainer **out, const cudpo_config *config)
 {
-    return trainer_open(out, config, true);
+    CUDPO_TRY(trainer_open(out, config, true));
+    const cudpo_status status = trainer_resume(*out);
+    if (status == CUDPO_OK) return CUDPO_OK;
+    cudpo_trainer_close(*out);
+    *out = NULL;
+    return status;
 }
 
 cudpo_status cudpo_evaluate(char **json, const cudpo_config *config)

@@ -1,10 +1,11 @@
 /* output.c - checks of output_dir, and its lock. */
 #include "train/output.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "train/checkpoint.h"
 #include "train/checkpoint_folder.h"
+#include "train/run_record.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -12,31 +13,48 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-/* What an output folder holds already. */
-typedef struct contents {
-    bool run;        /* metrics.jsonl or run.json */
-    bool checkpoint; /* one of ours */
-    bool weights;    /* *.safetensors */
-} contents;
+enum { MAX_RECORD_BYTES = 1 << 20 };
 
-static bool ends_with(const char *text, const char *end)
+typedef enum entry_kind { ENTRY_NONE, ENTRY_FILE, ENTRY_FOLDER } entry_kind;
+
+static cudpo_status entry(entry_kind *kind, const char *folder, const char *name)
 {
-    const size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
+    char *path = path_join(folder, name);
+    *kind = ENTRY_NONE;
+    if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+    *kind = file_is_folder(path) ? ENTRY_FOLDER : access(path, F_OK) == 0 ? ENTRY_FILE : ENTRY_NONE;
+    free(path);
+    return CUDPO_OK;
 }
+
+static cudpo_status remove_file(const char *folder, const char *name)
+{
+    char *path = path_join(folder, name);
+    if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+    const bool left = unlink(path) != 0 && errno != ENOENT;
+    const cudpo_status status = left ? file_fail(path, "remove", true) : CUDPO_OK;
+    free(path);
+    return status;
+}
+
+/* What an output folder holds of runs. */
+typedef struct contents {
+    bool record;     /* run.json or metrics.jsonl */
+    bool checkpoint; /* one of ours */
+    bool model;      /* model.safetensors */
+} contents;
 
 /* Is there a checkpoint of ours; where `path` is given: that is this folder? */
 static cudpo_status find_checkpoint(bool *found, const char *output_dir, const char *path)
 {
     int64_t *steps = NULL, count = 0;
     *found = false;
-    CUDPO_TRY(checkpoint_steps(&steps, &count, output_dir, CHECKPOINT_COMPLETE));
+    CUDPO_TRY(checkpoint_our_steps(&steps, &count, output_dir));
     cudpo_status status = CUDPO_OK;
     for (int64_t i = 0; i < count && status == CUDPO_OK && !*found; i++) {
         char *checkpoint = NULL;
         status = checkpoint_path(&checkpoint, output_dir, steps[i], CHECKPOINT_COMPLETE);
-        *found = status == CUDPO_OK && checkpoint_is_ours(checkpoint) &&
-                 (path == NULL || file_is_same(checkpoint, path));
+        *found = status == CUDPO_OK && (path == NULL || file_is_same(checkpoint, path));
         free(checkpoint);
     }
     free(steps);
@@ -45,90 +63,73 @@ static cudpo_status find_checkpoint(bool *found, const char *output_dir, const c
 
 static cudpo_status look(contents *found, const char *folder)
 {
-    *found = (contents){0};
-    DIR *d = opendir(folder);
-    if (d == NULL) return file_fail(folder, "open folder", true);
-    for (struct dirent *e; (e = readdir(d)) != NULL;) {
-        if (strcmp(e->d_name, "metrics.jsonl") == 0 || strcmp(e->d_name, "run.json") == 0)
-            found->run = true;
-        if (ends_with(e->d_name, ".safetensors")) found->weights = true;
-    }
-    closedir(d);
+    entry_kind run, metrics, model;
+    CUDPO_TRY(entry(&run, folder, "run.json"));
+    CUDPO_TRY(entry(&metrics, folder, "metrics.jsonl"));
+    CUDPO_TRY(entry(&model, folder, "model.safetensors"));
+    found->record = run != ENTRY_NONE || metrics != ENTRY_NONE;
+    found->model = model != ENTRY_NONE;
     return find_checkpoint(&found->checkpoint, folder, NULL);
 }
 
-/* Is `path` output_dir or one of its checkpoints?  Training would replace what it starts from. */
+/* Training would replace what it starts from. */
 static cudpo_status check_start(const cudpo_config *c, const char *key, const char *path)
 {
-    if (path == NULL) return CUDPO_OK;
-    const bool same = file_is_same(path, c->output_dir);
     bool inside;
+    if (path == NULL) return CUDPO_OK;
+    if (file_is_same(path, c->output_dir))
+        return cudpo_fail(CUDPO_ECONFIG, c->output_dir,
+                          "output_dir is the folder of %s, which the run would replace: choose "
+                          "another folder",
+                          key);
     CUDPO_TRY(find_checkpoint(&inside, c->output_dir, path));
-    if (!same && !inside) return CUDPO_OK;
+    if (!inside) return CUDPO_OK;
     return cudpo_fail(CUDPO_ECONFIG, c->output_dir,
-                      "output_dir is %s %s, which the run would replace: choose another folder",
-                      same ? "the folder of" : "where the checkpoint lies that is", key);
+                      "%s is a checkpoint in output_dir, which the run would replace: choose "
+                      "another folder",
+                      key);
 }
 
-/* Files that a run writes, where something else has their names. */
-static cudpo_status check_names(const char *folder)
+/* A file that the run writes. */
+static cudpo_status check_name(const char *folder, const char *name, bool owned)
 {
-    static const char *const names[] = {"metrics.jsonl", "run.json", "config.json",
-                                        "tokenizer.json", "model.safetensors"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        char *path = path_join(folder, names[i]);
-        if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
-        const bool taken = file_is_folder(path);
-        if (taken)
-            cudpo_fail(CUDPO_EWRITE, path,
-                       "is a folder, where the run has to write a file: "
-                       "remove it or choose another output_dir");
-        free(path);
-        if (taken) return CUDPO_EWRITE;
-    }
+    entry_kind kind;
+    CUDPO_TRY(entry(&kind, folder, name));
+    if (kind == ENTRY_FOLDER)
+        return cudpo_fail(CUDPO_EWRITE, folder,
+                          "%s is a folder, where the run has to write a file: remove it or choose "
+                          "another output_dir",
+                          name);
+    if (kind == ENTRY_FILE && !owned)
+        return cudpo_fail(CUDPO_ECONFIG, folder,
+                          "output_dir holds %s, which no run of cudpo made and this one would "
+                          "replace: choose another folder",
+                          name);
     return CUDPO_OK;
 }
 
-static cudpo_status check_anew(const cudpo_config *c, const contents *found)
+static cudpo_status check_names(const char *folder, bool owned)
 {
-    if (found->weights && !found->run && !found->checkpoint)
-        return cudpo_fail(
-            CUDPO_ECONFIG, c->output_dir,
-            "output_dir holds a model that no run of cudpo made: choose another folder");
-    if (c->overwrite_output_dir || !(found->run || found->weights || found->checkpoint))
-        return CUDPO_OK;
-    return cudpo_fail(
-        CUDPO_ECONFIG, c->output_dir,
-        "output_dir holds a run: set resume_from_checkpoint to true to go on with it, "
-        "overwrite_output_dir to true to replace it, or choose another folder");
-}
-
-static cudpo_status check_resume(const cudpo_config *c, const contents *found)
-{
-    if (strcmp(c->resume_from_checkpoint, "true") == 0) {
-        if (found->checkpoint || !found->weights) return CUDPO_OK;
-        return cudpo_fail(CUDPO_ECONFIG, c->output_dir,
-                          "output_dir holds a finished model and no checkpoint to go on from: "
-                          "choose another folder, or set overwrite_output_dir to true and "
-                          "resume_from_checkpoint to false to replace it");
-    }
-    if (!(found->run || found->weights || found->checkpoint)) return CUDPO_OK;
-    char *parent = path_join(c->resume_from_checkpoint, "..");
-    if (parent == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
-    const bool own = !file_is_folder(parent) || file_is_same(parent, c->output_dir);
-    free(parent);
-    if (own) return CUDPO_OK; /* or it is not there at all, which resuming will say */
-    return cudpo_fail(CUDPO_ECONFIG, c->output_dir,
-                      "output_dir holds another run than that of %s, and would lose it: choose "
-                      "another folder",
-                      c->resume_from_checkpoint);
+    entry_kind runs;
+    CUDPO_TRY(check_name(folder, "run.json", owned));
+    CUDPO_TRY(check_name(folder, "metrics.jsonl", owned));
+    CUDPO_TRY(check_name(folder, "model.safetensors.index.json", owned));
+    for (int i = 0; model_folder_files[i] != NULL; i++)
+        CUDPO_TRY(check_name(folder, model_folder_files[i], owned));
+    CUDPO_TRY(entry(&runs, folder, "runs"));
+    if (runs == ENTRY_FILE)
+        return cudpo_fail(CUDPO_EWRITE, folder,
+                          "runs is a file, where the run has to make a folder: remove it or "
+                          "choose another output_dir");
+    return CUDPO_OK;
 }
 
 /* Where the file system knows no such locks, there is none. */
 static cudpo_status take(output_folder *o, const char *folder)
 {
     o->lock = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (o->lock < 0) return file_fail(folder, "open folder", true);
+    if (o->lock < 0 || access(folder, W_OK | X_OK) != 0)
+        return file_fail(folder, "write to the folder", true);
     if (flock(o->lock, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return CUDPO_OK;
     return cudpo_fail(CUDPO_EWRITE, folder,
                       "another process is training into this output_dir: wait for it, or choose "
@@ -138,12 +139,17 @@ static cudpo_status take(output_folder *o, const char *folder)
 static cudpo_status check(output_folder *o, const cudpo_config *c)
 {
     contents found;
+    CUDPO_TRY(take(o, c->output_dir));
     CUDPO_TRY(check_start(c, "model_name_or_path", c->model_name_or_path));
     CUDPO_TRY(check_start(c, "ref_model_name_or_path", c->ref_model_name_or_path));
-    CUDPO_TRY(take(o, c->output_dir));
-    CUDPO_TRY(check_names(c->output_dir));
     CUDPO_TRY(look(&found, c->output_dir));
-    return c->resume_from_checkpoint == NULL ? check_anew(c, &found) : check_resume(c, &found);
+    const bool owned = found.record || found.checkpoint;
+    CUDPO_TRY(check_names(c->output_dir, owned));
+    if (!owned || c->overwrite_output_dir || c->resume_from_checkpoint != NULL) return CUDPO_OK;
+    return cudpo_fail(
+        CUDPO_ECONFIG, c->output_dir,
+        "output_dir holds a run: set resume_from_checkpoint to true to go on with it, "
+        "overwrite_output_dir to true to replace it, or choose another folder");
 }
 
 cudpo_status output_open(output_folder *o, const cudpo_config *c)
@@ -155,18 +161,86 @@ cudpo_status output_open(output_folder *o, const cudpo_config *c)
     return status;
 }
 
-cudpo_status output_begin(const cudpo_config *c, int64_t step)
+/* Does run.json name this run? */
+static cudpo_status is_recorded(bool *same, const cudpo_trainer *t)
 {
-    const bool anew = c->resume_from_checkpoint == NULL;
-    CUDPO_TRY(checkpoint_clean(c->output_dir, anew ? -1 : step));
-    if (!anew) return CUDPO_OK;
-    /* So that a folder whose run did not end holds no model that looks like its result. */
-    char *path = path_join(c->output_dir, "model.safetensors");
+    char mine[HASH_TEXT];
+    json *root = NULL;
+    *same = false;
+    char *path = path_join(t->config->output_dir, "run.json");
     if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
-    const bool left = unlink(path) != 0 && errno != ENOENT;
-    const cudpo_status status = left ? file_fail(path, "remove", true) : CUDPO_OK;
+    if (file_is_regular(path) && json_load(&root, path, MAX_RECORD_BYTES) == CUDPO_OK) {
+        const json *run = json_type(root) == JSON_OBJECT ? json_get(root, "run") : NULL;
+        hash_text(mine, trainer_run(t));
+        *same = run != NULL && json_type(run) == JSON_STRING && strcmp(json_string(run), mine) == 0;
+    }
+    cudpo_error_clear(); /* a damaged record names no run */
+    json_free(root);
     free(path);
+    return CUDPO_OK;
+}
+
+/* Something else of the name of a checkpoint to come would cost all the steps before it. */
+static cudpo_status check_room(const cudpo_trainer *t)
+{
+    const char *folder = t->config->output_dir;
+    int64_t *steps = NULL, count = 0;
+    CUDPO_TRY(checkpoint_steps(&steps, &count, folder, CHECKPOINT_COMPLETE));
+    cudpo_status status = CUDPO_OK;
+    for (int64_t i = 0; i < count && status == CUDPO_OK; i++) {
+        char *path = NULL;
+        if (steps[i] <= t->step || !trainer_saves_at(t, steps[i])) continue;
+        status = checkpoint_path(&path, folder, steps[i], CHECKPOINT_COMPLETE);
+        if (status == CUDPO_OK && !checkpoint_is_ours(path))
+            status = cudpo_fail(CUDPO_EWRITE, path,
+                                "stands where a checkpoint has to go and is none of cudpo: remove "
+                                "it or choose another output_dir");
+        free(path);
+    }
+    free(steps);
     return status;
+}
+
+/* The model first: a folder whose run did not come to its end must hold none that looks like its result. */
+static cudpo_status clear(const cudpo_trainer *t, const contents *found, bool own)
+{
+    const char *folder = t->config->output_dir;
+    if (t->step < t->total_steps) CUDPO_TRY(remove_file(folder, "model.safetensors"));
+    CUDPO_TRY(checkpoint_clean(folder, own ? t->step : -1));
+    if (own && t->step > 0) return CUDPO_OK;
+    CUDPO_TRY(remove_file(folder, "metrics.jsonl"));
+    if (!found->record) return CUDPO_OK; /* runs/ is someone else's */
+    char *runs = path_join(folder, "runs");
+    if (runs == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+    const cudpo_status status = file_remove_folder(runs);
+    free(runs);
+    return status;
+}
+
+cudpo_status output_begin(bool *finished, const cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    const bool newest =
+        c->resume_from_checkpoint != NULL && strcmp(c->resume_from_checkpoint, "true") == 0;
+    const bool elsewhere = c->resume_from_checkpoint != NULL && !newest;
+    contents found;
+    bool own = false;
+    *finished = false;
+    CUDPO_TRY(look(&found, c->output_dir));
+    CUDPO_TRY(is_recorded(&own, t));
+    if (!own && t->step > 0 && elsewhere)
+        CUDPO_TRY(find_checkpoint(&own, c->output_dir, c->resume_from_checkpoint));
+    if (t->step > 0 && newest) own = true;
+    *finished = newest && own && t->step == 0 && found.model;
+    if (*finished) return CUDPO_OK;
+    if (!own && !c->overwrite_output_dir &&
+        (found.model || found.checkpoint || (elsewhere && found.record)))
+        return cudpo_fail(CUDPO_ECONFIG, c->output_dir,
+                          "output_dir holds another run, which would be lost: choose another "
+                          "folder, or set overwrite_output_dir to true to replace it");
+    CUDPO_TRY(check_room(t));
+    CUDPO_TRY(clear(t, &found, own));
+    return run_record_write(t);
 }
 
 void output_close(output_folder *o)

@@ -1,24 +1,29 @@
-/* output.h - the folder that a run writes to: nothing in it is lost that this run may not replace. */
+/* output.h - the folder that a run writes to: nothing in it is lost that this run may not replace.
+ *
+ * A folder is a run's where run.json, metrics.jsonl or a checkpoint of ours lies.  The files of a run may be replaced by that
+ * run when it goes on, and by any run with overwrite_output_dir; files that no run made, never. */
 #ifndef CUDPO_TRAIN_OUTPUT_H
 #define CUDPO_TRAIN_OUTPUT_H
 
-#include "cudpo/config.h"
 #include "cudpo/status.h"
+#include "train/trainer.h"
 
 typedef struct output_folder {
     int lock; /* descriptor of the folder, locked; -1: none */
 } output_folder;
 
-/** Make output_dir, take it for this process, and see that the run may write there.  Before anything is loaded.
- *
- *  A run or a model that is there stays unless overwrite_output_dir says otherwise or the run goes on from a checkpoint
- *  of that very folder; a model that no run made, and the folders that training starts from, stay in any case.
+/** Make output_dir, take it for this process, and see what can be seen before anything is loaded: may it be written to,
+ *  does a file of its user or the model that training starts from stand in the way?
  *  Returns: CUDPO_OK; CUDPO_ECONFIG where something would be lost; CUDPO_EWRITE where another process trains into the
  *           folder, or something in it stands where a file has to go; CUDPO_EPERM; CUDPO_ENOMEM. */
 CUDPO_MUST_USE cudpo_status output_open(output_folder *o, const cudpo_config *c);
 
-/** Remove what a run that goes on from `step`, or begins anew, replaces.  As late as can be: once it can start. */
-CUDPO_MUST_USE cudpo_status output_begin(const cudpo_config *c, int64_t step);
+/** Before the first step, with all loaded: see the rest, then remove what the run replaces and write run.json.  Killed at any
+ *  moment, it leaves a folder from which the same command starts.
+ *  Out:     finished  true, and nothing touched, where resume_from_checkpoint is true and this very run has come to its
+ *                     end there, leaving no checkpoint.
+ *  Returns: as output_open(). */
+CUDPO_MUST_USE cudpo_status output_begin(bool *finished, const cudpo_trainer *t);
 void output_close(output_folder *o);
 
 #endif /* CUDPO_TRAIN_OUTPUT_H */

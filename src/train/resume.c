@@ -27,13 +27,15 @@ static void add_text(checkpoint_state *s, const char *name, const char *value)
     add_part(s, name, value, strlen(value));
 }
 
-/* The policy's weights come from the checkpoint; its shape and what is computed with it do not. */
+/* What is computed, and the weights that the run began with; of the reference, where that is another model. */
 static void add_model(checkpoint_state *s, const cudpo_trainer *t)
 {
-    const uint64_t computation = model_config_fingerprint(&t->model);
-    add_part(s, "model_name_or_path", &computation, sizeof computation);
-    add_part(s, "ref_model_name_or_path", &t->reference_fingerprint,
-             sizeof t->reference_fingerprint);
+    const hash128 start = t->policy_fingerprint, reference = t->reference_fingerprint;
+    const bool other = reference.high != start.high || reference.low != start.low;
+    const uint64_t policy[] = {model_config_fingerprint(&t->model), start.high, start.low};
+    const uint64_t second[] = {other ? reference.high : 0, other ? reference.low : 0};
+    add_part(s, "model_name_or_path", policy, sizeof policy);
+    add_part(s, "ref_model_name_or_path", second, sizeof second);
 }
 
 /* How rows become steps.  Other batches with the same product are the same steps, but for what depends on single batches:
@@ -76,8 +78,16 @@ static void add_parts(checkpoint_state *s, const cudpo_trainer *t)
     add_number(s, "max_grad_norm", c->max_grad_norm);
 }
 
+hash128 trainer_run(const cudpo_trainer *t)
+{
+    checkpoint_state s = {0};
+    add_parts(&s, t);
+    return hash_bytes(s.parts, sizeof s.parts);
+}
+
 cudpo_status trainer_save(cudpo_trainer *t)
 {
+    CUDPO_TRY(trainer_check_weights(t));
     checkpoint_state s = {.step = t->step, .tokens = t->tokens_seen, .sum_count = 2 * METRICS};
     memcpy(s.sums, t->sums.sum, sizeof t->sums.sum);
     memcpy(s.sums + METRICS, t->sums.count, sizeof t->sums.count);
@@ -128,18 +138,26 @@ static cudpo_status restore(cudpo_trainer *t, const char *path)
     return CUDPO_OK;
 }
 
+/* The newest checkpoint.  With overwrite_output_dir, one of another run, or a damaged one, is no reason to stop. */
+static cudpo_status restore_newest(cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    char *path = NULL;
+    cudpo_status status = checkpoint_newest(&path, c->output_dir);
+    const bool none = status == CUDPO_OK && path == NULL;
+    if (status == CUDPO_OK && path != NULL) status = restore(t, path);
+    free(path);
+    if (none) log_info("%s holds no checkpoint yet: starting anew", c->output_dir);
+    if (!c->overwrite_output_dir || (status != CUDPO_EDATA && status != CUDPO_ECONFIG))
+        return status;
+    log_info("starting anew: %s", cudpo_error_message());
+    cudpo_error_clear();
+    return CUDPO_OK;
+}
+
 cudpo_status trainer_resume(cudpo_trainer *t)
 {
     const char *asked = t->config->resume_from_checkpoint;
     if (asked == NULL) return CUDPO_OK;
-    if (strcmp(asked, "true") != 0) return restore(t, asked);
-    char *path = NULL;
-    CUDPO_TRY(checkpoint_newest(&path, t->config->output_dir));
-    if (path == NULL) {
-        log_info("%s holds no checkpoint yet: starting anew", t->config->output_dir);
-        return CUDPO_OK;
-    }
-    const cudpo_status status = restore(t, path);
-    free(path);
-    return status;
+    return strcmp(asked, "true") == 0 ? restore_newest(t) : restore(t, asked);
 }

@@ -36,11 +36,10 @@ static cudpo_status fill(buffer *b, const cudpo_trainer *t, const char *config)
     const time_t seconds = time(NULL);
     struct tm utc;
     if (gmtime_r(&seconds, &utc) != NULL) strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", &utc);
-    hash128 model;
-    CUDPO_TRY(model_weights_fingerprint(&t->policy, &model));
     CUDPO_TRY(buffer_append(b, "{\n", 2));
     CUDPO_TRY(text(b, "cudpo", CUDPO_VERSION));
     CUDPO_TRY(text(b, "started", now));
+    CUDPO_TRY(fingerprint(b, "run", trainer_run(t)));
     if (uname(&machine) == 0) {
         CUDPO_TRY(text(b, "host", machine.nodename));
         CUDPO_TRY(text(b, "system", machine.release));
@@ -52,7 +51,7 @@ static cudpo_status fill(buffer *b, const cudpo_trainer *t, const char *config)
     CUDPO_TRY(text(b, "OPENBLAS_CORETYPE", getenv("OPENBLAS_CORETYPE")));
     CUDPO_TRY(text(b, "model_type", t->model.model_type));
     CUDPO_TRY(number(b, "parameters", t->policy.all.rows));
-    CUDPO_TRY(fingerprint(b, "weights_at_start", model));
+    CUDPO_TRY(fingerprint(b, "weights_at_start", t->policy_fingerprint));
     CUDPO_TRY(fingerprint(b, "tokenizer", tokenizer_fingerprint(t->tokenizer)));
     CUDPO_TRY(fingerprint(b, "train_tokens", dataset_fingerprint(t->train.data)));
     CUDPO_TRY(number(b, "train_examples", dataset_count(t->train.data)));

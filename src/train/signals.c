@@ -40,6 +40,7 @@ cudpo_status signals_install(void)
 
 void signals_restore(void)
 {
+    stop_wanted = save_wanted = 0;
     for (int i = 0; i < 4; i++)
         sigaction(handled[i], &before[i], NULL);
 }

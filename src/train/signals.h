@@ -1,4 +1,5 @@
-/* signals.h - what a scheduler or a person asks of a running job, taken note of at step boundaries. */
+/* signals.h - what a scheduler or a person asks of a running job: noted at once, looked at between steps, and before the
+ * first one between the parts of loading. */
 #ifndef CUDPO_TRAIN_SIGNALS_H
 #define CUDPO_TRAIN_SIGNALS_H
 

@@ -79,13 +79,13 @@ static cudpo_status load_reference(cudpo_trainer *t)
     if (!t->rewards) return CUDPO_OK;
     CUDPO_TRY(model_weights_create(&t->reference, t->be, &t->model));
     if (t->reference_is_policy) {
-        CUDPO_TRY(t->be->copy(t->be, t->reference.all, t->policy.all));
-    } else {
-        model_config other;
-        CUDPO_TRY(model_config_load(&other, c->ref_model_name_or_path));
-        CUDPO_TRY(model_config_same(&other, &t->model, c->ref_model_name_or_path));
-        CUDPO_TRY(model_weights_load(&t->reference, &t->model, c->ref_model_name_or_path));
+        t->reference_fingerprint = t->policy_fingerprint;
+        return t->be->copy(t->be, t->reference.all, t->policy.all);
     }
+    model_config other;
+    CUDPO_TRY(model_config_load(&other, c->ref_model_name_or_path));
+    CUDPO_TRY(model_config_same(&other, &t->model, c->ref_model_name_or_path));
+    CUDPO_TRY(model_weights_load(&t->reference, &t->model, c->ref_model_name_or_path));
     return model_weights_fingerprint(&t->reference, &t->reference_fingerprint);
 }
 
@@ -101,6 +101,7 @@ static cudpo_status load_models(cudpo_trainer *t)
                           (long long)t->model.vocab_size);
     CUDPO_TRY(model_weights_create(&t->policy, t->be, &t->model));
     CUDPO_TRY(model_weights_load(&t->policy, &t->model, c->model_name_or_path));
+    CUDPO_TRY(model_weights_fingerprint(&t->policy, &t->policy_fingerprint));
     return load_reference(t);
 }
 
@@ -219,7 +220,7 @@ cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool 
     STAGE(create_results(t));
     STAGE(precompute(t));
     if (train) STAGE(create_optimizer(t));
-    STAGE(CUDPO_OK);
+    STAGE(CUDPO_OK); /* a signal during the last one counts too */
 #undef STAGE
     if (status != CUDPO_OK) {
         cudpo_trainer_close(t);

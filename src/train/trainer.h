@@ -51,6 +51,7 @@ struct cudpo_trainer {
     bool reference_is_policy; /* the reference is the initial policy, so step 0 can check itself */
 
     model_weights policy, reference, gradient, first, second; /* reference empty: none, or cached */
+    hash128 policy_fingerprint;      /* of the weights that the run began with */
     hash128 reference_fingerprint;   /* of its weights; 0 where there is none */
     optimizer_parameter *parameters; /* [policy.count] */
     pass pass;
@@ -135,13 +136,28 @@ CUDPO_MUST_USE cudpo_status trainer_check_evaluation(const cudpo_trainer *t, con
 CUDPO_MUST_USE cudpo_status trainer_check_start(const cudpo_trainer *t, const step_batch *b,
                                                 double loss);
 
+/** No weight is NaN or Inf, nor so large that it might as well be. */
+CUDPO_MUST_USE cudpo_status trainer_check_weights(const cudpo_trainer *t);
+
 /* ---- evaluate.c ---- */
 
 /** Metrics of the whole eval set, as TRL's evaluation loop averages them: to `sums`. */
 CUDPO_MUST_USE cudpo_status trainer_evaluate(cudpo_trainer *t, metric_sums *sums);
 
 /* ---- resume.c ---- */
+
+/** Write a checkpoint of this step, unless the weights are no numbers any more (CUDPO_ENUMERIC). */
 CUDPO_MUST_USE cudpo_status trainer_save(cudpo_trainer *t);
+
+/** Go on from the checkpoint that the configuration names, if it names one and there is one. */
 CUDPO_MUST_USE cudpo_status trainer_resume(cudpo_trainer *t);
+
+/* What makes this run this run: data, models, and settings that decide results. */
+hash128 trainer_run(const cudpo_trainer *t);
+
+/* ---- loop.c ---- */
+
+/* Will the run write a checkpoint after this step? */
+bool trainer_saves_at(const cudpo_trainer *t, int64_t step);
 
 #endif /* CUDPO_TRAIN_TRAINER_H */
