@@ -59,8 +59,9 @@ static int64_t context_of(const pack *p, int64_t token, int32_t *context)
 static void check_sequence(const pack *p, int64_t s, const int32_t *whole, int64_t begin, int64_t n)
 {
     int64_t row = p->sequence_begin[s];
-    assert_int_equal(p->sequence_tokens[s], n - begin);
-    for (int64_t label = begin > 0 ? begin : 1; label < n; label++, row++) {
+    const int64_t first = begin > 0 ? begin : 1, scored = n > first ? n - first : 0;
+    assert_int_equal(p->sequence_tokens[s], !p->score_prompt ? n - begin : scored > 0 ? scored : 1);
+    for (int64_t label = first; label < n; label++, row++) {
         int32_t context[3 * MAX_IDS];
         assert_true(row < p->sequence_begin[s + 1]);
         const int32_t hidden = p->row_hidden[row];
@@ -81,11 +82,13 @@ static void check_group(const pack *p, int64_t g, const example *e)
         const int64_t seen = e->prompt_length - e->prompt_skip[c];
         memcpy(whole, e->prompt + e->prompt_skip[c], (size_t)seen * sizeof *whole);
         memcpy(whole + seen, e->completion[c], (size_t)e->completion_length[c] * sizeof *whole);
-        check_sequence(p, first + c, whole, seen, seen + e->completion_length[c]);
+        check_sequence(p, first + c, whole, seen + e->unscored[c], seen + e->completion_length[c]);
     }
     if (!p->score_prompt) return;
     const int64_t seen = e->prompt_length - e->prompt_skip[0];
-    check_sequence(p, first + e->completions, e->prompt + e->prompt_skip[0], 0, seen);
+    memcpy(whole, e->prompt + e->prompt_skip[0], (size_t)seen * sizeof *whole);
+    memcpy(whole + seen, e->completion[0], (size_t)e->unscored[0] * sizeof *whole);
+    check_sequence(p, first + e->completions, whole, 0, seen + e->unscored[0]);
 }
 
 static bool is_scored(const pack *p, int32_t token)
@@ -135,6 +138,10 @@ static int check_random_packs(bool plain, bool score_prompt, int completions, bo
             for (int c = 0; cut && c < completions; c++)
                 e->prompt_skip[c] =
                     (int32_t)rng_below(trial, 9 + (uint64_t)c, (uint64_t)g, length[0] + 1);
+            for (int c = 0; score_prompt && c < completions; c++)
+                e->unscored[c] = (int32_t)rng_below(
+                    trial, 11 + (uint64_t)c, (uint64_t)g,
+                    length[1 + c] > 4 ? 4 : length[1 + c] + (length[1 + c] == 0));
             const int64_t before = p.T;
             if (!pack_add(&p, e, 100 + g)) {
                 assert_true(before + pack_group_tokens(e, plain) > p.capacity_T);
@@ -179,7 +186,7 @@ static void one_pair_by_hand(void **state)
     static const int32_t token[] = {5, 6, 7}, position[] = {0, 1, 2};
     static const int32_t segment[] = {0, 2, 0, 0, 2, 1, 0, 2};
     static const int32_t hidden[] = {1, 2, 1, 0}, label[] = {7, 8, 9, 6}, sequence[] = {0, 0, 1, 2};
-    static const int32_t begin[] = {0, 2, 3, 4}, tokens[] = {2, 1, 2};
+    static const int32_t begin[] = {0, 2, 3, 4}, tokens[] = {2, 1, 1};
     assert_true(p.G == 1 && p.S == 3 && p.T == 3 && p.R == 4 && p.N == 2);
     assert_memory_equal(p.token, token, sizeof token);
     assert_memory_equal(p.position, position, sizeof position);

@@ -21,7 +21,7 @@ typedef struct footer {
     hash128 checksum; /* of everything before it */
 } footer;
 
-static_assert(sizeof(cache_record) == 48, "records have no padding of the compiler's");
+static_assert(sizeof(cache_record) == 56, "records have no padding of the compiler's");
 static_assert(sizeof(footer) == 128 && sizeof(cache_totals) == 80, "nor has the footer");
 
 cudpo_status cache_writer_begin(cache_writer *w, FILE *stream, const char *where)
@@ -89,7 +89,8 @@ static const char *check_record(const cache_record *r, size_t left, int64_t voca
         return "a record is out of range";
     for (int c = 0; c < MAX_COMPLETIONS; c++) {
         if (r->completion_length[c] < 0 || r->stored_length[c] < r->completion_length[c] ||
-            r->prompt_skip[c] < 0 || r->prompt_skip[c] > r->prompt_length)
+            r->prompt_skip[c] < 0 || r->prompt_skip[c] > r->prompt_length || r->unscored[c] < 0 ||
+            r->unscored[c] > r->completion_length[c])
             return "a length is out of range";
         if (c >= r->completions && r->stored_length[c] != 0) return "a record has stray ids";
     }

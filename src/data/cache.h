@@ -20,6 +20,7 @@ typedef struct cache_record {
     int32_t completion_length[MAX_COMPLETIONS]; /* after truncation */
     int32_t stored_length[MAX_COMPLETIONS];     /* >= completion_length: see dataset_mismatch() */
     int32_t prompt_skip[MAX_COMPLETIONS];
+    int32_t unscored[MAX_COMPLETIONS];
     int32_t label, zero;
 } cache_record;
 

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { FORMAT = 1 }; /* rises whenever the same input gives another cache */
+enum { FORMAT = 2 }; /* rises whenever the same input gives another cache */
 
 struct dataset {
     cache_map map;
@@ -252,6 +252,7 @@ example dataset_get(const dataset *d, int64_t i)
         e.completion[c] = ids;
         e.completion_length[c] = r->completion_length[c];
         e.prompt_skip[c] = r->prompt_skip[c];
+        e.unscored[c] = r->unscored[c];
         ids += r->stored_length[c];
     }
     return e;

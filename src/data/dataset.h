@@ -24,7 +24,10 @@ typedef struct example {
     int32_t prompt_skip
         [MAX_COMPLETIONS]; /* tokens at the prompt's start that this completion does not see:
                                            * 0 unless keep_end cut them off */
-    bool label;            /* of a labelled row: desirable */
+    /* First tokens of the completion that only its sibling counts to it: for this one they belong to the prompt, and are no
+     * labels.  0 unless RULES_ORPO found the prompt to end at different tokens. */
+    int32_t unscored[MAX_COMPLETIONS];
+    bool label; /* of a labelled row: desirable */
 } example;
 
 /* Whose rules for the ids of a row (TRL 1.16). */

@@ -96,11 +96,11 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* The record of n completions full[first], full[first + 1], .. that begin at `boundary`; *dropped, and no record, where
- * the prompt leaves no room. */
+/* The record of n completions full[first], full[first + 1], .. that begin at `boundary`, the first unscored[..] ids of which
+ * are no labels; *dropped, and no record, where the prompt leaves no room. */
 static cudpo_status build_record(buffer *out, bool *dropped, const encode_scratch *s, int first,
-                                 int n, int64_t boundary, const preference_row *row, bool label,
-                                 const dataset_options *o)
+                                 int n, int64_t boundary, const int64_t *unscored,
+                                 const preference_row *row, bool label, const dataset_options *o)
 {
     const int64_t limit = o->max_length > 0 ? o->max_length : INT32_MAX;
     *dropped = !o->keep_end && boundary >= limit;
@@ -120,8 +120,10 @@ static cudpo_status build_record(buffer *out, bool *dropped, const encode_scratc
         r.stored_length[c] = o->kind == ROW_LABEL ? (int32_t)smaller(length - from[c], limit)
                                                   : r.completion_length[c];
     }
-    for (int c = 0; c < n; c++)
+    for (int c = 0; c < n; c++) {
         r.prompt_skip[c] -= (int32_t)unseen;
+        r.unscored[c] = (int32_t)smaller(unscored[c], r.completion_length[c]);
+    }
     r.prompt_length = (int32_t)(boundary - unseen);
 
     const size_t id = sizeof(int32_t);
@@ -138,7 +140,7 @@ cudpo_status encode_row(encoded_row *out, encode_scratch *s, const preference_ro
 {
     const int texts = row->rejected != NULL ? 2 : 1;
     const bool unpair = texts == 2 && o->kind == ROW_LABEL && !o->chosen_only;
-    int64_t boundary[MAX_COMPLETIONS] = {0};
+    int64_t boundary[MAX_COMPLETIONS] = {0}, unscored[MAX_COMPLETIONS] = {0};
     buffer_clear(&out->record[0]);
     buffer_clear(&out->record[1]);
     out->unaligned = out->dropped[0] = out->dropped[1] = false;
@@ -154,16 +156,23 @@ cudpo_status encode_row(encoded_row *out, encode_scratch *s, const preference_ro
         out->unaligned = out->unaligned || common_prefix(&s->prompt, &s->full[c]) < s->prompt.n;
     }
     if (unpair) { /* each is a row of its own */
-        CUDPO_TRY(
-            build_record(&out->record[0], &out->dropped[0], s, 0, 1, boundary[0], row, true, o));
-        return build_record(&out->record[1], &out->dropped[1], s, 1, 1, boundary[1], row, false, o);
+        CUDPO_TRY(build_record(&out->record[0], &out->dropped[0], s, 0, 1, boundary[0], unscored,
+                               row, true, o));
+        return build_record(&out->record[1], &out->dropped[1], s, 1, 1, boundary[1], unscored, row,
+                            false, o);
     }
     /* A pair has one prompt: what both have in common, also where only chosen is used. */
     int64_t shared = boundary[0];
     if (texts == 2)
         shared = smaller(smaller(shared, boundary[1]), common_prefix(&s->full[0], &s->full[1]));
     const int used = o->chosen_only ? 1 : texts;
-    if (o->rules == RULES_ORPO) CUDPO_TRY(add_special_ids(s, used, &shared, t));
+    if (o->rules ==
+        RULES_ORPO) { /* the prompt is shared, but each completion has labels of its own */
+        for (int c = 0; c < used; c++)
+            unscored[c] = boundary[c] - shared;
+        CUDPO_TRY(add_special_ids(s, used, &shared, t));
+    }
     const bool label = texts == 2 || !row->labelled || row->label;
-    return build_record(&out->record[0], &out->dropped[0], s, 0, used, shared, row, label, o);
+    return build_record(&out->record[0], &out->dropped[0], s, 0, used, shared, unscored, row, label,
+                        o);
 }

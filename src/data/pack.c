@@ -122,9 +122,9 @@ static void add_segment(pack *p, const int32_t *id, int32_t n, int32_t prompt_be
     p->T += n;
 }
 
-/* One sequence of labels id[0 .. n-1], of which all but perhaps the last are tokens from `begin` on; `before` is the
+/* Labels id[0 .. n-1], of which all but perhaps the last are tokens from `begin` on; `before` is the
  * token that predicts the first, -1 where none does. */
-static void add_sequence(pack *p, const int32_t *id, int32_t n, int32_t begin, int32_t before)
+static void add_rows(pack *p, const int32_t *id, int32_t n, int32_t begin, int32_t before)
 {
     for (int32_t i = 0; i < n; i++) {
         const int32_t hidden = i == 0 ? before : begin + i - 1;
@@ -134,7 +134,13 @@ static void add_sequence(pack *p, const int32_t *id, int32_t n, int32_t begin, i
         p->row_sequence[p->R] = (int32_t)p->S;
         p->R++;
     }
-    p->sequence_tokens[p->S] = n;
+}
+
+/* The rows added since the sequence before are one, of n labels, those included that nothing predicts. */
+static void end_sequence(pack *p, int32_t n)
+{
+    const int32_t rows = (int32_t)(p->R - p->sequence_begin[p->S]);
+    p->sequence_tokens[p->S] = !p->score_prompt ? n : rows > 0 ? rows : 1;
     p->S++;
     p->sequence_begin[p->S] = (int32_t)p->R;
 }
@@ -149,21 +155,27 @@ bool pack_add(pack *p, const example *e, int64_t index)
         return false;
     }
     const int32_t group_begin = (int32_t)p->T;
-    int32_t prompt_begin = 0, prompt_length = 0;
+    int32_t prompt_begin = 0, prompt_length = 0, begin[MAX_COMPLETIONS], before[MAX_COMPLETIONS];
     for (int32_t c = 0; c < e->completions; c++) {
         if (c == 0 || !shared) {
             prompt_begin = (int32_t)p->T;
             prompt_length = e->prompt_length - e->prompt_skip[c];
             add_segment(p, e->prompt + e->prompt_skip[c], prompt_length, 0, 0);
         }
-        const int32_t begin = (int32_t)p->T;
+        begin[c] = (int32_t)p->T;
+        before[c] = prompt_length > 0 ? prompt_begin + prompt_length - 1 : -1;
         add_segment(p, e->completion[c], read_of(e, c), prompt_begin, prompt_length);
-        add_sequence(p, e->completion[c], e->completion_length[c], begin,
-                     prompt_length > 0 ? prompt_begin + prompt_length - 1 : -1);
+        const int32_t u = e->unscored[c];
+        add_rows(p, e->completion[c] + u, e->completion_length[c] - u, begin[c] + u,
+                 u > 0 ? begin[c] + u - 1 : before[c]);
+        end_sequence(p, e->completion_length[c] - u);
     }
-    if (p->score_prompt)
-        add_sequence(p, e->prompt + e->prompt_skip[0], e->prompt_length - e->prompt_skip[0],
-                     group_begin, -1);
+    if (p->score_prompt) { /* as chosen has it */
+        add_rows(p, e->prompt + e->prompt_skip[0], e->prompt_length - e->prompt_skip[0],
+                 group_begin, -1);
+        add_rows(p, e->completion[0], e->unscored[0], begin[0], before[0]);
+        end_sequence(p, e->prompt_length - e->prompt_skip[0] + e->unscored[0]);
+    }
     p->group_example[p->G] = index;
     p->G++;
     return true;

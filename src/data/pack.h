@@ -6,8 +6,9 @@
  * A score row asks the model for the log-prob of one label: the first token of every completion is predicted by the
  * last prompt token (one score row per completion, sharing that hidden row), the others by the token before.
  * The last token of a completion is a label only: nothing follows it, so it is no token of the pack (unless it is
- * all that its group has).  Without a prompt the first token is not scored.  Score rows stand by sequence: rows
- * sequence_begin[s] .. sequence_begin[s+1]-1 belong to sequence s. */
+ * all that its group has).  Without a prompt the first token is not scored.  Where a completion has unscored tokens (see
+ * example), its rows begin behind them, and those of chosen are rows of the prompt's sequence.  Score rows stand by
+ * sequence: rows sequence_begin[s] .. sequence_begin[s+1]-1 belong to sequence s. */
 #ifndef CUDPO_DATA_PACK_H
 #define CUDPO_DATA_PACK_H
 
@@ -25,10 +26,11 @@ typedef struct pack {
                             * An empty prompt or completion has none. */
     int32_t *row_hidden; /* [R] token index whose hidden state predicts the label */
     int32_t *row_label;  /* [R] token id */
-    int32_t *row_sequence;    /* [R] */
-    int32_t *sequence_begin;  /* [S+1] */
-    int32_t *sequence_tokens; /* [S] tokens after truncation, scored or not: what TRL divides by */
-    int64_t *group_example;   /* [G] index into the dataset, as given to pack_add() */
+    int32_t *row_sequence;   /* [R] */
+    int32_t *sequence_begin; /* [S+1] */
+    int32_t *
+        sequence_tokens; /* [S] what TRL divides by: tokens after truncation, scored or not; with score_prompt, as ORPO does, the scored ones, at least 1 */
+    int64_t *group_example; /* [G] index into the dataset, as given to pack_add() */
     bool plain; /* no sharing: each completion has a prompt of its own (for comparison) */
     bool
         score_prompt; /* the prompt of a group is a sequence too, after its completions (ORPO's NLL): its

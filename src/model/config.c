@@ -287,6 +287,9 @@ static cudpo_status read_config(model_config *c, config_reader r)
     CUDPO_TRY(read_window(c, r, a));
     CUDPO_TRY(config_rope(c, r));
     CUDPO_TRY(read_dtype(c, r));
+    double dropout = 0;
+    CUDPO_TRY(config_number(r, "attention_dropout", 0, 0, 1, &dropout));
+    if (dropout > 0) log_warn("%s: attention_dropout %g is not applied", r.path, dropout);
     c->bos_token_id = -1;
     return read_tokens(c, r);
 }

@@ -52,8 +52,9 @@ void trainer_scales(const cudpo_trainer *t, const dataset *d, const int64_t *lis
     int64_t tokens = 0;
     for (int64_t i = 0; i < n; i++) {
         const example e = dataset_get(d, list[i]);
-        tokens += e.completion_length[0] -
-                  (e.prompt_length == 0); /* without a prompt the first is not scored */
+        tokens +=
+            e.completion_length[0] -
+            (e.prompt_length == e.prompt_skip[0]); /* without a prompt the first is not scored */
         if (t->traits->prompt && e.prompt_length > 0) tokens += e.prompt_length - 1;
     }
     *unit_scale = 1.0 / (double)n;
@@ -66,7 +67,7 @@ int64_t trainer_tokens(const dataset *d, const int64_t *list, int64_t n)
     for (int64_t i = 0; i < n; i++) {
         const example e = dataset_get(d, list[i]);
         for (int32_t k = 0; k < e.completions; k++)
-            tokens += e.prompt_length + e.completion_length[k];
+            tokens += e.prompt_length - e.prompt_skip[k] + e.completion_length[k];
     }
     return tokens;
 }

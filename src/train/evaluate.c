@@ -23,9 +23,16 @@ static cudpo_status evaluate_batch(cudpo_trainer *t, const int64_t *list, int64_
     return CUDPO_OK;
 }
 
-cudpo_status trainer_evaluate(cudpo_trainer *t, metric_sums *sums)
+int64_t trainer_eval_count(const cudpo_trainer *t)
 {
     const int64_t count = dataset_count(t->eval.data), B = t->config->per_device_eval_batch_size;
+    return t->config->dataloader_drop_last ? count / B * B : count;
+}
+
+cudpo_status trainer_evaluate(cudpo_trainer *t, metric_sums *sums)
+{
+    const int64_t B = t->config->per_device_eval_batch_size;
+    const int64_t count = trainer_eval_count(t);
     *sums = (metric_sums){{0}, {0}};
     for (int64_t first = 0; first < count; first += B) {
         const int64_t n = count - first < B ? count - first : B;

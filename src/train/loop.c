@@ -42,10 +42,12 @@ static cudpo_status log_train(cudpo_trainer *t, metric_sink *sink)
 static cudpo_status log_eval(cudpo_trainer *t, metric_sink *sink)
 {
     metric_sums sums;
-    metric out[METRICS + 1];
+    metric out[METRICS + 2];
     char text[METRICS][METRIC_NAME];
+    if (trainer_eval_count(t) == 0) return CUDPO_OK; /* dataloader_drop_last leaves nothing */
     CUDPO_TRY(trainer_evaluate(t, &sums));
     int64_t n = metrics_mean(out, text, &sums, "eval_");
+    if (t->loss != LOSS_ORPO) out[n++] = (metric){"eval_num_tokens", (double)t->tokens_seen};
     out[n++] = (metric){"epoch", t->last_epoch};
     return metric_sink_log(sink, t->step, out, n);
 }
@@ -173,7 +175,11 @@ cudpo_status cudpo_evaluate(char **json, const cudpo_config *config)
     metric values[METRICS];
     char text[METRICS][METRIC_NAME];
     CUDPO_TRY(trainer_open(&t, &c, false));
-    cudpo_status status = trainer_evaluate(t, &sums);
+    cudpo_status status =
+        trainer_eval_count(t) > 0
+            ? trainer_evaluate(t, &sums)
+            : cudpo_fail(CUDPO_ECONFIG, c.eval_dataset,
+                         "is less than one batch, and dataloader_drop_last drops it");
     const int64_t n = status == CUDPO_OK ? metrics_mean(values, text, &sums, "eval_") : 0;
     if (status == CUDPO_OK) status = buffer_append(&out, "{", 1);
     for (int64_t i = 0; i < n && status == CUDPO_OK; i++) {
@@ -182,8 +188,8 @@ cudpo_status cudpo_evaluate(char **json, const cudpo_config *config)
         if (status == CUDPO_OK) status = buffer_append(&out, ",", 1);
     }
     if (status == CUDPO_OK)
-        status = buffer_printf(&out, "\n  \"examples\": %lld\n}\n",
-                               (long long)dataset_count(t->eval.data));
+        status =
+            buffer_printf(&out, "\n  \"examples\": %lld\n}\n", (long long)trainer_eval_count(t));
     cudpo_trainer_close(t);
     if (status != CUDPO_OK) buffer_free(&out);
     *json = out.data;

@@ -141,6 +141,9 @@ CUDPO_MUST_USE cudpo_status trainer_check_weights(const cudpo_trainer *t);
 
 /* ---- evaluate.c ---- */
 
+/* Examples of the eval set that count: a last batch that is not full is left out with dataloader_drop_last. */
+int64_t trainer_eval_count(const cudpo_trainer *t);
+
 /** Metrics of the whole eval set, as TRL's evaluation loop averages them: to `sums`. */
 CUDPO_MUST_USE cudpo_status trainer_evaluate(cudpo_trainer *t, metric_sums *sums);
 

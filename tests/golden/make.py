@@ -213,19 +213,19 @@ def build(config, name, root, out, double):
 
 
 def token_rows(trainer, kind, max_length):
-    """The first rows as the trainer sees them, cut to max_length; a row that it drops is absent."""
+    """The first rows as the trainer sees them, cut to max_length; a row that it drops is absent.
+
+    With keep_end nothing is dropped, and the collator cuts: then max_length is None, and rows are whole."""
     out = []
     for row in trainer.train_dataset:
         if row["row"] >= TOKEN_ROWS:
             continue
         if kind == "orpo":
-            prompts = {}
-            for side in ("chosen", "rejected"):
-                prompts[side] = row[f"{side}_labels"].count(-100)
-            assert prompts["chosen"] == prompts["rejected"], "one-sided merge"
-            n = prompts["chosen"]
+            # A prompt that merges with one completion only is shorter there; the shorter one is common.
+            sides = ("chosen", "rejected")
+            n = min(row[f"{side}_labels"].count(-100) for side in sides)
             ids = {"prompt_ids": row["chosen_input_ids"][:n]}
-            ids |= {f"{side}_ids": row[f"{side}_input_ids"][n:] for side in prompts}
+            ids |= {f"{side}_ids": row[f"{side}_input_ids"][n:] for side in sides}
         else:
             room = None if max_length is None else max_length - len(row["prompt_ids"])
             ids = {"prompt_ids": row["prompt_ids"]}
@@ -262,7 +262,8 @@ def train(config, name, root, double=False):
             DoubleHead.result = torch.float32 if alpha else torch.float64
         try:
             trainer, kind = build(config, name, root, Path(scratch) / "out", double)
-            tokens = token_rows(trainer, kind, config["max_length"])
+            keep_end = config.get("truncation_mode") == "keep_end"
+            tokens = token_rows(trainer, kind, None if keep_end else config["max_length"])
             torch.set_default_dtype(torch.float64 if double else torch.float32)
             trainer.train()
         finally:

@@ -42,6 +42,10 @@ RUNS = {
     "loss_hinge": ({"loss_type": "hinge", "beta": 0.5, "learning_rate": 2e-4}, "some pairs reach the flat part"),
     "loss_ipo": ({"loss_type": "ipo"}, "scores per completion token"),
     "loss_sft": ({"loss_type": "sft", "learning_rate": 5e-3}, "token mean over the chosen completions of the micro-batch"),
+    "loss_sft_keep_end": (
+        {"loss_type": "sft", "truncation_mode": "keep_end", "max_length": 24},
+        "completions that fill max_length: their first token is not scored",
+    ),
     "loss_sigmoid_sft": (
         {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5]},
         "a weighted list of losses",
@@ -80,6 +84,10 @@ RUNS = {
     "orpo": (ORPO, "no reference; nothing is dropped"),
     "orpo_truncation": (ORPO | {"max_length": 80}, "only completions are cut"),
     "orpo_bos": (ORPO | model("mistral"), "BOS is put before the prompt by the trainer"),
+    "orpo_edge": (
+        ORPO | {"train_dataset": "data/edge.jsonl", "max_length": 128, "per_device_train_batch_size": 4},
+        "an empty prompt, empty completions, prompts that merge with one of two completions",
+    ),
     # Batches and epochs.
     "batch_4x2": (
         {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
@@ -92,6 +100,11 @@ RUNS = {
     "batch_5_epochs": (
         {"per_device_train_batch_size": 5, "max_steps": -1, "num_train_epochs": 2.2},
         "a fractional number of epochs; the last batch of an epoch has 4 rows",
+    ),
+    "drop_last": (
+        EVAL | {"eval_dataset": "data/kto_eval.jsonl", "dataloader_drop_last": True}
+        | KTO | {"per_device_train_batch_size": 5},
+        "short batches are left out, of evaluations too",
     ),
     "logging_steps": ({"logging_steps": 4, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}, ""),
     "data_seed": ({"data_seed": 7}, "the order has its own seed"),
