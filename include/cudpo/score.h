@@ -38,7 +38,7 @@ typedef struct cudpo_generate_options {
 } cudpo_generate_options;
 
 /** Continue prompts.  Ends at an eos token, max_new_tokens or the model's max_position_embeddings.
- *  Out:     texts  [prompt_count] the new text of each prompt, special tokens left out: free each and the array.
+ *  Out:     texts  [prompt_count] the new text of each prompt, special tokens left out, a NUL as U+FFFD: free each and the array.
  *  A sample is a function of seed, prompt index and token index: batches do not change it. */
 CUDPO_MUST_USE cudpo_status cudpo_generate(char ***texts, const cudpo_generate_options *o);
 

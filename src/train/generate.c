@@ -269,14 +269,29 @@ static cudpo_status encode(generator *g, sequence *s)
     return CUDPO_OK;
 }
 
+/* The text of ids; a NUL, which would end a C string before its time, becomes U+FFFD. */
+static cudpo_status decode_text(const generator *g, buffer *out, const int32_t *ids, int64_t n)
+{
+    buffer text = {0};
+    cudpo_status status = tokenizer_decode(g->tokenizer, &text, ids, n, true);
+    if (status == CUDPO_OK) status = buffer_append(out, "", 0);
+    for (size_t at = 0; at < text.size && status == CUDPO_OK;) {
+        const char *nul = memchr(text.data + at, '\0', text.size - at);
+        const size_t end = nul == NULL ? text.size : (size_t)(nul - text.data);
+        status = buffer_append(out, text.data + at, end - at);
+        if (status == CUDPO_OK && nul != NULL) status = buffer_append(out, "\xef\xbf\xbd", 3);
+        at = end + 1;
+    }
+    buffer_free(&text);
+    return status;
+}
+
 static cudpo_status decode_texts(generator *g, const sequence *s, char **texts)
 {
     for (int64_t i = 0; i < g->options->prompt_count; i++) {
         buffer b = {0};
-        cudpo_status status = buffer_append(&b, "", 0);
-        if (status == CUDPO_OK)
-            status = tokenizer_decode(g->tokenizer, &b, s[i].ids.ids + s[i].prompt,
-                                      s[i].ids.n - s[i].prompt, true);
+        const cudpo_status status =
+            decode_text(g, &b, s[i].ids.ids + s[i].prompt, s[i].ids.n - s[i].prompt);
         if (status != CUDPO_OK) {
             buffer_free(&b);
             return status;
