@@ -74,17 +74,17 @@ static void check_tokens(const char *name, const json *tokens, const dataset *d,
     }
 }
 
-/* The rows of every micro-batch: batch after batch of the epoch's order, windows ending with the epoch. */
-static void check_order(const char *name, const json *rows, const dataset *d, bool shuffled,
-                        uint64_t seed)
+/* The rows of every micro-batch: batch after batch of the first `used` of an epoch's order, windows ending with the epoch. */
+static void check_order(const char *name, const json *rows, const dataset *d, int64_t used,
+                        bool shuffled, uint64_t seed)
 {
     const int64_t count = dataset_count(d);
-    int64_t *order = malloc((size_t)count * sizeof *order), epoch = 0, at = count;
+    int64_t *order = malloc((size_t)count * sizeof *order), epoch = 0, at = used;
     assert_non_null(order);
     for (const json *step = json_first(rows); step != NULL; step = json_next(step)) {
         for (const json *batch = json_first(step); batch != NULL; batch = json_next(batch)) {
             for (const json *v = json_first(batch); v != NULL; v = json_next(v), at++) {
-                if (at == count) {
+                if (at == used) {
                     at = 0;
                     if (shuffled) order_shuffle(order, count, seed, epoch);
                     for (int64_t i = 0; i < count && !shuffled; i++)
@@ -107,8 +107,10 @@ static bool check_run(const char *path)
     const json *config = json_get(run, "config");
     const char *name = json_string(json_get(run, "name")), *trainer = text_of(run, "trainer", "");
     const bool kto = strcmp(trainer, "KTOTrainer") == 0, orpo = strcmp(trainer, "ORPOTrainer") == 0;
+    /* With keep_end the file has rows before they are cut. */
+    const bool whole = strcmp(text_of(config, "truncation_mode", ""), "keep_end") == 0;
     const dataset_options o = {.kind = kto ? ROW_LABEL : ROW_PAIR,
-                               .max_length = number_of(config, "max_length", 0),
+                               .max_length = whole ? 0 : number_of(config, "max_length", 0),
                                .rules = orpo ? RULES_ORPO : RULES_JOINED};
     char model[256], file[256];
     snprintf(model, sizeof model, GOLDEN "%s", text_of(config, "model_name_or_path", ""));
@@ -120,9 +122,13 @@ static bool check_run(const char *path)
     if (strings) {
         const int64_t seed = number_of(config, "data_seed", number_of(config, "seed", 42));
         CHECK_OK(dataset_open(&d, file, t, &o));
-        check_tokens(name, json_get(run, "tokens"), d, kto,
-                     number_of(config, "per_device_train_batch_size", 8));
-        check_order(name, json_get(run, "rows"), d, !kto, (uint64_t)seed);
+        const int64_t batch = number_of(config, "per_device_train_batch_size", 8);
+        const json *drop = json_get(config, "dataloader_drop_last");
+        const int64_t count = dataset_count(d);
+        check_tokens(name, json_get(run, "tokens"), d, kto, batch);
+        check_order(name, json_get(run, "rows"), d,
+                    drop != NULL && json_bool(drop) ? count / batch * batch : count, !kto,
+                    (uint64_t)seed);
     }
     dataset_close(d);
     tokenizer_free(t);
