@@ -152,7 +152,7 @@ static void trains_to_a_folder_that_others_read(void **state)
         if (!exists(output, files[i])) fail_msg("no %s in %s", files[i], output);
     SAYS(78, "output_dir holds a run", "train", config);
     r = RUN(0, "train", config, "--max_steps", "3", "--beta", "0.2", "--resume_from_checkpoint");
-    has(r.err, "going on from");
+    has(r.err, "holds the trained model already");
     program_free(&r);
     r = RUN(0, "train", config, "--max_steps", "2", "--overwrite_output_dir");
     assert_true(exists(output, "checkpoint-2") && !exists(output, "checkpoint-3"));

@@ -109,6 +109,12 @@ static void keeps_files(void **state)
     snprintf(folder, sizeof folder, "%s", scratch_path("taken"));
     CHECK_OK(file_make_folder(folder));
     scratch_text("taken/tokenizer.json", "mine");
+    scratch_text("taken/metrics.jsonl", "mine");
+    scratch_text("taken/run.json", "{\"mine\": 1}");
+    SAYS(78, "which no run of cudpo made", TRAIN(folder), "--resume_from_checkpoint",
+         "--overwrite_output_dir");
+    assert_int_equal(unlink(inside(folder, "metrics.jsonl")), 0);
+    assert_int_equal(unlink(inside(folder, "run.json")), 0);
     SAYS(78, "holds tokenizer.json, which no run of cudpo made", TRAIN(folder));
     CHECK_OK(file_read(&text, &n, inside(folder, "tokenizer.json"), 100));
     assert_string_equal(text, "mine");
@@ -159,6 +165,19 @@ static void knows_what_is_finished(void **state)
     program_free(&r);
     assert_false(same(folder, out));
     assert_true(file_is_folder(inside(folder, "checkpoint-4")));
+    /* So it is where a checkpoint on the way was left; and a record alone belongs to its run. */
+    new_run(folder, "left");
+    CHECK_OK(file_remove_folder(inside(folder, "checkpoint-4")));
+    r = RUN(0, TRAIN(folder), "--resume_from_checkpoint");
+    has(r.err, "holds the trained model already");
+    program_free(&r);
+    CHECK_OK(file_remove_folder(inside(folder, "checkpoint-2")));
+    assert_int_equal(unlink(inside(folder, "model.safetensors")), 0);
+    SAYS(78, "output_dir holds another run", TRAIN(folder), "--resume_from_checkpoint", "--seed",
+         "7");
+    r = RUN(0, TRAIN(folder), "--resume_from_checkpoint");
+    program_free(&r);
+    assert_true(same(folder, out));
     /* What the run records is a configuration. */
     char record[1400], again[640];
     snprintf(record, sizeof record, "%s/run.json", out);

@@ -43,7 +43,7 @@ void cudpo_trainer_close(cudpo_trainer *t);
 
 /** The whole job of `cudpo train`: open, self-check, steps with logging, evaluation and checkpoints, the final model
  *  folder in output_dir.  SIGTERM, SIGINT and SIGUSR1 save at the next step boundary and end with CUDPO_ESTOPPED; a
- *  second SIGTERM or SIGINT ends the process at once.  SIGUSR2 saves and goes on. */
+ *  second SIGTERM or SIGINT, two seconds later or more, ends the process at once.  SIGUSR2 saves and goes on. */
 CUDPO_MUST_USE cudpo_status cudpo_train(const cudpo_config *config);
 
 /** Metrics of config's model on its eval_dataset (or, without one, train_dataset), as JSON in new memory. */

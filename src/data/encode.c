@@ -103,7 +103,10 @@ static cudpo_status build_record(buffer *out, bool *dropped, const encode_scratc
                                  const preference_row *row, bool label, const dataset_options *o)
 {
     const int64_t limit = o->max_length > 0 ? o->max_length : INT32_MAX;
-    *dropped = !o->keep_end && boundary >= limit;
+    int64_t prompt = boundary; /* of the completion that has the longest */
+    for (int c = 0; c < n; c++)
+        prompt = boundary + unscored[c] > prompt ? boundary + unscored[c] : prompt;
+    *dropped = !o->keep_end && prompt >= limit;
     if (*dropped) return CUDPO_OK;
 
     cache_record r = {.row = row->index, .completions = n, .label = label};

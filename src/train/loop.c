@@ -112,11 +112,13 @@ static cudpo_status train(cudpo_trainer *t)
     const cudpo_config *c = t->config;
     metric_sink *sink = NULL;
     bool finished;
-    CUDPO_TRY(output_begin(&finished, t));
+    CUDPO_TRY(output_finished(&finished, t));
     if (finished) {
         log_info("%s holds the trained model already", c->output_dir);
         return CUDPO_OK;
     }
+    CUDPO_TRY(trainer_resume(t));
+    CUDPO_TRY(output_begin(t));
     CUDPO_TRY(metric_sink_open(&sink, c->output_dir, t->step, t->total_steps));
     const cudpo_status status = run_steps(t, sink);
     metric_sink_close(sink);
@@ -130,7 +132,7 @@ static cudpo_status train(cudpo_trainer *t)
 static cudpo_status open_and_train(const cudpo_config *config)
 {
     cudpo_trainer *t = NULL;
-    CUDPO_TRY(cudpo_trainer_open(&t, config));
+    CUDPO_TRY(trainer_open(&t, config, true));
     const cudpo_status status = train(t);
     cudpo_trainer_close(t);
     return status;

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -39,10 +40,29 @@ static cudpo_status remove_file(const char *folder, const char *name)
 
 /* What an output folder holds of runs. */
 typedef struct contents {
-    bool record;     /* run.json or metrics.jsonl */
-    bool checkpoint; /* one of ours */
-    bool model;      /* model.safetensors */
+    bool record;         /* run.json that a run wrote */
+    char run[HASH_TEXT]; /* which one it names */
+    bool checkpoint;     /* one of ours */
+    bool model;          /* model.safetensors */
 } contents;
+
+/* A run.json that is damaged, or of someone else, is no record. */
+static cudpo_status read_record(contents *found, const char *folder)
+{
+    json *root = NULL;
+    char *path = path_join(folder, "run.json");
+    if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+    if (file_is_regular(path) && json_load(&root, path, MAX_RECORD_BYTES) == CUDPO_OK &&
+        json_type(root) == JSON_OBJECT && json_get(root, "cudpo") != NULL) {
+        const json *run = json_get(root, "run");
+        found->record = run != NULL && json_type(run) == JSON_STRING;
+        if (found->record) snprintf(found->run, sizeof found->run, "%s", json_string(run));
+    }
+    cudpo_error_clear();
+    json_free(root);
+    free(path);
+    return CUDPO_OK;
+}
 
 /* Is there a checkpoint of ours; where `path` is given: that is this folder? */
 static cudpo_status find_checkpoint(bool *found, const char *output_dir, const char *path)
@@ -63,11 +83,10 @@ static cudpo_status find_checkpoint(bool *found, const char *output_dir, const c
 
 static cudpo_status look(contents *found, const char *folder)
 {
-    entry_kind run, metrics, model;
-    CUDPO_TRY(entry(&run, folder, "run.json"));
-    CUDPO_TRY(entry(&metrics, folder, "metrics.jsonl"));
+    entry_kind model;
+    *found = (contents){0};
+    CUDPO_TRY(read_record(found, folder));
     CUDPO_TRY(entry(&model, folder, "model.safetensors"));
-    found->record = run != ENTRY_NONE || metrics != ENTRY_NONE;
     found->model = model != ENTRY_NONE;
     return find_checkpoint(&found->checkpoint, folder, NULL);
 }
@@ -162,21 +181,24 @@ cudpo_status output_open(output_folder *o, const cudpo_config *c)
 }
 
 /* Does run.json name this run? */
-static cudpo_status is_recorded(bool *same, const cudpo_trainer *t)
+static bool is_recorded(const contents *found, const cudpo_trainer *t)
 {
     char mine[HASH_TEXT];
-    json *root = NULL;
-    *same = false;
-    char *path = path_join(t->config->output_dir, "run.json");
-    if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
-    if (file_is_regular(path) && json_load(&root, path, MAX_RECORD_BYTES) == CUDPO_OK) {
-        const json *run = json_type(root) == JSON_OBJECT ? json_get(root, "run") : NULL;
-        hash_text(mine, trainer_run(t));
-        *same = run != NULL && json_type(run) == JSON_STRING && strcmp(json_string(run), mine) == 0;
-    }
-    cudpo_error_clear(); /* a damaged record names no run */
-    json_free(root);
-    free(path);
+    hash_text(mine, trainer_run(t));
+    return found->record && strcmp(found->run, mine) == 0;
+}
+
+static bool resumes_newest(const cudpo_config *c)
+{
+    return c->resume_from_checkpoint != NULL && strcmp(c->resume_from_checkpoint, "true") == 0;
+}
+
+/* A run removes the model before it starts, so one that is there beside its record is its result. */
+cudpo_status output_finished(bool *finished, const cudpo_trainer *t)
+{
+    contents found;
+    CUDPO_TRY(look(&found, t->config->output_dir));
+    *finished = resumes_newest(t->config) && found.model && is_recorded(&found, t);
     return CUDPO_OK;
 }
 
@@ -205,9 +227,10 @@ static cudpo_status check_room(const cudpo_trainer *t)
 static cudpo_status clear(const cudpo_trainer *t, const contents *found, bool own)
 {
     const char *folder = t->config->output_dir;
-    if (t->step < t->total_steps) CUDPO_TRY(remove_file(folder, "model.safetensors"));
-    CUDPO_TRY(checkpoint_clean(folder, own ? t->step : -1));
-    if (own && t->step > 0) return CUDPO_OK;
+    const bool goes_on = own && t->step > 0;
+    CUDPO_TRY(remove_file(folder, "model.safetensors"));
+    CUDPO_TRY(checkpoint_clean(folder, goes_on ? t->step : -1));
+    if (goes_on) return CUDPO_OK;
     CUDPO_TRY(remove_file(folder, "metrics.jsonl"));
     if (!found->record) return CUDPO_OK; /* runs/ is someone else's */
     char *runs = path_join(folder, "runs");
@@ -217,24 +240,15 @@ static cudpo_status clear(const cudpo_trainer *t, const contents *found, bool ow
     return status;
 }
 
-cudpo_status output_begin(bool *finished, const cudpo_trainer *t)
+cudpo_status output_begin(const cudpo_trainer *t)
 {
     const cudpo_config *c = t->config;
-    const bool newest =
-        c->resume_from_checkpoint != NULL && strcmp(c->resume_from_checkpoint, "true") == 0;
-    const bool elsewhere = c->resume_from_checkpoint != NULL && !newest;
     contents found;
-    bool own = false;
-    *finished = false;
     CUDPO_TRY(look(&found, c->output_dir));
-    CUDPO_TRY(is_recorded(&own, t));
-    if (!own && t->step > 0 && elsewhere)
+    bool own = is_recorded(&found, t) || (t->step > 0 && resumes_newest(c));
+    if (!own && t->step > 0)
         CUDPO_TRY(find_checkpoint(&own, c->output_dir, c->resume_from_checkpoint));
-    if (t->step > 0 && newest) own = true;
-    *finished = newest && own && t->step == 0 && found.model;
-    if (*finished) return CUDPO_OK;
-    if (!own && !c->overwrite_output_dir &&
-        (found.model || found.checkpoint || (elsewhere && found.record)))
+    if (!own && !c->overwrite_output_dir && (found.record || found.model || found.checkpoint))
         return cudpo_fail(CUDPO_ECONFIG, c->output_dir,
                           "output_dir holds another run, which would be lost: choose another "
                           "folder, or set overwrite_output_dir to true to replace it");

@@ -1,6 +1,6 @@
 /* output.h - the folder that a run writes to: nothing in it is lost that this run may not replace.
  *
- * A folder is a run's where run.json, metrics.jsonl or a checkpoint of ours lies.  The files of a run may be replaced by that
+ * A folder is a run's where the run.json that it wrote or a checkpoint of ours lies.  The files of a run may be replaced by that
  * run when it goes on, and by any run with overwrite_output_dir; files that no run made, never. */
 #ifndef CUDPO_TRAIN_OUTPUT_H
 #define CUDPO_TRAIN_OUTPUT_H
@@ -18,12 +18,13 @@ typedef struct output_folder {
  *           folder, or something in it stands where a file has to go; CUDPO_EPERM; CUDPO_ENOMEM. */
 CUDPO_MUST_USE cudpo_status output_open(output_folder *o, const cudpo_config *c);
 
-/** Before the first step, with all loaded: see the rest, then remove what the run replaces and write run.json.  Killed at any
+/** With all loaded: is resume_from_checkpoint true, and has this very run come to its end there?  Then nothing is to be done. */
+CUDPO_MUST_USE cudpo_status output_finished(bool *finished, const cudpo_trainer *t);
+
+/** Before the first step, resumed or not: see the rest, then remove what the run replaces and write run.json.  Killed at any
  *  moment, it leaves a folder from which the same command starts.
- *  Out:     finished  true, and nothing touched, where resume_from_checkpoint is true and this very run has come to its
- *                     end there, leaving no checkpoint.
  *  Returns: as output_open(). */
-CUDPO_MUST_USE cudpo_status output_begin(bool *finished, const cudpo_trainer *t);
+CUDPO_MUST_USE cudpo_status output_begin(const cudpo_trainer *t);
 void output_close(output_folder *o);
 
 #endif /* CUDPO_TRAIN_OUTPUT_H */

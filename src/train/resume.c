@@ -82,6 +82,7 @@ hash128 trainer_run(const cudpo_trainer *t)
 {
     checkpoint_state s = {0};
     add_parts(&s, t);
+    add_text(&s, "dtype", t->config->dtype); /* of the result, which checkpoints do not depend on */
     return hash_bytes(s.parts, sizeof s.parts);
 }
 

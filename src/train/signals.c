@@ -1,4 +1,5 @@
-/* signals.c - handlers that only set flags; a second SIGTERM or SIGINT ends the process at once, without saving.
+/* signals.c - handlers that only set flags; a second SIGTERM or SIGINT ends the process at once, without saving, unless it is the same one
+ * that arrives twice: some senders address the process and its group.
  *
  * A signal disposition belongs to the whole process: these flags are the one place where mutable state is global. */
 #include "train/signals.h"
@@ -6,21 +7,27 @@
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
+#include <time.h>
 
 static volatile sig_atomic_t stop_wanted, save_wanted;
+static volatile time_t stopped_at; /* s; only the handler touches it, which is not interrupted */
 static struct sigaction before[4];
 static const int handled[4] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2};
 
 static void note(int number)
 {
+    struct timespec now;
     if (number == SIGUSR2) {
         save_wanted = 1;
         return;
     }
-    if (stop_wanted && number != SIGUSR1) {
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (stop_wanted && number != SIGUSR1 && now.tv_sec - stopped_at > 1) {
         signal(number, SIG_DFL);
         raise(number);
+        return;
     }
+    if (!stop_wanted) stopped_at = now.tv_sec;
     stop_wanted = 1;
 }
 
@@ -31,6 +38,8 @@ cudpo_status signals_install(void)
     action.sa_handler = note;
     action.sa_flags = SA_RESTART;
     sigemptyset(&action.sa_mask);
+    for (int i = 0; i < 4; i++)
+        sigaddset(&action.sa_mask, handled[i]);
     stop_wanted = save_wanted = 0;
     for (int i = 0; i < 4; i++)
         if (sigaction(handled[i], &action, &before[i]) != 0)

@@ -215,6 +215,10 @@ cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool 
     STAGE(open_data(t, &t->train, config->train_dataset));
     if (config->eval_dataset != NULL) STAGE(open_data(t, &t->eval, config->eval_dataset));
     STAGE(plan_steps(t));
+    if (status == CUDPO_OK && t->eval.data != NULL && trainer_eval_count(t) == 0)
+        log_warn(
+            "%s is less than one batch, and dataloader_drop_last drops it: nothing is evaluated",
+            config->eval_dataset);
     STAGE(open_order(t));
     STAGE(create_pass(t, train));
     STAGE(create_results(t));
