@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "base/rng.h"
 
+#include <dirent.h>
 #include <sys/stat.h>
 
 #define MODEL "tests/golden/models/llama"
@@ -57,7 +58,7 @@ static bool same(const char *a, const char *b)
     return x.high == y.high && x.low == y.low;
 }
 
-/* Run it in vain, and see that weights, metrics and the last checkpoint of the folder are what they were. */
+/* Run it in vain, and see that the weights in the folder are what they were. */
 #define KEEPS(folder, status, message, ...)                                \
     do {                                                                   \
         const hash128 before = hash_of(folder, "model.safetensors");       \
@@ -85,6 +86,17 @@ static void keeps_models(void **state)
           "--model_name_or_path", checkpoint, "--overwrite_output_dir");
 }
 
+static int entries(const char *folder)
+{
+    int n = 0;
+    DIR *d = opendir(folder);
+    assert_non_null(d);
+    for (struct dirent *e; (e = readdir(d)) != NULL;)
+        n += e->d_name[0] != '.';
+    closedir(d);
+    return n;
+}
+
 /* Files of its user stay in the folder, and those that a run would replace keep it away. */
 static void keeps_files(void **state)
 {
@@ -100,12 +112,14 @@ static void keeps_files(void **state)
     program_free(&r);
     r = RUN(0, TRAIN(folder), "--overwrite_output_dir");
     program_free(&r);
-    static const char *const files[] = {"notes.txt", "adapter.safetensors"};
-    for (int i = 0; i < 2; i++) {
+    static const char *const files[] = {"notes.txt", "adapter.safetensors",
+                                        "runs/events.out.tfevents.1"};
+    for (int i = 0; i < 3; i++) {
         CHECK_OK(file_read(&text, &n, inside(folder, files[i]), 100));
         assert_string_equal(text, "mine");
         free(text);
     }
+    assert_int_equal(entries(inside(folder, "runs")), 2); /* mine, and that of the second run alone */
     snprintf(folder, sizeof folder, "%s", scratch_path("taken"));
     CHECK_OK(file_make_folder(folder));
     scratch_text("taken/tokenizer.json", "mine");

@@ -28,8 +28,9 @@ typedef struct pack {
     int32_t *row_label;  /* [R] token id */
     int32_t *row_sequence;   /* [R] */
     int32_t *sequence_begin; /* [S+1] */
-    int32_t *
-        sequence_tokens; /* [S] what TRL divides by: tokens after truncation, scored or not; with score_prompt, as ORPO does, the scored ones, at least 1 */
+    /* [S] what TRL divides by: tokens after truncation, scored or not; with score_prompt, as ORPO does, the scored ones, at
+     * least 1. */
+    int32_t *sequence_tokens;
     int64_t *group_example; /* [G] index into the dataset, as given to pack_add() */
     bool plain; /* no sharing: each completion has a prompt of its own (for comparison) */
     bool

@@ -5,6 +5,7 @@
 #include "train/checkpoint.h"
 #include "train/checkpoint_folder.h"
 #include "train/run_record.h"
+#include "train/tensorboard.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -224,7 +225,7 @@ static cudpo_status check_room(const cudpo_trainer *t)
 }
 
 /* The model first: a folder whose run did not come to its end must hold none that looks like its result. */
-static cudpo_status clear(const cudpo_trainer *t, const contents *found, bool own)
+static cudpo_status clear(const cudpo_trainer *t, bool own)
 {
     const char *folder = t->config->output_dir;
     const bool goes_on = own && t->step > 0;
@@ -232,10 +233,9 @@ static cudpo_status clear(const cudpo_trainer *t, const contents *found, bool ow
     CUDPO_TRY(checkpoint_clean(folder, goes_on ? t->step : -1));
     if (goes_on) return CUDPO_OK;
     CUDPO_TRY(remove_file(folder, "metrics.jsonl"));
-    if (!found->record) return CUDPO_OK; /* runs/ is someone else's */
     char *runs = path_join(folder, "runs");
     if (runs == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
-    const cudpo_status status = file_remove_folder(runs);
+    const cudpo_status status = event_files_remove(runs);
     free(runs);
     return status;
 }
@@ -253,7 +253,7 @@ cudpo_status output_begin(const cudpo_trainer *t)
                           "output_dir holds another run, which would be lost: choose another "
                           "folder, or set overwrite_output_dir to true to replace it");
     CUDPO_TRY(check_room(t));
-    CUDPO_TRY(clear(t, &found, own));
+    CUDPO_TRY(clear(t, own));
     return run_record_write(t);
 }
 

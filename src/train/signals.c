@@ -1,5 +1,5 @@
-/* signals.c - handlers that only set flags; a second SIGTERM or SIGINT ends the process at once, without saving, unless it is the same one
- * that arrives twice: some senders address the process and its group.
+/* signals.c - handlers that only set flags; a second SIGTERM or SIGINT ends the process at once, without saving, unless
+ * it is the same one that arrives twice: some senders address the process and its group.
  *
  * A signal disposition belongs to the whole process: these flags are the one place where mutable state is global. */
 #include "train/signals.h"

@@ -7,11 +7,17 @@
 #include "base/buffer.h"
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+/* TensorBoard asks for the first; the second tells our files from those of others. */
+#define PREFIX "events.out.tfevents."
+#define SUFFIX ".cudpo"
 
 struct event_file {
     FILE *stream;
@@ -116,7 +122,7 @@ cudpo_status event_file_open(event_file **out, const char *folder)
     /* Two runs of one second and one process number have different last numbers. */
     for (int i = 0; status == CUDPO_OK && i < NAMES && f->stream == NULL; i++) {
         buffer_clear(&path);
-        status = buffer_printf(&path, "%s/events.out.tfevents.%lld.%s.%ld.%d", folder,
+        status = buffer_printf(&path, "%s/" PREFIX "%lld.%s.%ld.%d" SUFFIX, folder,
                                (long long)time(NULL), host, (long)getpid(), i);
         if (status == CUDPO_OK) f->stream = fopen(path.data, "wbx");
         if (status == CUDPO_OK && f->stream == NULL && (errno != EEXIST || i + 1 == NAMES))
@@ -135,6 +141,31 @@ cudpo_status event_file_open(event_file **out, const char *folder)
     }
     *out = f;
     return CUDPO_OK;
+}
+
+static bool is_ours(const char *name)
+{
+    const size_t n = strlen(name), end = sizeof SUFFIX - 1;
+    return n > sizeof PREFIX - 1 + end && strncmp(name, PREFIX, sizeof PREFIX - 1) == 0 &&
+           strcmp(name + n - end, SUFFIX) == 0;
+}
+
+cudpo_status event_files_remove(const char *folder)
+{
+    DIR *d = opendir(folder);
+    if (d == NULL) return errno == ENOENT ? CUDPO_OK : file_fail(folder, "open folder", true);
+    cudpo_status status = CUDPO_OK;
+    for (struct dirent *e; status == CUDPO_OK && (e = readdir(d)) != NULL;) {
+        if (!is_ours(e->d_name)) continue;
+        char *path = path_join(folder, e->d_name);
+        if (path == NULL)
+            status = cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+        else if (unlink(path) != 0 && errno != ENOENT)
+            status = file_fail(path, "remove", true);
+        free(path);
+    }
+    closedir(d);
+    return status;
 }
 
 cudpo_status event_file_scalar(event_file *f, int64_t step, const char *tag, double value)

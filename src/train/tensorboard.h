@@ -8,8 +8,11 @@
 
 typedef struct event_file event_file;
 
-/** Create FOLDER/events.out.tfevents.TIME.HOST.PID.N: each attempt at a run has a file of its own. */
+/** Create FOLDER/events.out.tfevents.TIME.HOST.PID.N.cudpo: each attempt at a run has a file of its own. */
 CUDPO_MUST_USE cudpo_status event_file_open(event_file **out, const char *folder);
+
+/** Remove the files of that name; whatever else is in the folder stays.  No error where there is no folder. */
+CUDPO_MUST_USE cudpo_status event_files_remove(const char *folder);
 
 /** Append a scalar of a step. */
 CUDPO_MUST_USE cudpo_status event_file_scalar(event_file *f, int64_t step, const char *tag,
