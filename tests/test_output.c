@@ -119,8 +119,8 @@ static void keeps_files(void **state)
         assert_string_equal(text, "mine");
         free(text);
     }
-    assert_int_equal(entries(inside(folder, "runs")),
-                     2); /* mine, and that of the second run alone */
+    /* Mine, and that of the second run alone. */
+    assert_int_equal(entries(inside(folder, "runs")), 2);
     snprintf(folder, sizeof folder, "%s", scratch_path("taken"));
     CHECK_OK(file_make_folder(folder));
     scratch_text("taken/tokenizer.json", "mine");
