@@ -9,7 +9,7 @@ sees() { # what each room may include, besides itself and include/cudpo
     model | preference | dist | optim) echo "base tensor backend" ;;
     train) echo "base tensor backend text data model preference dist optim" ;;
     cli) echo "base" ;;
-    kernels) echo "preference" ;;
+    kernels) echo "preference tensor" ;;
     esac
 }
 

@@ -1,25 +1,33 @@
-/* test_ops.h - what the tests of ops share: every case runs on every backend present, outputs start as NaN, and what
- * lies behind and between their rows is guarded. */
+/* test_ops.h - what the tests of ops share.  The same source runs on the CPU backend and, built with TEST_CUDA, on the
+ * CUDA backend, whose kernels are on the emulator (tests/simt/) or, with TEST_GPU, on the device.  Outputs start as NaN,
+ * and what lies before, behind and between their rows is guarded. */
 #ifndef CUDPO_TEST_OPS_H
 #define CUDPO_TEST_OPS_H
 
 #include "test.h"
 #include "backend/backend.h"
+#ifdef TEST_CUDA
+#include "backend/cuda/cuda.h"
+#endif
 #include "base/rng.h"
 
 #include <omp.h>
 
-/* A NaN whose bits no arithmetic makes: fills guards and outputs. */
-enum { POISON = 0x7fc0beef, GUARD = 64, OPS_TENSORS = 96 };
-#define EPS 0x1p-24 /* half the distance of floats around 1: the relative error of one rounding */
+/* A NaN whose bits no arithmetic makes, also as two bf16: fills guards and outputs. */
+#define POISON 0x7fd37fd3u
+enum { GUARD = 64, OPS_TENSORS = 96 };
+#define EPS 0x1p-24     /* half the distance of floats around 1: the relative error of one rounding */
+#define EPS_BF16 0x1p-8 /* of bf16 */
 
 /* The tensors of one case. */
 typedef struct ops {
     backend *be;
     int count;
     struct {
-        tensor t; /* all of the memory but the guard */
-        int64_t words;
+        tensor t;      /* all of the memory but the guards */
+        void *memory;  /* with the guards */
+        size_t offset; /* bytes of the guard in front */
+        size_t bytes;  /* of all */
     } made[OPS_TENSORS];
 } ops;
 
@@ -28,25 +36,41 @@ static inline ops ops_begin(backend *be)
     return (ops){.be = be};
 }
 
-/* A tensor of that stride, filled with poison up to and including the guard. */
-static inline tensor ops_make(ops *o, dtype type, int64_t rows, int64_t cols, int64_t stride)
+static inline dtype bf16_or_f32(bool bf16)
 {
-    const int64_t words = rows * stride + GUARD;
-    uint32_t *host = malloc((size_t)words * 4);
+    return bf16 ? DTYPE_BF16 : DTYPE_F32;
+}
+
+/* A tensor of that stride, filled with poison; so are the guards around it.  Its data is `shift` elements behind a
+ * 256-byte boundary. */
+static inline tensor ops_make_at(ops *o, dtype type, int64_t rows, int64_t cols, int64_t stride,
+                                 int shift)
+{
+    const size_t size = dtype_size(type), offset = 256 + (size_t)shift * size;
+    const size_t bytes = (offset + (size_t)(rows * stride) * size + GUARD * 4 + 3) / 4 * 4;
+    uint32_t *host = malloc(bytes);
     void *memory = NULL;
     assert_non_null(host);
     assert_true(o->count < OPS_TENSORS);
-    for (int64_t i = 0; i < words; i++) {
+    for (size_t i = 0; i < bytes / 4; i++) {
         host[i] = POISON;
     }
-    CHECK_OK(o->be->alloc(o->be, &memory, (size_t)words * 4));
-    CHECK_OK(o->be->copy_in(o->be, memory, host, (size_t)words * 4));
+    CHECK_OK(o->be->alloc(o->be, &memory, bytes));
+    CHECK_OK(o->be->copy_in(o->be, memory, host, bytes));
+    CHECK_OK(o->be->sync(o->be)); /* host goes away */
     free(host);
-    tensor t = tensor_matrix(memory, type, rows, cols);
+    tensor t = tensor_matrix((char *)memory + offset, type, rows, cols);
     t.stride = stride;
-    o->made[o->count].words = words;
+    o->made[o->count].memory = memory;
+    o->made[o->count].offset = offset;
+    o->made[o->count].bytes = bytes;
     o->made[o->count++].t = t;
     return t;
+}
+
+static inline tensor ops_make(ops *o, dtype type, int64_t rows, int64_t cols, int64_t stride)
+{
+    return ops_make_at(o, type, rows, cols, stride, 0);
 }
 
 static inline tensor ops_output(ops *o, int64_t rows, int64_t cols)
@@ -54,21 +78,86 @@ static inline tensor ops_output(ops *o, int64_t rows, int64_t cols)
     return ops_make(o, DTYPE_F32, rows, cols, cols);
 }
 
-/* Dense host elements into a view; out of a view. */
+static inline tensor ops_output_as(ops *o, dtype type, int64_t rows, int64_t cols)
+{
+    return ops_make(o, type, rows, cols, cols);
+}
+
+/* Dense host elements of the tensor's type into a view; out of a view. */
 static inline void ops_put(ops *o, tensor t, const void *host)
 {
+    const size_t size = dtype_size(t.type), row = (size_t)t.cols * size;
     for (int64_t r = 0; r < t.rows; r++) {
-        CHECK_OK(o->be->copy_in(o->be, (char *)t.data + r * t.stride * 4,
-                                (const char *)host + r * t.cols * 4, (size_t)t.cols * 4));
+        CHECK_OK(o->be->copy_in(o->be, (char *)t.data + (size_t)(r * t.stride) * size,
+                                (const char *)host + (size_t)r * row, row));
     }
+    CHECK_OK(o->be->sync(o->be));
 }
 
 static inline void ops_get(ops *o, void *host, tensor t)
 {
+    const size_t size = dtype_size(t.type), row = (size_t)t.cols * size;
     for (int64_t r = 0; r < t.rows; r++) {
-        CHECK_OK(o->be->copy_out(o->be, (char *)host + r * t.cols * 4,
-                                 (const char *)t.data + r * t.stride * 4, (size_t)t.cols * 4));
+        CHECK_OK(o->be->copy_out(o->be, (char *)host + (size_t)r * row,
+                                 (const char *)t.data + (size_t)(r * t.stride) * size, row));
     }
+}
+
+static inline uint16_t bf16_bits(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(u >> 16 | 0x40u);
+    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16); /* to nearest, ties to even */
+}
+
+static inline float bf16_value(uint16_t bits)
+{
+    const uint32_t u = (uint32_t)bits << 16;
+    float x;
+    memcpy(&x, &u, 4);
+    return x;
+}
+
+/* x [n] as a tensor of that type holds it. */
+static inline void round_to(dtype type, float *x, int64_t n)
+{
+    for (int64_t i = 0; type == DTYPE_BF16 && i < n; i++) {
+        x[i] = bf16_value(bf16_bits(x[i]));
+    }
+}
+
+/* Dense host floats into a float tensor, rounded to its type; out of one. */
+static inline void ops_put_floats(ops *o, tensor t, const float *host)
+{
+    if (t.type == DTYPE_F32) {
+        ops_put(o, t, host);
+        return;
+    }
+    const int64_t n = t.rows * t.cols;
+    uint16_t *half = malloc((size_t)n * sizeof *half + 1);
+    assert_non_null(half);
+    for (int64_t i = 0; i < n; i++) {
+        half[i] = bf16_bits(host[i]);
+    }
+    ops_put(o, t, half);
+    free(half);
+}
+
+static inline void ops_get_floats(ops *o, float *host, tensor t)
+{
+    if (t.type == DTYPE_F32) {
+        ops_get(o, host, t);
+        return;
+    }
+    const int64_t n = t.rows * t.cols;
+    uint16_t *half = malloc((size_t)n * sizeof *half + 1);
+    assert_non_null(half);
+    ops_get(o, half, t);
+    for (int64_t i = 0; i < n; i++) {
+        host[i] = bf16_value(half[i]);
+    }
+    free(half);
 }
 
 static inline tensor ops_strided(ops *o, const float *host, int64_t rows, int64_t cols,
@@ -84,6 +173,14 @@ static inline tensor ops_floats(ops *o, const float *host, int64_t rows, int64_t
     return ops_strided(o, host, rows, cols, cols);
 }
 
+static inline tensor ops_floats_as(ops *o, dtype type, const float *host, int64_t rows,
+                                   int64_t cols)
+{
+    const tensor t = ops_make(o, type, rows, cols, cols);
+    ops_put_floats(o, t, host);
+    return t;
+}
+
 static inline tensor ops_indices(ops *o, const int32_t *host, int64_t rows, int64_t cols)
 {
     const tensor t = ops_make(o, DTYPE_I32, rows, cols, cols);
@@ -91,33 +188,38 @@ static inline tensor ops_indices(ops *o, const int32_t *host, int64_t rows, int6
     return t;
 }
 
-/* No word of the view was written since it was made as an output. */
+/* No element of the view was written since it was made as an output. */
 static inline void ops_check_untouched(ops *o, tensor t)
 {
-    uint32_t *host = malloc((size_t)(t.rows * t.cols) * 4 + 4);
+    const size_t bytes = (size_t)(t.rows * t.cols) * dtype_size(t.type);
+    uint16_t *host = malloc(bytes + 1);
     assert_non_null(host);
     ops_get(o, host, t);
-    for (int64_t i = 0; i < t.rows * t.cols; i++) {
-        if (host[i] != POISON) fail_msg("element %lld was written", (long long)i);
+    for (size_t i = 0; i < bytes / 2; i++) {
+        if (host[i] != (uint16_t)POISON) fail_msg("half word %zu was written", i);
     }
     free(host);
 }
 
-/* Gaps between rows, and the guard, still hold poison; then everything is freed. */
+/* Guards, and gaps between rows, still hold poison; then everything is freed. */
 static inline void ops_end(ops *o)
 {
     for (int n = 0; n < o->count; n++) {
         const tensor t = o->made[n].t;
-        uint32_t *host = malloc((size_t)o->made[n].words * 4);
+        const size_t bytes = o->made[n].bytes, row = (size_t)t.stride * dtype_size(t.type);
+        const size_t begin = o->made[n].offset, end = begin + (size_t)t.rows * row;
+        uint16_t *host = malloc(bytes);
         assert_non_null(host);
-        CHECK_OK(o->be->copy_out(o->be, host, t.data, (size_t)o->made[n].words * 4));
-        for (int64_t i = 0; i < o->made[n].words; i++) {
-            const bool inside = i < t.rows * t.stride && i % t.stride < t.cols;
-            if (!inside && host[i] != POISON)
-                fail_msg("tensor %d: word %lld outside of it was written", n, (long long)i);
+        CHECK_OK(o->be->copy_out(o->be, host, o->made[n].memory, bytes));
+        for (size_t i = 0; i < bytes; i += 2) {
+            const bool inside = i >= begin && i < end &&
+                                (i - begin) % row < (size_t)t.cols * dtype_size(t.type);
+            if (!inside && host[i / 2] != (uint16_t)POISON)
+                fail_msg("tensor %d: byte %zd outside of it was written", n,
+                         (ptrdiff_t)(i - begin));
         }
         free(host);
-        o->be->free(o->be, t.data);
+        o->be->free(o->be, o->made[n].memory);
     }
     o->count = 0;
 }
@@ -211,7 +313,15 @@ static inline int ops_main(const op_case *cases, int count)
     static struct CMUnitTest tests[MAX];
     static op_case_on on[MAX];
     static char names[MAX][96];
+#ifdef TEST_CUDA
+    backend *present[1] = {NULL};
+    if (backend_cuda_open(&present[0]) != CUDPO_OK) {
+        printf("skipped: %s\n", cudpo_error_message());
+        return TEST_SKIPPED;
+    }
+#else
     backend *const present[] = {backend_cpu()};
+#endif
     int n = 0;
     for (size_t b = 0; b < sizeof present / sizeof present[0]; b++) {
         for (int i = 0; i < count && n < MAX; i++, n++) {
@@ -222,7 +332,11 @@ static inline int ops_main(const op_case *cases, int count)
         }
     }
     if (n == 0) return 1; /* nothing run is nothing shown */
-    return _cmocka_run_group_tests("ops", tests, (size_t)n, NULL, NULL);
+    const int failed = _cmocka_run_group_tests("ops", tests, (size_t)n, NULL, NULL);
+#ifdef TEST_CUDA
+    backend_cuda_close(present[0]);
+#endif
+    return failed;
 }
 
 #define OPS_MAIN(cases)                                              \

@@ -60,12 +60,13 @@ static void coefficients_by_hand(backend *be)
 {
     static const float coefficient[] = {0.5f, -2, 3};
     static const int32_t sequence[] = {0, 0, 2, 1};
-    static const double want[] = {-0.5, -0.5, -3, 2};
+    static const float scale[] = {1, 2, 1, 0.5f};
+    static const double want[] = {-0.5, -1, -3, 1};
     float got[4];
     ops o = ops_begin(be);
     const tensor row = ops_output(&o, 4, 1);
     CHECK_OK(be->row_coefficients(be, row, ops_floats(&o, coefficient, 3, 1),
-                                  ops_indices(&o, sequence, 4, 1)));
+                                  ops_indices(&o, sequence, 4, 1), ops_floats(&o, scale, 4, 1)));
     ops_get(&o, got, row);
     check_close("row", got, want, 4, 0);
     ops_end(&o);
@@ -84,10 +85,10 @@ static void broken_contracts(backend *be)
     const tensor good = ops_indices(&o, fine, 3, 1);
     CHECK_FAILS(be->segment_sum(be, x, x, good), CUDPO_EINVAL, "is_partition");
     CHECK_FAILS(be->segment_sum(be, tensor_cols(out, 0, 1), x, good), CUDPO_EINVAL, "out");
-    CHECK_FAILS(be->row_coefficients(be, row, tensor_rows(row, 0, 2), good), CUDPO_EINVAL,
+    CHECK_FAILS(be->row_coefficients(be, row, tensor_rows(row, 0, 2), good, row), CUDPO_EINVAL,
                 "is_index");
-    CHECK_FAILS(be->row_coefficients(be, out, row, good), CUDPO_EINVAL, "row");
-    CHECK_FAILS(be->row_coefficients(be, row, out, good), CUDPO_EINVAL, "coefficient");
+    CHECK_FAILS(be->row_coefficients(be, out, row, good, row), CUDPO_EINVAL, "row");
+    CHECK_FAILS(be->row_coefficients(be, row, out, good, row), CUDPO_EINVAL, "coefficient");
     ops_check_untouched(&o, out);
     ops_check_untouched(&o, row);
     ops_end(&o);

@@ -1,5 +1,6 @@
 /* test_swiglu.c - the gated activation. */
 /* rooms: backend base */
+/* backends: cpu cuda */
 #include "test_ops.h"
 
 /* gate 0: silu 0, slope 1/2.  gate ln 3: sigmoid 3/4, silu 3/4 ln 3, slope 3/4 + 3/4 ln 3 / 4. */

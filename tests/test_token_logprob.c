@@ -6,6 +6,17 @@ typedef struct result {
     float *logp, *stats, *logits;
 } result;
 
+/* The rows of a gradient as they are meant: each times its scale. */
+static void unscale(ops *o, float *gradient, tensor scale, int64_t V)
+{
+    float *factor = zeros(scale.rows, sizeof *factor);
+    ops_get(o, factor, scale);
+    for (int64_t i = 0; i < scale.rows * V; i++) {
+        gradient[i] *= factor[i / V];
+    }
+    free(factor);
+}
+
 static result run(backend *be, const float *logits, const int32_t *label, int64_t R, int64_t V,
                   bool with_stats, bool gradient)
 {
@@ -13,9 +24,16 @@ static result run(backend *be, const float *logits, const int32_t *label, int64_
     ops o = ops_begin(be);
     const tensor z = ops_strided(&o, logits, R, V, V + 3), logp = ops_output(&o, R, 1);
     const tensor stats = with_stats ? ops_output(&o, R, ROW_STATS) : (tensor){0};
-    CHECK_OK(be->token_logprob(be, logp, stats, z, ops_indices(&o, label, R, 1), gradient));
+    const tensor scale = gradient ? ops_output(&o, R, 1) : (tensor){0};
+    const logprob_tensors rows = {.logp = logp,
+                                  .stats = stats,
+                                  .scale = scale,
+                                  .logits = z,
+                                  .label = ops_indices(&o, label, R, 1)};
+    CHECK_OK(be->token_logprob(be, &rows, gradient));
     ops_get(&o, r.logp, logp);
     ops_get(&o, r.logits, z);
+    if (gradient) unscale(&o, r.logits, scale, V);
     if (with_stats) ops_get(&o, r.stats, stats);
     ops_end(&o);
     return r;
@@ -258,20 +276,35 @@ static void broken_contracts(backend *be)
     static const int32_t bad[][2] = {{0, 5}, {-1, 0}};
     static const int32_t fine[] = {0, 4};
     ops o = ops_begin(be);
-    const tensor z = ops_output(&o, 2, 5), logp = ops_output(&o, 2, 1);
-    const tensor stats = ops_output(&o, 2, ROW_STATS), good = ops_indices(&o, fine, 2, 1);
-    for (int i = 0; i < 2; i++) {
-        const tensor label = ops_indices(&o, bad[i], 2, 1);
-        CHECK_FAILS(be->token_logprob(be, logp, stats, z, label, true), CUDPO_EINVAL, "label");
+    const logprob_tensors good = {.logp = ops_output(&o, 2, 1),
+                                  .stats = ops_output(&o, 2, ROW_STATS),
+                                  .scale = ops_output(&o, 2, 1),
+                                  .logits = ops_output(&o, 2, 5),
+                                  .label = ops_indices(&o, fine, 2, 1)};
+    logprob_tensors rows = good;
+    for (int i = 0; i < 2 && !be->on_device; i++) {
+        rows.label = ops_indices(&o, bad[i], 2, 1);
+        CHECK_FAILS(be->token_logprob(be, &rows, true), CUDPO_EINVAL, "label");
     }
-    CHECK_FAILS(be->token_logprob(be, z, stats, z, good, true), CUDPO_EINVAL, "logp");
-    CHECK_FAILS(be->token_logprob(be, logp, z, z, good, true), CUDPO_EINVAL, "stats");
-    CHECK_FAILS(be->token_logprob(be, logp, stats, z, tensor_rows(good, 0, 1), true), CUDPO_EINVAL,
-                "label");
-    CHECK_FAILS(be->token_logprob(be, logp, stats, good, good, true), CUDPO_EINVAL, "logits");
-    ops_check_untouched(&o, z);
-    ops_check_untouched(&o, logp);
-    ops_check_untouched(&o, stats);
+    rows = good, rows.logp = good.logits;
+    CHECK_FAILS(be->token_logprob(be, &rows, true), CUDPO_EINVAL, "logp");
+    rows = good, rows.stats = good.logits;
+    CHECK_FAILS(be->token_logprob(be, &rows, true), CUDPO_EINVAL, "stats");
+    rows = good, rows.scale = (tensor){0};
+    CHECK_FAILS(be->token_logprob(be, &rows, true), CUDPO_EINVAL, "scale");
+    CHECK_FAILS(be->token_logprob(be, &good, false), CUDPO_EINVAL, "scale");
+    rows = good, rows.label = tensor_rows(good.label, 0, 1);
+    CHECK_FAILS(be->token_logprob(be, &rows, true), CUDPO_EINVAL, "label");
+    rows = good, rows.logits = good.label;
+    CHECK_FAILS(be->token_logprob(be, &rows, true), CUDPO_EINVAL, "logits");
+    rows = good, rows.gradient_type = DTYPE_F16;
+    CHECK_FAILS(be->token_logprob(be, &rows, true), CUDPO_EINVAL, "gradient_type");
+    rows = good, rows.reference_logits = good.logits;
+    CHECK_FAILS(be->token_logprob(be, &rows, true), CUDPO_EINVAL, "reference");
+    ops_check_untouched(&o, good.logits);
+    ops_check_untouched(&o, good.logp);
+    ops_check_untouched(&o, good.stats);
+    ops_check_untouched(&o, good.scale);
     ops_end(&o);
 }
 
@@ -286,8 +319,14 @@ static void run_large(ops *o, float *to)
     }
     const tensor tz = ops_floats(o, z, LR, LV), logp = ops_output(o, LR, 1);
     const tensor stats = ops_output(o, LR, ROW_STATS);
-    CHECK_OK(o->be->token_logprob(o->be, logp, stats, tz, ops_indices(o, label, LR, 1), true));
+    const logprob_tensors rows = {.logp = logp,
+                                  .stats = stats,
+                                  .scale = ops_output(o, LR, 1),
+                                  .logits = tz,
+                                  .label = ops_indices(o, label, LR, 1)};
+    CHECK_OK(o->be->token_logprob(o->be, &rows, true));
     ops_get(o, to, tz);
+    unscale(o, to, rows.scale, LV);
     ops_get(o, to + LR * LV, logp);
     ops_get(o, to + LR * LV + LR, stats);
     free(z);

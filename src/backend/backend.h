@@ -13,35 +13,12 @@
 #define CUDPO_BACKEND_H
 
 #include "cudpo/status.h"
+#include "kernels/types.h"
 #include "tensor/tensor.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-/* A segment is a run of tokens of one pack that attend to the same things: a prompt (its own tokens, causally) or a
- * completion (all of its group's prompt, and its own tokens causally).  In a [N,4] i32 tensor, row n is
- *     begin, length, prompt_begin, prompt_length        (token indices of the pack; prompt_length 0: none)
- * A prompt comes before its completions, they follow it directly and in order; segments do not overlap and every
- * token of the pack is in exactly one.  A completion whose group has no prompt is a segment with prompt_length 0. */
-enum { SEGMENT_BEGIN, SEGMENT_LENGTH, SEGMENT_PROMPT_BEGIN, SEGMENT_PROMPT_LENGTH, SEGMENT_FIELDS };
-
-/* What attention needs to know beside its tensors. */
-typedef struct attention_shape {
-    int heads, kv_heads, head_dim; /* heads is a multiple of kv_heads */
-    int window;                    /* a query sees keys less than `window` positions back; 0: all */
-    float scale;                   /* of the scores: usually 1 / sqrt(head_dim) */
-} attention_shape;
-
-/* Statistics of a row of logits z with p = softmax(z), in a [R,ROW_STATS] f32 tensor. */
-enum { STAT_MEAN_LOGIT, STAT_ENTROPY, STAT_HIT, STAT_SUM_P2, ROW_STATS };
-/* mean of z; -sum p log p (nats); 1 where the first largest logit is the label, else 0; sum of p^2 */
-
-/* One step of AdamW (Loshchilov and Hutter 2019, as torch.optim.AdamW computes it). */
-typedef struct adamw_step {
-    /* double: 1 - 0.999f is off by 1e-5 */
-    double learning_rate, beta1, beta2, epsilon, weight_decay;
-    double bias_correction1, bias_correction2; /* 1 - beta^t, t = 1 for the first step */
-} adamw_step;
 
 struct loss_inputs; /* preference/loss.h */
 struct loss_outputs;
@@ -50,6 +27,7 @@ struct loss_parameters;
 typedef struct backend backend;
 struct backend {
     const char *name;
+    bool on_device; /* float tensors may be bf16 too; indices are not checked before an op, but kept in bounds by it */
 
     /* Memory.  copy_in may return before the copy is done; copy_out waits for everything queued so far. */
     cudpo_status (*alloc)(backend *be, void **out,
@@ -141,11 +119,9 @@ struct backend {
     /* x [R,C] *= scale [R] f32, row by row. */
     cudpo_status (*scale_rows)(backend *be, tensor x, tensor scale);
 
-    /* From logits [R,V] f32 and label [R] i32: logp [R] f32 = log softmax(logits)[label]; stats [R,ROW_STATS] f32
-     * where present; and where `gradient`, logits = softmax(logits) - onehot(label) in place, which is
-     * -d(logp)/d(logits).  One pass over the row for the log-sum-exp, all sums in fp32 or wider. */
-    cudpo_status (*token_logprob)(backend *be, tensor logp, tensor stats, tensor logits,
-                                  tensor label, bool gradient);
+    /* Log-probs of labels, and softmax - onehot in place of the logits, which is -d(logp)/d(logits): see
+     * logprob_tensors.  Each row is read once; all sums in fp32 or wider. */
+    cudpo_status (*token_logprob)(backend *be, const logprob_tensors *rows, bool gradient);
 
     /* out [S,n] = sums of x [R,n] f32 over rows begin[s] .. begin[s+1]-1, in double, in order; begin [S+1] i32. */
     cudpo_status (*segment_sum)(backend *be, tensor out, tensor x, tensor begin);
@@ -154,9 +130,10 @@ struct backend {
     cudpo_status (*preference_loss)(backend *be, const struct loss_outputs *out,
                                     const struct loss_inputs *in,
                                     const struct loss_parameters *parameters);
-    /* row [R] f32 = -coefficient[sequence[r]]: what token_logprob's gradient rows are scaled with.
-     * coefficient [S] f32, sequence [R] i32. */
-    cudpo_status (*row_coefficients)(backend *be, tensor row, tensor coefficient, tensor sequence);
+    /* row [R] f32 = -coefficient[sequence[r]] * scale[r]: what token_logprob's gradient rows are scaled with.
+     * coefficient [S] f32, sequence [R] i32, scale [R] f32 as token_logprob left it. */
+    cudpo_status (*row_coefficients)(backend *be, tensor row, tensor coefficient, tensor sequence,
+                                     tensor scale);
 
     /* *host_out = sum of squares of g, in double; waits for the stream.  NaN and Inf come through. */
     cudpo_status (*sum_squares)(backend *be, double *host_out, tensor g);

@@ -56,6 +56,7 @@ void head_workspace_cut(head_workspace *ws, arena *a, int64_t R, int64_t S, int6
                            .scores = cut(a, S, 1),
                            .sums = cut(a, S, ROW_STATS),
                            .coefficient = cut(a, S, 1),
+                           .row_scale = cut(a, R, 1),
                            .row_coefficient = cut(a, R, 1),
                            .columns = cut(a, G, LOSS_COLUMNS)};
 }
@@ -78,9 +79,14 @@ static cudpo_status score_chunk(head_workspace *ws, backend *be, const head_batc
         const tensor logits = tensor_rows(ws->logits, 0, c->rows);
         CUDPO_TRY(
             be->gemm(be, logits, tensor_rows(ws->rows, c->row, c->rows), false, head, true, 0.0f));
-        CUDPO_TRY(be->token_logprob(be, tensor_rows(ws->logp, c->row, c->rows),
-                                    tensor_rows(ws->stats, c->row, c->rows), logits,
-                                    tensor_rows(b->row_label, c->row, c->rows), gradient));
+        const logprob_tensors rows = {
+            .logp = tensor_rows(ws->logp, c->row, c->rows),
+            .stats = tensor_rows(ws->stats, c->row, c->rows),
+            .scale = gradient ? tensor_rows(ws->row_scale, c->row, c->rows) : (tensor){0},
+            .logits = logits,
+            .label = tensor_rows(b->row_label, c->row, c->rows),
+            .gradient_type = DTYPE_F32};
+        CUDPO_TRY(be->token_logprob(be, &rows, gradient));
     }
     const tensor range = tensor_rows(b->sequence_begin, c->sequence, c->sequences + 1);
     CUDPO_TRY(
@@ -130,11 +136,12 @@ cudpo_status head_loss(head_workspace *ws, tensor dhidden, tensor dhead, backend
         CUDPO_TRY(score_chunk(ws, be, b, &c, head, true));
         CUDPO_TRY(evaluate_chunk(ws, be, b, &c, reference, label, kl, parameters));
         if (c.rows == 0) continue;
-        const tensor dlogits = tensor_rows(ws->logits, 0, c.rows); /* softmax - onehot */
+        const tensor dlogits = tensor_rows(ws->logits, 0, c.rows); /* (softmax - onehot) / row_scale */
         const tensor rows = tensor_rows(ws->rows, c.row, c.rows);
         const tensor scale = tensor_rows(ws->row_coefficient, c.row, c.rows);
         CUDPO_TRY(be->row_coefficients(be, scale, tensor_rows(ws->coefficient, 0, b->tokens.rows),
-                                       tensor_rows(b->row_sequence, c.row, c.rows)));
+                                       tensor_rows(b->row_sequence, c.row, c.rows),
+                                       tensor_rows(ws->row_scale, c.row, c.rows)));
         CUDPO_TRY(
             be->gemm(be, tensor_rows(ws->drows, c.row, c.rows), dlogits, false, head, false, 0.0f));
         CUDPO_TRY(be->scale_rows(be, rows, scale));

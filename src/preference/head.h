@@ -31,7 +31,8 @@ typedef struct head_workspace {
     tensor scores;          /* [S] f32 sum of a sequence's log-probs */
     tensor sums;            /* [S,ROW_STATS] f32 sums of a sequence's statistics */
     tensor coefficient;     /* [S] f32 */
-    tensor row_coefficient; /* [R] f32 */
+    tensor row_scale;       /* [R] f32 of token_logprob's gradient */
+    tensor row_coefficient; /* [R] f32, times row_scale */
     tensor columns;         /* [G,LOSS_COLUMNS] f32 */
 } head_workspace;
 

@@ -5,12 +5,13 @@
 
 size_t dtype_size(dtype type)
 {
-    return type == DTYPE_F32 || type == DTYPE_I32 ? 4 : 2;
+    static const size_t sizes[] = {4, 2, 2, 4, 8};
+    return sizes[type];
 }
 
 const char *dtype_name(dtype type)
 {
-    static const char *const names[] = {"float32", "bfloat16", "float16", "int32"};
+    static const char *const names[] = {"float32", "bfloat16", "float16", "int32", "float64"};
     return names[type];
 }
 

@@ -8,11 +8,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef enum dtype {
     DTYPE_F32,
     DTYPE_BF16,
     DTYPE_F16,
     DTYPE_I32,
+    DTYPE_F64,
 } dtype;
 
 size_t dtype_size(dtype type);      /* bytes of one element */
@@ -41,4 +46,7 @@ size_t tensor_bytes(tensor t); /* of a dense tensor */
 float *tensor_f32(tensor t);
 int32_t *tensor_i32(tensor t);
 
+#ifdef __cplusplus
+}
+#endif
 #endif /* CUDPO_TENSOR_H */

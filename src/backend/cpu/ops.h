@@ -40,13 +40,13 @@ cudpo_status cpu_swiglu_backward(backend *be, tensor dgate_up, tensor act, tenso
 cudpo_status cpu_gather_rows(backend *be, tensor out, tensor x, tensor index);
 cudpo_status cpu_scatter_rows(backend *be, tensor dx, tensor drow, tensor index, tensor scale);
 cudpo_status cpu_scale_rows(backend *be, tensor x, tensor scale);
-cudpo_status cpu_token_logprob(backend *be, tensor logp, tensor stats, tensor logits, tensor label,
-                               bool gradient);
+cudpo_status cpu_token_logprob(backend *be, const logprob_tensors *rows, bool gradient);
 cudpo_status cpu_segment_sum(backend *be, tensor out, tensor x, tensor begin);
 cudpo_status cpu_preference_loss(backend *be, const struct loss_outputs *out,
                                  const struct loss_inputs *in,
                                  const struct loss_parameters *parameters);
-cudpo_status cpu_row_coefficients(backend *be, tensor row, tensor coefficient, tensor sequence);
+cudpo_status cpu_row_coefficients(backend *be, tensor row, tensor coefficient, tensor sequence,
+                                  tensor scale);
 cudpo_status cpu_sum_squares(backend *be, double *host_out, tensor g);
 cudpo_status cpu_adamw(backend *be, tensor w, tensor m, tensor v, tensor gradient,
                        float gradient_scale, adamw_step step);

@@ -124,18 +124,36 @@ static void score_row(float *logp, float *stats, float *z, int32_t label, int64_
     }
 }
 
-cudpo_status cpu_token_logprob(backend *be, tensor logp, tensor stats, tensor logits, tensor label,
-                               bool gradient)
+static cudpo_status score_rows(tensor logp, tensor stats, tensor logits, tensor label, bool gradient)
 {
-    (void)be;
     const int64_t R = logits.rows, V = logits.cols;
-    CUDPO_REQUIRE(is_matrix(logits) && is_f32(logp, R, 1));
-    CUDPO_REQUIRE(!tensor_present(stats) || is_f32(stats, R, ROW_STATS));
-    CUDPO_REQUIRE(V <= INT32_MAX && is_index(label, R, V));
 #pragma omp parallel for schedule(dynamic) if (R * V > 4096)
     for (int64_t r = 0; r < R; r++) {
         score_row(row_of(logp, r), tensor_present(stats) ? row_of(stats, r) : NULL,
                   row_of(logits, r), index_of(label, r), V, gradient);
     }
     return CUDPO_OK;
+}
+
+cudpo_status cpu_token_logprob(backend *be, const logprob_tensors *rows, bool gradient)
+{
+    (void)be;
+    const tensor logp = rows->logp, stats = rows->stats, scale = rows->scale;
+    const tensor logits = rows->logits, label = rows->label;
+    const tensor reference_logp = rows->reference_logp, reference_logits = rows->reference_logits;
+    const int64_t R = logits.rows, V = logits.cols;
+    const bool reference = tensor_present(reference_logits);
+    CUDPO_REQUIRE(is_matrix(logits) && is_f32(logp, R, 1));
+    CUDPO_REQUIRE(!tensor_present(stats) || is_f32(stats, R, ROW_STATS));
+    CUDPO_REQUIRE(gradient ? is_f32(scale, R, 1) : !tensor_present(scale));
+    CUDPO_REQUIRE(!gradient || rows->gradient_type == DTYPE_F32);
+    CUDPO_REQUIRE(reference == tensor_present(reference_logp));
+    CUDPO_REQUIRE(!reference || (is_f32(reference_logits, R, V) && is_f32(reference_logp, R, 1)));
+    CUDPO_REQUIRE(V <= INT32_MAX && is_index(label, R, V));
+    for (int64_t r = 0; gradient && r < R; r++) {
+        *row_of(scale, r) = 1.0f;
+    }
+    if (reference)
+        CUDPO_TRY(score_rows(reference_logp, (tensor){0}, reference_logits, label, false));
+    return score_rows(logp, stats, logits, label, gradient);
 }

@@ -1,0 +1,109 @@
+/* check.h - what launchers ask of their tensors before anything is written, and how they report a launch. */
+#ifndef CUDPO_KERNELS_CHECK_H
+#define CUDPO_KERNELS_CHECK_H
+
+#include "device.h"
+#include "tensor/tensor.h"
+
+#include <cmath>
+
+/* Of type float32 or bfloat16, of that shape, its elements on their natural boundary. */
+static inline bool is_float(tensor t, int64_t rows, int64_t cols)
+{
+    return (t.type == DTYPE_F32 || t.type == DTYPE_BF16) && tensor_is(t, t.type, rows, cols) &&
+           (uintptr_t)t.data % dtype_size(t.type) == 0;
+}
+
+/* A float matrix of any shape. */
+static inline bool is_matrix(tensor t)
+{
+    return t.rows >= 0 && t.cols >= 1 && is_float(t, t.rows, t.cols);
+}
+
+/* Of one type and shape. */
+static inline bool is_like(tensor t, tensor other)
+{
+    return t.type == other.type && is_float(t, other.rows, other.cols);
+}
+
+static inline bool is_typed(tensor t, dtype type, int64_t rows, int64_t cols)
+{
+    return tensor_is(t, type, rows, cols) && (uintptr_t)t.data % dtype_size(type) == 0;
+}
+
+static inline bool is_f32(tensor t, int64_t rows, int64_t cols)
+{
+    return is_typed(t, DTYPE_F32, rows, cols);
+}
+
+static inline bool is_i32(tensor t, int64_t rows, int64_t cols)
+{
+    return is_typed(t, DTYPE_I32, rows, cols);
+}
+
+/* Absent, or one word that faults are reported in. */
+static inline bool is_fault(tensor t)
+{
+    return !tensor_present(t) || is_i32(t, 1, 1);
+}
+
+/* Bytes from the first element to the last. */
+static inline size_t extent(tensor t)
+{
+    if (t.rows <= 0 || t.cols <= 0) return 0;
+    return (size_t)((t.rows - 1) * t.stride + t.cols) * dtype_size(t.type);
+}
+
+/* No byte of one lies between the first and the last byte of the other.  Interleaved views (columns of one matrix)
+ * count as disjoint where their columns are. */
+static inline bool are_disjoint(tensor a, tensor b)
+{
+    const uintptr_t x = (uintptr_t)a.data, y = (uintptr_t)b.data;
+    if (!tensor_present(a) || !tensor_present(b)) return true;
+    if (x + extent(a) <= y || y + extent(b) <= x) return true;
+    const size_t row = (size_t)a.stride * dtype_size(a.type);
+    if (row != (size_t)b.stride * dtype_size(b.type) || row == 0) return false;
+    const size_t wide_a = (size_t)a.cols * dtype_size(a.type);
+    const size_t wide_b = (size_t)b.cols * dtype_size(b.type);
+    const size_t ahead = x <= y ? (y - x) % row : row - (x - y) % row; /* of b's column in a's row */
+    return ahead % row >= wide_a && ahead % row + wide_b <= row;
+}
+
+/* Every row starts on a 16-byte boundary and holds whole 16-byte vectors. */
+static inline bool is_vectorisable(tensor t)
+{
+    const size_t size = dtype_size(t.type);
+    return (uintptr_t)t.data % 16 == 0 && (t.rows <= 1 || (size_t)t.stride * size % 16 == 0) &&
+           (size_t)t.cols * size % 16 == 0;
+}
+
+/* Blocks for n units of work, `each` a block; the x dimension of a grid ends at 2^31 - 1. */
+static inline unsigned blocks_for(int64_t n, int64_t each)
+{
+    return (unsigned)((n + each - 1) / each);
+}
+
+/* What became of a launch. */
+static inline cudpo_status launch_status(const char *where)
+{
+    const cudaError_t error = cudaGetLastError();
+    if (error == cudaSuccess) return CUDPO_OK;
+    return cudpo_fail(CUDPO_EDEVICE, where, "%s: %s", cudaGetErrorName(error),
+                      cudaGetErrorString(error));
+}
+#define LAUNCHED() launch_status(CUDPO_HERE)
+
+/* Calls for the element type of a float tensor: T is float or bf16 inside.
+ *     FLOAT_TYPE(x.type, T, { LAUNCH((kernel<T>), ...); }); */
+#define FLOAT_TYPE(type, T, ...)     \
+    do {                             \
+        if ((type) == DTYPE_F32) {   \
+            typedef float T;         \
+            __VA_ARGS__              \
+        } else {                     \
+            typedef bf16 T;          \
+            __VA_ARGS__              \
+        }                            \
+    } while (0)
+
+#endif /* CUDPO_KERNELS_CHECK_H */

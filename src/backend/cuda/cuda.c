@@ -1,0 +1,149 @@
+/* cuda.c - the CUDA backend: device memory, its one stream, faults. */
+#include "backend/cuda/cuda.h"
+#include "backend/cuda/ops.h"
+
+#include <cuda_runtime_api.h>
+#include <stdlib.h>
+
+static cuda_backend *of(backend *be)
+{
+    return (cuda_backend *)be;
+}
+
+static cudpo_status failed(const char *where, const char *what, cudaError_t error)
+{
+    const cudpo_status code = error == cudaErrorMemoryAllocation ? CUDPO_ENOMEM : CUDPO_EDEVICE;
+    return cudpo_fail(code, where, "%s: %s", what, cudaGetErrorString(error));
+}
+
+/* Return the failure of a call of the CUDA runtime to our caller. */
+#define CUDA_TRY(call)                                                                           \
+    do {                                                                                         \
+        const cudaError_t cuda_error_ = (call);                                                  \
+        if (cuda_error_ != cudaSuccess) return failed(CUDPO_HERE, #call, cuda_error_);           \
+    } while (0)
+
+static cudpo_status cuda_alloc(backend *be, void **out, size_t bytes)
+{
+    (void)be;
+    CUDPO_REQUIRE(out != NULL);
+    *out = NULL;
+    CUDA_TRY(cudaMalloc(out, bytes > 0 ? bytes : 1));
+    return CUDPO_OK;
+}
+
+static void cuda_free(backend *be, void *memory)
+{
+    (void)be;
+    (void)cudaFree(memory); /* waits for the device; what went wrong before shows at the next call */
+}
+
+static cudpo_status cuda_copy_in(backend *be, void *dst, const void *src, size_t bytes)
+{
+    CUDPO_REQUIRE(bytes == 0 || (dst != NULL && src != NULL));
+    if (bytes > 0)
+        CUDA_TRY(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, of(be)->stream));
+    return CUDPO_OK;
+}
+
+static cudpo_status cuda_copy_out(backend *be, void *dst, const void *src, size_t bytes)
+{
+    CUDPO_REQUIRE(bytes == 0 || (dst != NULL && src != NULL));
+    if (bytes > 0)
+        CUDA_TRY(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, of(be)->stream));
+    CUDA_TRY(cudaStreamSynchronize(of(be)->stream));
+    return CUDPO_OK;
+}
+
+static cudpo_status cuda_copy(backend *be, tensor dst, tensor src)
+{
+    CUDPO_REQUIRE(tensor_is(src, src.type, src.rows, src.cols));
+    CUDPO_REQUIRE(tensor_is(dst, src.type, src.rows, src.cols));
+    const size_t size = dtype_size(src.type);
+    if (src.rows > 0)
+        CUDA_TRY(cudaMemcpy2DAsync(dst.data, (size_t)dst.stride * size, src.data,
+                                   (size_t)src.stride * size, (size_t)src.cols * size,
+                                   (size_t)src.rows, cudaMemcpyDeviceToDevice, of(be)->stream));
+    return CUDPO_OK;
+}
+
+static cudpo_status cuda_zero(backend *be, tensor t)
+{
+    CUDPO_REQUIRE(tensor_is(t, t.type, t.rows, t.cols));
+    const size_t size = dtype_size(t.type);
+    if (t.rows > 0)
+        CUDA_TRY(cudaMemset2DAsync(t.data, (size_t)t.stride * size, 0, (size_t)t.cols * size,
+                                   (size_t)t.rows, of(be)->stream));
+    return CUDPO_OK;
+}
+
+static cudpo_status cuda_sync(backend *be)
+{
+    CUDA_TRY(cudaStreamSynchronize(of(be)->stream));
+    return CUDPO_OK;
+}
+
+cudpo_status cuda_scratch(scratch *out, cuda_backend *be, size_t bytes)
+{
+    if (bytes > be->memory.bytes) {
+        CUDA_TRY(cudaStreamSynchronize(be->stream)); /* the old memory may be in use */
+        cuda_free(&be->table, be->memory.data);
+        be->memory = (scratch){0};
+        CUDPO_TRY(cuda_alloc(&be->table, &be->memory.data, bytes));
+        be->memory.bytes = bytes;
+    }
+    *out = be->memory;
+    return CUDPO_OK;
+}
+
+cudpo_status backend_cuda_faults(backend *be, uint32_t *bits)
+{
+    CUDPO_TRY(cuda_copy_out(be, bits, of(be)->fault.data, sizeof *bits));
+    return cuda_zero(be, of(be)->fault);
+}
+
+static cudpo_status start(cuda_backend *be)
+{
+    int devices = 0;
+    CUDA_TRY(cudaGetDeviceCount(&devices));
+    if (devices == 0) return cudpo_fail(CUDPO_EDEVICE, CUDPO_HERE, "there is no GPU");
+    CUDA_TRY(cudaStreamCreate(&be->stream));
+    void *word = NULL;
+    CUDPO_TRY(cuda_alloc(&be->table, &word, sizeof(uint32_t)));
+    be->fault = tensor_vector(word, DTYPE_I32, 1);
+    return cuda_zero(&be->table, be->fault);
+}
+
+cudpo_status backend_cuda_open(backend **out)
+{
+    CUDPO_REQUIRE(out != NULL);
+    *out = NULL;
+    cuda_backend *be = calloc(1, sizeof *be);
+    if (be == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "no memory for a backend");
+    be->table = (backend){.name = "cuda",
+                          .alloc = cuda_alloc,
+                          .free = cuda_free,
+                          .copy_in = cuda_copy_in,
+                          .copy_out = cuda_copy_out,
+                          .copy = cuda_copy,
+                          .zero = cuda_zero,
+                          .sync = cuda_sync,
+                          .on_device = true};
+    cuda_ops_install(&be->table);
+    const cudpo_status status = start(be);
+    if (status != CUDPO_OK) {
+        backend_cuda_close(&be->table);
+        return status;
+    }
+    *out = &be->table;
+    return CUDPO_OK;
+}
+
+void backend_cuda_close(backend *be)
+{
+    if (be == NULL) return;
+    cuda_free(be, of(be)->memory.data);
+    cuda_free(be, of(be)->fault.data);
+    if (of(be)->stream != NULL) (void)cudaStreamDestroy(of(be)->stream);
+    free(of(be));
+}

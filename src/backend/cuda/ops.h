@@ -1,0 +1,22 @@
+/* ops.h - the CUDA backend's functions: kernels.h's launchers in the shape of the op table. */
+#ifndef CUDPO_BACKEND_CUDA_OPS_H
+#define CUDPO_BACKEND_CUDA_OPS_H
+
+#include "backend/cuda/cuda.h"
+#include "kernels/kernels.h"
+
+/* The backend behind the table: what an op may use beside its arguments. */
+typedef struct cuda_backend {
+    backend table; /* first, so that a backend * is a cuda_backend * */
+    cudpo_stream stream;
+    tensor fault;   /* [1] i32 */
+    scratch memory; /* grows when an op needs more */
+} cuda_backend;
+
+/** Scratch of at least `bytes`, which holds until the next op asks.  Returns: CUDPO_OK; CUDPO_ENOMEM. */
+CUDPO_MUST_USE cudpo_status cuda_scratch(scratch *out, cuda_backend *be, size_t bytes);
+
+/** Put the ops into the table. */
+void cuda_ops_install(backend *table);
+
+#endif /* CUDPO_BACKEND_CUDA_OPS_H */
