@@ -1,0 +1,21 @@
+# The tests of the CUDA backend on a real GPU, ctest label gpu: preset cuda.  Where there is none they skip and say so.
+add_library(gpu_ptx OBJECT ptx/ptx.cu)
+target_include_directories(gpu_ptx PRIVATE ${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/kernels ${CMAKE_SOURCE_DIR}/src
+                           ${CMAKE_SOURCE_DIR}/include ${CMAKE_CURRENT_SOURCE_DIR})
+target_compile_features(gpu_ptx PRIVATE cuda_std_17)
+
+foreach(name ${cuda_tests})
+  add_executable(${name}_gpu ${name}.c)
+  target_compile_definitions(${name}_gpu PRIVATE TEST_CUDA TEST_GPU)
+  target_link_libraries(${name}_gpu PRIVATE cudpo_options PkgConfig::CMOCKA cudpo_base cudpo_backend cudpo_cuda)
+  set_target_properties(${name}_gpu PROPERTIES LINKER_LANGUAGE CXX)
+  add_test(NAME ${name}_gpu COMMAND ${name}_gpu WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_tests_properties(${name}_gpu PROPERTIES LABELS gpu SKIP_RETURN_CODE 77 TIMEOUT 600)
+endforeach()
+target_link_libraries(test_ptx_gpu PRIVATE gpu_ptx)
+
+# All that nvcc compiles.
+add_custom_target(cuda DEPENDS bench_kernels)
+foreach(name ${cuda_tests})
+  add_dependencies(cuda ${name}_gpu)
+endforeach()
