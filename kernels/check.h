@@ -65,7 +65,8 @@ static inline bool are_disjoint(tensor a, tensor b)
     if (row != (size_t)b.stride * dtype_size(b.type) || row == 0) return false;
     const size_t wide_a = (size_t)a.cols * dtype_size(a.type);
     const size_t wide_b = (size_t)b.cols * dtype_size(b.type);
-    const size_t ahead = x <= y ? (y - x) % row : row - (x - y) % row; /* of b's column in a's row */
+    const size_t ahead =
+        x <= y ? (y - x) % row : row - (x - y) % row; /* of b's column in a's row */
     return ahead % row >= wide_a && ahead % row + wide_b <= row;
 }
 
@@ -95,15 +96,15 @@ static inline cudpo_status launch_status(const char *where)
 
 /* Calls for the element type of a float tensor: T is float or bf16 inside.
  *     FLOAT_TYPE(x.type, T, { LAUNCH((kernel<T>), ...); }); */
-#define FLOAT_TYPE(type, T, ...)     \
-    do {                             \
-        if ((type) == DTYPE_F32) {   \
-            typedef float T;         \
-            __VA_ARGS__              \
-        } else {                     \
-            typedef bf16 T;          \
-            __VA_ARGS__              \
-        }                            \
+#define FLOAT_TYPE(type, T, ...)   \
+    do {                           \
+        if ((type) == DTYPE_F32) { \
+            typedef float T;       \
+            __VA_ARGS__            \
+        } else {                   \
+            typedef bf16 T;        \
+            __VA_ARGS__            \
+        }                          \
     } while (0)
 
 #endif /* CUDPO_KERNELS_CHECK_H */

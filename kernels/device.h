@@ -16,8 +16,8 @@
 #define LAUNCH(kernel, grid, block, shared, stream, ...) \
     kernel<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__)
 #define SHARED(T, name, ...) __shared__ T name __VA_ARGS__
-#define DYN_SHARED(T, name)                                          \
-    extern __shared__ __align__(16) unsigned char name##_bytes[];    \
+#define DYN_SHARED(T, name)                                       \
+    extern __shared__ __align__(16) unsigned char name##_bytes[]; \
     T *name = reinterpret_cast<T *>(name##_bytes)
 #else
 #include "simt.h"

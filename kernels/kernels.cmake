@@ -16,13 +16,15 @@ foreach(architecture 80 89 90 100 120)
 endforeach()
 set(CMAKE_CUDA_ARCHITECTURES ${architectures} CACHE STRING "GPU architectures that the kernels are compiled for")
 set(CMAKE_CUDA_COMPILER ${NVCC} CACHE FILEPATH "nvcc")
+set(CMAKE_POSITION_INDEPENDENT_CODE ON) # of the rooms that the library takes in
 enable_language(CXX)
 enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)
 
-add_library(cudpo_cuda STATIC ${CUDPO_KERNELS} ${CUDPO_CUDA_HOST})
+add_library(cudpo_cuda SHARED ${CUDPO_KERNELS} ${CUDPO_CUDA_HOST})
 target_include_directories(cudpo_cuda PUBLIC ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR})
 target_compile_features(cudpo_cuda PRIVATE cuda_std_17)
-target_compile_options(cudpo_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo -Xptxas=-warn-spills
+target_compile_options(cudpo_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo -Xptxas=-warn-spills,-v
                                           $<$<BOOL:${CUDPO_WERROR}>:-Werror=all-warnings>>)
 target_link_libraries(cudpo_cuda PUBLIC cudpo_tensor CUDA::cudart_static)
+set_target_properties(cudpo_cuda PROPERTIES CUDA_COMPILER_LAUNCHER ${CMAKE_SOURCE_DIR}/kernels/keep_report.sh)

@@ -34,11 +34,12 @@ typedef struct adamw_step {
 /* What AdamW works on; all have one shape.  Master weights: w is f32 and `copy`, where present, becomes its bf16 rounding.
  * Without master weights: w is bf16 and rounds stochastically, by a number that (seed, step, element + first) decides. */
 typedef struct adamw_tensors {
-    tensor w, m, v;        /* w f32 or bf16; moments f32; in-out */
-    tensor copy;           /* bf16 out, or absent */
-    tensor gradient;       /* f32 or bf16 */
-    float factor;          /* on the gradient */
-    tensor gradient_scale; /* [1] f32 a further factor on it, or absent: 1.  Not finite: nothing is written */
+    tensor w, m, v;  /* w f32 or bf16; moments f32; in-out */
+    tensor copy;     /* bf16 out, or absent */
+    tensor gradient; /* f32 or bf16 */
+    float factor;    /* on the gradient */
+    tensor
+        gradient_scale; /* [1] f32 a further factor on it, or absent: 1.  Not finite: nothing is written */
     uint64_t seed, step;
     int64_t first; /* number of w's first element among all weights: the key of its rounding */
 } adamw_tensors;
@@ -48,13 +49,13 @@ typedef struct adamw_tensors {
  * a row is written before all of it was read, so its sum is not known yet, and whoever scales rows anyway multiplies.
  * f32 logits with a bf16 gradient: row r's gradient is in the first half of its logits, [R,V] bf16 of twice their stride. */
 typedef struct logprob_tensors {
-    tensor logp;                            /* [R] f32 out: log softmax(logits)[label], nats */
-    tensor stats;                           /* [R,ROW_STATS] f32 out, or absent */
-    tensor scale;                           /* [R] f32 out; absent without a gradient */
-    tensor logits;                          /* [R,V]; in-out with a gradient */
-    tensor label;                           /* [R] i32 in 0 .. V-1 */
+    tensor logp;                             /* [R] f32 out: log softmax(logits)[label], nats */
+    tensor stats;                            /* [R,ROW_STATS] f32 out, or absent */
+    tensor scale;                            /* [R] f32 out; absent without a gradient */
+    tensor logits;                           /* [R,V]; in-out with a gradient */
+    tensor label;                            /* [R] i32 in 0 .. V-1 */
     tensor reference_logp, reference_logits; /* [R] f32 out, [R,V] in: both or neither */
-    dtype gradient_type;                    /* of what is written over the logits */
+    dtype gradient_type;                     /* of what is written over the logits */
 } logprob_tensors;
 
 #endif /* CUDPO_KERNELS_TYPES_H */

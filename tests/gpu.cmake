@@ -19,3 +19,8 @@ add_custom_target(cuda DEPENDS bench_kernels)
 foreach(name ${cuda_tests})
   add_dependencies(cuda ${name}_gpu)
 endforeach()
+
+add_test(NAME kernel_resources
+         COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/check_resources.sh ${CMAKE_BINARY_DIR}/CMakeFiles/cudpo_cuda.dir
+                 ${CMAKE_CURRENT_SOURCE_DIR}/kernel_resources.txt)
+set_tests_properties(kernel_resources PROPERTIES LABELS nvcc)

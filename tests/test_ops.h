@@ -16,7 +16,7 @@
 /* A NaN whose bits no arithmetic makes, also as two bf16: fills guards and outputs. */
 #define POISON 0x7fd37fd3u
 enum { GUARD = 64, OPS_TENSORS = 96 };
-#define EPS 0x1p-24     /* half the distance of floats around 1: the relative error of one rounding */
+#define EPS 0x1p-24 /* half the distance of floats around 1: the relative error of one rounding */
 #define EPS_BF16 0x1p-8 /* of bf16 */
 
 /* The tensors of one case. */
@@ -212,8 +212,8 @@ static inline void ops_end(ops *o)
         assert_non_null(host);
         CHECK_OK(o->be->copy_out(o->be, host, o->made[n].memory, bytes));
         for (size_t i = 0; i < bytes; i += 2) {
-            const bool inside = i >= begin && i < end &&
-                                (i - begin) % row < (size_t)t.cols * dtype_size(t.type);
+            const bool inside =
+                i >= begin && i < end && (i - begin) % row < (size_t)t.cols * dtype_size(t.type);
             if (!inside && host[i / 2] != (uint16_t)POISON)
                 fail_msg("tensor %d: byte %zd outside of it was written", n,
                          (ptrdiff_t)(i - begin));

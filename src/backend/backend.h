@@ -27,7 +27,8 @@ struct loss_parameters;
 typedef struct backend backend;
 struct backend {
     const char *name;
-    bool on_device; /* float tensors may be bf16 too; indices are not checked before an op, but kept in bounds by it */
+    bool
+        on_device; /* float tensors may be bf16 too; indices are not checked before an op, but kept in bounds by it */
 
     /* Memory.  copy_in may return before the copy is done; copy_out waits for everything queued so far. */
     cudpo_status (*alloc)(backend *be, void **out,

@@ -136,7 +136,8 @@ cudpo_status head_loss(head_workspace *ws, tensor dhidden, tensor dhead, backend
         CUDPO_TRY(score_chunk(ws, be, b, &c, head, true));
         CUDPO_TRY(evaluate_chunk(ws, be, b, &c, reference, label, kl, parameters));
         if (c.rows == 0) continue;
-        const tensor dlogits = tensor_rows(ws->logits, 0, c.rows); /* (softmax - onehot) / row_scale */
+        const tensor dlogits =
+            tensor_rows(ws->logits, 0, c.rows); /* (softmax - onehot) / row_scale */
         const tensor rows = tensor_rows(ws->rows, c.row, c.rows);
         const tensor scale = tensor_rows(ws->row_coefficient, c.row, c.rows);
         CUDPO_TRY(be->row_coefficients(be, scale, tensor_rows(ws->coefficient, 0, b->tokens.rows),

@@ -124,7 +124,8 @@ static void score_row(float *logp, float *stats, float *z, int32_t label, int64_
     }
 }
 
-static cudpo_status score_rows(tensor logp, tensor stats, tensor logits, tensor label, bool gradient)
+static cudpo_status score_rows(tensor logp, tensor stats, tensor logits, tensor label,
+                               bool gradient)
 {
     const int64_t R = logits.rows, V = logits.cols;
 #pragma omp parallel for schedule(dynamic) if (R * V > 4096)

@@ -17,10 +17,10 @@ static cudpo_status failed(const char *where, const char *what, cudaError_t erro
 }
 
 /* Return the failure of a call of the CUDA runtime to our caller. */
-#define CUDA_TRY(call)                                                                           \
-    do {                                                                                         \
-        const cudaError_t cuda_error_ = (call);                                                  \
-        if (cuda_error_ != cudaSuccess) return failed(CUDPO_HERE, #call, cuda_error_);           \
+#define CUDA_TRY(call)                                                                 \
+    do {                                                                               \
+        const cudaError_t cuda_error_ = (call);                                        \
+        if (cuda_error_ != cudaSuccess) return failed(CUDPO_HERE, #call, cuda_error_); \
     } while (0)
 
 static cudpo_status cuda_alloc(backend *be, void **out, size_t bytes)
@@ -35,7 +35,8 @@ static cudpo_status cuda_alloc(backend *be, void **out, size_t bytes)
 static void cuda_free(backend *be, void *memory)
 {
     (void)be;
-    (void)cudaFree(memory); /* waits for the device; what went wrong before shows at the next call */
+    (void)cudaFree(
+        memory); /* waits for the device; what went wrong before shows at the next call */
 }
 
 static cudpo_status cuda_copy_in(backend *be, void *dst, const void *src, size_t bytes)

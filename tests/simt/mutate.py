@@ -1,0 +1,245 @@
+#!/usr/bin/env python3
+"""mutate.py - does the suite notice when a kernel is broken?  Mutates kernels/ line by line, and runs the tests of each.
+
+    tests/simt/mutate.py [--sample N] [--seed S] [--file STEM ...] [--jobs J] [--list]
+
+Needs built trees of the presets release and sanitize (with the test programs of the kernels).  A mutant is caught when a
+configuration fails that the unmutated code passes: the emulator in three schedules, under ASan and UBSan, or under the
+race and initialisation checker.  Survivors that were looked at stand in mutants.txt with the reason why they are no
+faults; the program fails where fewer than 95 % of the others are caught.
+"""
+import argparse
+import concurrent.futures
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+EXPLAINED = os.path.join(ROOT, "tests", "simt", "mutants.txt")
+
+# What is changed: a pattern within a line, and what replaces it.
+OPERATORS = [
+    ("drop a barrier", r"__sync(threads|warp)\(\);", ";"),
+    ("drop a wait", r"cp_async_wait<\d+>\(\);", ";"),
+    ("wait for one group less", r"cp_async_wait<0>\(\)", "cp_async_wait<1>()"),
+    ("wait for one group less", r"cp_async_wait<1>\(\)", "cp_async_wait<2>()"),
+    ("drop a commit", r"cp_async_commit\(\);", ";"),
+    ("< to <=", r"(?<=[\w\])]) < (?=[\w(])", " <= "),
+    ("<= to <", r" <= ", " < "),
+    (">= to >", r" >= ", " > "),
+    ("> to >=", r"(?<=[\w\])]) > (?=[\w(-])", " >= "),
+    ("== to !=", r" == ", " != "),
+    ("&& to ||", r" && ", " || "),
+    ("+ to -", r"(?<=[\w\])]) \+ (?=[\w(])", " - "),
+    ("- to +", r"(?<=[\w\])]) - (?=[\w(])", " + "),
+    ("* to +", r"(?<=[\w\])]) \* (?=[\w(])", " + "),
+    ("% to /", r"(?<=[\w\])]) % (?=[\w(])", " / "),
+    ("+= to =", r" \+= ", " = "),
+    ("*= to =", r" \*= ", " = "),
+    ("1 to 2", r"(?<=[\w\])] [-+] )1\b(?!\.)", "2"),
+    ("0 to 1", r"(?<== )0(?=[;,])", "1"),
+    ("max to min", r"\bfmaxf\(", "fminf("),
+    ("min to max", r"\bmin\(", "max("),
+    ("swap a and b", r"\((\w+), (\w+)\)", r"(\2, \1)"),
+    ("half the lanes", r"offset = 16;", "offset = 8;"),
+    ("drop a negation", r"(?<=[ (=])-(?=[a-z(])", ""),
+]
+SKIP = re.compile(r"^\s*(//|/?\*|#|enum|CUDPO_REQUIRE|template|static __global__|__launch|LAUNCH|extern|typedef|for \(int64_t i = 0; gradient)|@")
+
+
+def mutants(path):
+    """(line number, what, mutated line) of one file; comments, contracts and declarations are left alone."""
+    found, comment = [], False
+    for number, line in enumerate(open(path).read().split("\n"), 1):
+        code = line.split("/*")[0] if not comment else ""
+        comment = (comment or "/*" in line) and "*/" not in line.split("/*")[-1]
+        if SKIP.match(code) or not code.strip():
+            continue
+        for what, pattern, replacement in OPERATORS:
+            for m in re.finditer(pattern, code):
+                new = code[: m.start()] + m.expand(replacement) + code[m.end():] + line[len(code):]
+                if new != line:
+                    found.append((number, what, new))
+    return found
+
+
+def commands(build, target):
+    out = subprocess.run(["ninja", "-C", build, "-t", "commands", target], capture_output=True, text=True, check=True).stdout
+    return [c for c in out.split("\n") if c.strip()]
+
+
+class Variant:
+    """One way to build and run: the commands that compile a kernel's wrapper and link a test."""
+
+    def __init__(self, name, build, suffix, environments):
+        self.name, self.build, self.suffix, self.environments = name, build, suffix, environments
+        self.links = {}
+
+    def load(self, test):
+        if test not in self.links:
+            all_commands = commands(self.build, "tests/%s_%s" % (test, self.suffix))
+            compile_of = {}
+            for c in all_commands:
+                m = re.search(r" -c (\S*/tests/simt/(\w+)\.cpp)", c)
+                if m and "simt_kernels_" in c:
+                    compile_of[m.group(2)] = (c, m.group(1), re.search(r" -o (\S+)", c).group(1))
+            link = [c for c in all_commands if re.search(r"-o tests/%s_%s\b" % (test, self.suffix), c)][-1]
+            self.links[test] = (compile_of, link)
+        return self.links[test]
+
+
+def run(variant, test, stem, folder, environment_of_build):
+    """Build the test with the mutated kernels of folder and run it; True where it still passes."""
+    compile_of, link = variant.load(test)
+    for name, (command, wrapper, object_path) in compile_of.items():
+        source = os.path.join(folder, "kernels", name + ".cu")
+        if name not in stem:
+            continue
+        mine = os.path.join(folder, "%s_%s.cpp" % (name, variant.suffix))
+        with open(mine, "w") as f:
+            f.write('#include "%s"\n' % source)
+        built = os.path.join(folder, "%s_%s.o" % (name, variant.suffix))
+        command = re.sub(r" -M[DTF]+ \S+| -MD", "", command.replace(" -c " + wrapper, " -c " + mine))
+        command = re.sub(r"-M[TF] \S+", "", command).replace(" -o " + object_path, " -o " + built)
+        command = command.replace("-I%s/kernels" % ROOT, "-I%s/kernels" % folder)
+        if not os.path.exists(built):
+            done = subprocess.run(command, shell=True, cwd=variant.build, capture_output=True, text=True)
+            if done.returncode != 0:
+                return None  # does not compile: no mutant
+        link = link.replace(" " + object_path + " ", " " + built + " ")
+    program = os.path.join(folder, "%s_%s" % (test, variant.suffix))
+    link = re.sub(r"-o tests/%s_%s\b" % (test, variant.suffix), "-o " + program, link)
+    done = subprocess.run(link, shell=True, cwd=variant.build, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit("can't link: " + done.stderr[-2000:])
+    for environment in variant.environments:
+        try:
+            done = subprocess.run([program], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+                                  capture_output=True, timeout=120)
+        except subprocess.TimeoutExpired:
+            return False
+        if done.returncode != 0:
+            return False
+    return True
+
+
+def includers(name):
+    """The .cu files that a header of kernels/ reaches."""
+    stems, seen, todo = set(), set(), [name]
+    while todo:
+        wanted = todo.pop()
+        for file in os.listdir(os.path.join(ROOT, "kernels")):
+            if file in seen or not file.endswith((".cu", ".h")):
+                continue
+            if '#include "%s"' % wanted in open(os.path.join(ROOT, "kernels", file)).read():
+                seen.add(file)
+                todo.append(file)
+                if file.endswith(".cu"):
+                    stems.add(file[:-3])
+    return stems
+
+
+def tests_of(stems):
+    """Tests named after a kernel, and those that the table below adds."""
+    more = {"attention": ["test_wanted"], "attention_backward": ["test_attention", "test_wanted"],
+            "attention_plan": ["test_attention", "test_wanted"], "row_coefficients": ["test_segment_sum"],
+            "add": ["test_bias"], "preference_loss": ["test_head_kernels"]}
+    names = {f[:-2] for f in os.listdir(os.path.join(ROOT, "tests")) if f.startswith("test_") and f.endswith(".c")
+             and "/* backends:" in "".join(open(os.path.join(ROOT, "tests", f)).readlines()[:4])}
+    found = []
+    for stem in sorted(stems):
+        found += sorted(n for n in names if n == "test_" + stem or n.startswith("test_" + stem + "_"))
+        found += [n for n in more.get(stem, []) if n in names]
+    return list(dict.fromkeys(found))
+
+
+def try_mutant(file, mutant, variants):
+    number, what, line = mutant
+    stems = {file[:-3]} if file.endswith(".cu") else includers(file)
+    folder = tempfile.mkdtemp(prefix="mutant")
+    try:
+        shutil.copytree(os.path.join(ROOT, "kernels"), os.path.join(folder, "kernels"))
+        path = os.path.join(folder, "kernels", file)
+        lines = open(path).read().split("\n")
+        lines[number - 1] = line
+        open(path, "w").write("\n".join(lines))
+        for variant in variants:
+            for test in tests_of(stems):
+                passed = run(variant, test, stems, folder, None)
+                if passed is None:
+                    return "invalid", ""
+                if not passed:
+                    return "caught", "%s %s" % (variant.name, test)
+        return "survived", ""
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def explained():
+    if not os.path.exists(EXPLAINED):
+        return set()
+    known = set()
+    for line in open(EXPLAINED):
+        parts = line.rstrip("\n").split(" | ")
+        if len(parts) == 4 and not line.startswith("#"):
+            known.add(tuple(p.strip() for p in parts[:3]))
+    return known
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("--sample", type=int, default=0, help="mutants per file, drawn at random; 0: all")
+    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--file", nargs="*", help="names in kernels/, such as rmsnorm.cu")
+    p.add_argument("--jobs", type=int, default=os.cpu_count())
+    p.add_argument("--list", action="store_true", help="print the mutants and end")
+    p.add_argument("--build", default=os.path.join(ROOT, "build"))
+    p.add_argument("--sanitize", default=os.path.join(ROOT, "build-sanitize"))
+    a = p.parse_args()
+    files = a.file or sorted(f for f in os.listdir(os.path.join(ROOT, "kernels"))
+                             if f.endswith((".cu", ".h")) and f not in ("ptx.h", "device.h", "kernels.h", "types.h"))
+    work = []
+    for file in files:
+        found = mutants(os.path.join(ROOT, "kernels", file))
+        if a.sample and len(found) > a.sample:
+            found = random.Random(a.seed).sample(found, a.sample)
+        work += [(file, m) for m in found]
+    if a.list:
+        for file, (number, what, line) in work:
+            print("%s:%d %s: %s" % (file, number, what, line.strip()))
+        return
+    variants = [Variant("emulator", a.build, "simt", [{"SIMT_SCHED": s} for s in ("fwd", "rev", "rand:1")]),
+                Variant("race checker", a.build, "race", [{}]),
+                Variant("ASan and UBSan", a.sanitize, "simt", [{"ASAN_OPTIONS": "detect_leaks=0"}])]
+    for v in variants:  # the commands, before threads ask for them
+        for file, _ in work:
+            for t in tests_of({file[:-3]} if file.endswith(".cu") else includers(file)):
+                v.load(t)
+    known, counts, survivors = explained(), {}, []
+    with concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
+        futures = {pool.submit(try_mutant, f, m, variants): (f, m) for f, m in work}
+        for future in concurrent.futures.as_completed(futures):
+            file, (number, what, line) = futures[future]
+            outcome, by = future.result()
+            if outcome == "survived" and (file, what, line.strip()) in known:
+                outcome = "explained"
+            counts.setdefault(file, {}).setdefault(outcome, 0)
+            counts[file][outcome] += 1
+            if outcome == "survived":
+                survivors.append((file, what, line.strip()))
+            print("%-9s %s:%d %s: %s  %s" % (outcome, file, number, what, line.strip(), by), flush=True)
+    caught = sum(c.get("caught", 0) for c in counts.values())
+    total = caught + len(survivors)
+    print("\n%-24s %7s %9s %9s" % ("file", "caught", "survived", "explained"))
+    for file, c in sorted(counts.items()):
+        print("%-24s %7d %9d %9d" % (file, c.get("caught", 0), c.get("survived", 0), c.get("explained", 0)))
+    print("%d of %d caught (%.1f %%)" % (caught, total, 100 * caught / max(total, 1)))
+    sys.exit(0 if total and caught >= 0.95 * total else 1)
+
+
+if __name__ == "__main__":
+    main()
