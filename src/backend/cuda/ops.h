@@ -18,5 +18,9 @@ CUDPO_MUST_USE cudpo_status cuda_scratch(scratch *out, cuda_backend *be, size_t 
 
 /** Put the ops into the table. */
 void cuda_ops_install(backend *table);
+void cuda_attention_install(backend *table);
+void cuda_head_install(backend *table);
+void cuda_layers_install(backend *table);
+void cuda_optim_install(backend *table);
 
 #endif /* CUDPO_BACKEND_CUDA_OPS_H */

@@ -1,0 +1,88 @@
+/* layers.c - the ops of a transformer layer but for GEMM and attention. */
+#include "backend/cuda/ops.h"
+
+static cuda_backend *of(backend *be)
+{
+    return (cuda_backend *)be;
+}
+
+static cudpo_status add_rmsnorm(backend *be, tensor y, tensor rstd, tensor sum, tensor x,
+                                tensor branch, tensor w, float epsilon)
+{
+    return cuda_add_rmsnorm(y, rstd, sum, x, branch, w, epsilon, of(be)->stream);
+}
+
+static cudpo_status rmsnorm_backward(backend *be, tensor dx, tensor dw, tensor dy, tensor x,
+                                     tensor rstd, tensor w)
+{
+    scratch s;
+    CUDPO_TRY(cuda_scratch(&s, of(be), cuda_rmsnorm_backward_scratch(x.rows, x.cols)));
+    return cuda_rmsnorm_backward(dx, dw, dy, x, rstd, w, s, of(be)->stream);
+}
+
+static cudpo_status rmsnorm_again(backend *be, tensor y, tensor x, tensor rstd, tensor w)
+{
+    return cuda_rmsnorm_again(y, x, rstd, w, of(be)->stream);
+}
+
+static cudpo_status head_norm(backend *be, tensor y, tensor rstd, tensor x, tensor w, float epsilon)
+{
+    return cuda_head_norm(y, rstd, x, w, epsilon, of(be)->stream);
+}
+
+static cudpo_status head_norm_backward(backend *be, tensor dx, tensor dw, tensor dy, tensor x,
+                                       tensor rstd, tensor w)
+{
+    scratch s;
+    CUDPO_TRY(cuda_scratch(&s, of(be), cuda_head_norm_backward_scratch(x.rows, rstd.cols, w.cols)));
+    return cuda_head_norm_backward(dx, dw, dy, x, rstd, w, s, of(be)->stream);
+}
+
+static cudpo_status bias_add(backend *be, tensor x, tensor bias)
+{
+    return cuda_bias_add(x, bias, of(be)->stream);
+}
+
+static cudpo_status bias_backward(backend *be, tensor dbias, tensor dx)
+{
+    scratch s;
+    CUDPO_TRY(cuda_scratch(&s, of(be), cuda_bias_backward_scratch(dx.rows, dx.cols)));
+    return cuda_bias_backward(dbias, dx, s, of(be)->stream);
+}
+
+static cudpo_status add(backend *be, tensor x, tensor y)
+{
+    return cuda_add(x, y, of(be)->stream);
+}
+
+static cudpo_status rope(backend *be, tensor x, tensor cosine, tensor sine, tensor position,
+                         int head_dim, bool inverse)
+{
+    return cuda_rope(x, cosine, sine, position, head_dim, inverse, of(be)->fault, of(be)->stream);
+}
+
+static cudpo_status swiglu(backend *be, tensor act, tensor gate_up)
+{
+    return cuda_swiglu(act, gate_up, of(be)->stream);
+}
+
+static cudpo_status swiglu_backward(backend *be, tensor dgate_up, tensor act, tensor dact,
+                                    tensor gate_up)
+{
+    return cuda_swiglu_backward(dgate_up, act, dact, gate_up, of(be)->stream);
+}
+
+void cuda_layers_install(backend *t)
+{
+    t->add_rmsnorm = add_rmsnorm;
+    t->rmsnorm_backward = rmsnorm_backward;
+    t->rmsnorm_again = rmsnorm_again;
+    t->head_norm = head_norm;
+    t->head_norm_backward = head_norm_backward;
+    t->bias_add = bias_add;
+    t->bias_backward = bias_backward;
+    t->add = add;
+    t->rope = rope;
+    t->swiglu = swiglu;
+    t->swiglu_backward = swiglu_backward;
+}
