@@ -1,0 +1,227 @@
+/* attention.h - what the attention kernels share: the plan of a pack, and tiles of rows in shared memory.
+ *
+ * The plan is made on the device from segments that the host never sees: lists of tiles of queries and of keys, each with
+ * all that a block needs to know.  Grids are upper bounds; blocks without a tile return at once. */
+#ifndef CUDPO_KERNELS_ATTENTION_H
+#define CUDPO_KERNELS_ATTENTION_H
+
+#include "check.h"
+#include "kernels.h"
+#include "vector.h"
+
+enum {
+    FORWARD_ROWS = 128, /* queries of a tile of the forward pass */
+    BACKWARD_ROWS = 64, /* and of the backward pass */
+    MAX_HEAD_DIM = 256,
+    MAX_TOKENS = 1 << 19 /* so that slots can be counted in 32 bits */
+};
+
+/* Keys of a tile: as many as one block keeps dk and dv of in registers. */
+static inline int key_rows(int head_dim)
+{
+    return head_dim <= 128 ? 128 : 64;
+}
+
+/* A tile of queries of one segment.  Its first query is number `index` of the segment and sees the whole prompt and keys
+ * 0 .. index of the segment, window permitting.  The keys that any of its queries sees are in prompt_count tiles of the
+ * prompt from number prompt_first on and own_count tiles of the segment from own_first on; the backward pass has a slot for
+ * the share that each of them has in dq, from number `slot` on. */
+typedef struct query_tile {
+    int32_t token, rows, index, prompt_begin, prompt_length;
+    int32_t slot, prompt_first, prompt_count, own_first, own_count;
+    int32_t unused[2];
+} query_tile;
+
+/* A tile of keys of one segment: tile `number` of it; `position` is that of its first key.  Backward query tiles
+ * query_begin .. query_end-1 may see it, those before own_end as part of their own segment, the others as their prompt.
+ * Tokens ask_begin .. ask_end-1 of the segment ask. */
+typedef struct key_tile {
+    int32_t token, keys, number, position;
+    int32_t query_begin, query_end, own_end, ask_begin, ask_end;
+    int32_t unused[3];
+} key_tile;
+
+/* A segment, and the numbers of its first tiles; group_end is the segment after the last that sees this one. */
+typedef struct plan_segment {
+    int32_t begin, length, prompt_begin, prompt_length, ask_begin, ask_end, group_end;
+    int32_t first_forward, first_backward, first_key;
+    int32_t unused[2];
+} plan_segment;
+
+/* The head of a plan.  All counts are 0 where the segments were no pack. */
+typedef struct plan_counts {
+    int32_t forward, backward, keys, slots;
+    int32_t unused[12];
+} plan_counts;
+
+/* A plan in memory, its lists with the most entries they can have. */
+typedef struct plan_view {
+    plan_counts *counts;
+    plan_segment *segment; /* [N] */
+    query_tile *forward;   /* [T / FORWARD_ROWS + N], longest work first */
+    query_tile *backward;  /* [T / BACKWARD_ROWS + N], in order of tokens */
+    key_tile *key;         /* [T / 64 + N], longest work first */
+    int32_t *forward_work, *key_work;
+    int64_t T, N, most_forward, most_backward, most_keys;
+} plan_view;
+
+static inline plan_view plan_at(void *words, int64_t T, int64_t N)
+{
+    plan_view p = {};
+    p.T = T;
+    p.N = N;
+    p.most_forward = T / FORWARD_ROWS + N;
+    p.most_backward = T / BACKWARD_ROWS + N;
+    p.most_keys = T / 64 + N;
+    p.counts = (plan_counts *)words;
+    p.segment = (plan_segment *)(p.counts + 1);
+    p.forward = (query_tile *)(p.segment + N);
+    p.backward = p.forward + p.most_forward;
+    p.key = (key_tile *)(p.backward + p.most_backward);
+    p.forward_work = (int32_t *)(p.key + p.most_keys);
+    p.key_work = p.forward_work + p.most_forward;
+    return p;
+}
+
+static inline int64_t plan_words(int64_t T, int64_t N)
+{
+    const plan_view p = plan_at(NULL, T, N);
+    return (int64_t)(sizeof(plan_counts) / 4) + (int64_t)(sizeof(plan_segment) / 4) * N +
+           (int64_t)(sizeof(query_tile) / 4) * (p.most_forward + p.most_backward) +
+           (int64_t)(sizeof(key_tile) / 4) * p.most_keys + p.most_forward + p.most_keys;
+}
+
+/* Is this a plan of T tokens; for how many segments?  -1: it is none. */
+static inline int64_t plan_segments(tensor plan, int64_t T)
+{
+    if (!is_i32(plan, plan.rows, 1) || (uintptr_t)plan.data % 16 != 0) return -1;
+    const int64_t none = plan_words(T, 0), each = plan_words(T, 1) - none;
+    const int64_t N = (plan.rows - none) / each;
+    return N >= 0 && plan_words(T, N) == plan.rows ? N : -1;
+}
+
+static inline bool attention_shape_valid(attention_shape s)
+{
+    return s.heads >= 1 && s.kv_heads >= 1 && s.heads % s.kv_heads == 0 && s.head_dim >= 1 &&
+           s.head_dim <= MAX_HEAD_DIM && s.window >= 0 && std::isfinite(s.scale) && s.scale > 0.0f;
+}
+
+static inline int64_t query_columns(attention_shape s)
+{
+    return (int64_t)s.heads * s.head_dim;
+}
+
+static inline int64_t qkv_columns(attention_shape s)
+{
+    return ((int64_t)s.heads + 2 * (int64_t)s.kv_heads) * s.head_dim;
+}
+
+/* What is the same for all blocks of a call. */
+typedef struct attention_sizes {
+    int heads, kv_heads, head_dim, window;
+    float scale;
+} attention_sizes;
+
+#define LOG2_E 1.4426950408889634f
+
+/* The keys at positions first .. last of what a query at `position` sees, where keys end before position `end`. */
+__device__ __forceinline__ int first_visible(int position, int window)
+{
+    return window > 0 ? max(0, position - window + 1) : 0;
+}
+
+/* The next tile of keys that a block visits. */
+typedef struct key_step {
+    int token, keys, position; /* of its first key; how many there are */
+} key_step;
+
+/* Tiles of keys of queries begin .. begin+rows-1 of a tile: first those of the prompt from key `prompt_first` on, then its own from own_first. */
+typedef struct key_walk {
+    int prompt_begin, prompt_length, own_begin, own_end, prompt_first, own_first, prompt_steps, steps;
+} key_walk;
+
+template <int KEYS>
+__device__ __forceinline__ key_walk walk_of(const query_tile *t, int begin, int rows, int window)
+{
+    key_walk w;
+    const int index = t->index + begin;
+    const int first = first_visible(t->prompt_length + index, window);
+    w.prompt_begin = t->prompt_begin;
+    w.prompt_length = t->prompt_length;
+    w.own_begin = t->token - t->index;
+    w.own_end = index + rows;
+    w.prompt_first = min(first, t->prompt_length);
+    w.own_first = max(0, first - t->prompt_length);
+    w.prompt_steps = (w.prompt_length - w.prompt_first + KEYS - 1) / KEYS;
+    w.steps = w.prompt_steps + (w.own_end - w.own_first + KEYS - 1) / KEYS;
+    return w;
+}
+
+template <int KEYS> __device__ __forceinline__ key_step step_of(const key_walk *w, int step)
+{
+    key_step s;
+    if (step < w->prompt_steps) {
+        s.position = w->prompt_first + step * KEYS;
+        s.token = w->prompt_begin + s.position;
+        s.keys = min((int)KEYS, w->prompt_length - s.position);
+    } else {
+        const int key = w->own_first + (step - w->prompt_steps) * KEYS;
+        s.position = w->prompt_length + key;
+        s.token = w->own_begin + key;
+        s.keys = min((int)KEYS, w->own_end - key);
+    }
+    return s;
+}
+
+/* Rows of D bf16 in shared memory, in chunks of 16 bytes.  The chunks of a row are permuted so that 8 consecutive rows have
+ * their chunk c in 8 different groups of banks, which is what one phase of ldmatrix reads.  With D % 64 == 0 all rows
+ * start in the same group; with D % 64 == 32 in two by turns, and with D % 32 == 16 in four. */
+template <int D> struct swizzle {
+    static_assert(D % 16 == 0, "a row starts in one of few groups of banks");
+    enum { MASK = D % 64 == 0 ? 7 : D % 32 == 0 ? 3 : 1, SHIFT = D % 64 == 0 ? 0 : D % 32 == 0 ? 1 : 2 };
+};
+
+template <int D> __device__ __forceinline__ int chunk_at(int row, int chunk)
+{
+    return row * D + (chunk ^ (row >> swizzle<D>::SHIFT & swizzle<D>::MASK)) * 8;
+}
+
+/* The same for chunk `even` + odd, where even is known to the compiler and odd is 0 or 1: few different offsets, which
+ * are registers, and constants. */
+template <int D> __device__ __forceinline__ int chunk_at(int row, int even, int odd)
+{
+    enum { MASK = swizzle<D>::MASK };
+    const int own = (odd ^ row >> swizzle<D>::SHIFT) & MASK;
+    return row * D + ((own ^ (even & MASK)) * 8) + (even & ~MASK) * 8;
+}
+
+/* Ask for rows x columns 0 .. head_dim-1 of a matrix; zeros below `valid` rows and right of head_dim, where nothing is
+ * read. */
+template <int D, int ROWS, int THREADS>
+__device__ __forceinline__ void load_rows(bf16 *shared, const bf16 *global, int64_t stride,
+                                          int valid, int head_dim)
+{
+    enum { CHUNKS = D / 8 };
+    static_assert(ROWS * CHUNKS % THREADS == 0, "every thread asks for as many chunks");
+    if (THREADS % CHUNKS == 0) { /* a thread stays in its column */
+        const int chunk = threadIdx.x % CHUNKS, top = threadIdx.x / CHUNKS;
+        const int64_t step = THREADS / CHUNKS * stride;
+        const bf16 *from = global + top * stride + chunk * 8;
+        valid = chunk * 8 < head_dim ? valid - top : 0;
+#pragma unroll
+        for (int i = 0; i < ROWS * CHUNKS / THREADS; i++) {
+            const int below = i * (THREADS / CHUNKS);
+            cp_async_16(shared + chunk_at<D>(top + below, chunk), from, below < valid ? 16 : 0);
+            from += step;
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < ROWS * CHUNKS / THREADS; i++) {
+            const int at = (int)threadIdx.x + i * THREADS, row = at / CHUNKS, chunk = at % CHUNKS;
+            cp_async_16(shared + chunk_at<D>(row, chunk), global + row * stride + chunk * 8,
+                        row < valid && chunk * 8 < head_dim ? 16 : 0);
+        }
+    }
+}
+
+#endif /* CUDPO_KERNELS_ATTENTION_H */

@@ -1,0 +1,67 @@
+/* attention.c - attention: a plan of the pack's tiles, then the kernels that follow it. */
+#include "backend/cuda/ops.h"
+
+static cuda_backend *of(backend *be)
+{
+    return (cuda_backend *)be;
+}
+
+/* The backward pass may have this much scratch where it needs less for one kv head at a time. */
+static const size_t LARGE_SCRATCH = (size_t)3 << 30;
+
+static size_t plan_bytes(int64_t T, int64_t segments)
+{
+    return ((size_t)cuda_attention_plan_words(T, segments) * sizeof(int32_t) + 15) / 16 * 16;
+}
+
+/* The plan at the beginning of scratch, with `more` bytes behind it. */
+static cudpo_status make_plan(tensor *plan, scratch *rest, cuda_backend *be, tensor segments,
+                              tensor wanted, int64_t T, attention_shape shape, size_t more)
+{
+    const size_t bytes = plan_bytes(T, segments.rows);
+    scratch s;
+    CUDPO_TRY(cuda_scratch(&s, be, bytes + more));
+    *plan = tensor_vector(s.data, DTYPE_I32, cuda_attention_plan_words(T, segments.rows));
+    *rest = (scratch){(char *)s.data + bytes, s.bytes - bytes};
+    return cuda_attention_plan(*plan, segments, wanted, T, shape, be->fault, be->stream);
+}
+
+/* So that the bytes of scratch can be computed; the launchers ask for more. */
+static bool attention_shape_valid(attention_shape s)
+{
+    return s.heads >= 1 && s.kv_heads >= 1 && s.heads % s.kv_heads == 0 && s.head_dim >= 1 &&
+           s.head_dim <= 256 && s.window >= 0;
+}
+
+static cudpo_status attention(backend *be, tensor out, tensor lse, tensor qkv, tensor segments,
+                              tensor wanted, attention_shape shape)
+{
+    tensor plan;
+    scratch rest;
+    CUDPO_REQUIRE(qkv.rows >= 0 && segments.rows >= 0);
+    CUDPO_TRY(make_plan(&plan, &rest, of(be), segments, wanted, qkv.rows, shape, 0));
+    return cuda_attention(out, lse, qkv, plan, shape, of(be)->stream);
+}
+
+static cudpo_status attention_backward(backend *be, tensor dqkv, tensor dout, tensor qkv, tensor out,
+                                       tensor lse, tensor segments, tensor wanted,
+                                       attention_shape shape)
+{
+    tensor plan;
+    scratch rest;
+    CUDPO_REQUIRE(qkv.rows >= 0 && segments.rows >= 0);
+    CUDPO_REQUIRE(attention_shape_valid(shape));
+    size_t bytes = 0;
+    for (int n = shape.kv_heads; n >= 1; n = n / 2) {
+        bytes = cuda_attention_backward_scratch(qkv.rows, segments.rows, shape, qkv.type, n);
+        if (bytes <= LARGE_SCRATCH) break;
+    }
+    CUDPO_TRY(make_plan(&plan, &rest, of(be), segments, wanted, qkv.rows, shape, bytes));
+    return cuda_attention_backward(dqkv, dout, qkv, out, lse, plan, shape, rest, of(be)->stream);
+}
+
+void cuda_attention_install(backend *t)
+{
+    t->attention = attention;
+    t->attention_backward = attention_backward;
+}
