@@ -1,5 +1,6 @@
 /* test_preference_loss.c - the op: it gives every unit to the maths of preference/loss.h (see test_loss.c), and its contract. */
 /* rooms: preference backend */
+/* backends: cpu cuda */
 #include "test.h"
 #include "preference/loss.h"
 #include "test_ops.h"
@@ -112,7 +113,7 @@ static void check_run(ops *o, op_run_of *run, const loss_parameters *p, int64_t 
 
 static void the_op_is_the_maths(backend *be)
 {
-    static const int64_t sizes[] = {1, 2, 31, 32, 33, 255, 256, 257};
+    static const int64_t sizes[] = {1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 257};
     static const struct {
         loss_kind kind;
         int completions, sequences;
@@ -132,6 +133,54 @@ static void the_op_is_the_maths(backend *be)
             free_run(&run);
             ops_end(&o);
         }
+    }
+}
+
+/* The pair of test_loss.c whose chosen completion scores -12 (reference -13.5, 4 tokens), the rejected one -11 (-10, 5) and
+ * the prompt -3 (2 tokens): a = 1.5, b = -1, beta 0.1, so that z = 0.25. */
+static void one_pair_by_hand(backend *be)
+{
+    static const struct {
+        loss_kind kind;
+        int completions, sequences;
+        double loss, coefficient[3];
+    } c[] = {
+        {LOSS_SIGMOID, 2, 2, 0.575939419879 / 3, {-0.0145941166371, 0.0145941166371}},
+        {LOSS_HINGE, 2, 2, 0.75 / 3, {-0.1 / 3, 0.1 / 3}},
+        {LOSS_IPO, 2, 2, 19.580625 / 3, {-0.7375, 0.59}}, /* 1.5 / 4 + 1 / 5 - 5 = -4.425 */
+        {LOSS_KTO, 1, 1, 0.470035948235 / 3, {-0.0249102155602 / 3}},
+        {LOSS_ORPO,
+         2,
+         3,
+         15.0 / 24 + 0.1 * 1.21735961542 / 3,
+         {-0.0478406274218, 0.00527809103607, -1.0 / 24}},
+        {LOSS_SFT, 1, 2, 12.0 / 24, {-1.0 / 24, 0}},
+    };
+    for (size_t n = 0; n < sizeof c / sizeof c[0]; n++) {
+        static const float policy[] = {-12, -11, -3}, reference[] = {-13.5f, -10, 0}, kl[] = {0.3f};
+        static const int32_t tokens[] = {4, 5, 2}, label[] = {1};
+        float got[3], columns[LOSS_COLUMNS];
+        ops o = ops_begin(be);
+        loss_inputs in = {.policy = ops_floats(&o, policy, c[n].sequences, 1),
+                          .tokens = ops_indices(&o, tokens, c[n].sequences, 1),
+                          .label = ops_indices(&o, label, 1, 1),
+                          .kl = ops_floats(&o, kl, 1, 1),
+                          .completions = c[n].completions,
+                          .sequences = c[n].sequences};
+        if (c[n].kind != LOSS_ORPO) in.reference = ops_floats(&o, reference, c[n].sequences, 1);
+        const loss_outputs out = {.coefficient = ops_output(&o, c[n].sequences, 1),
+                                  .columns = ops_output(&o, 1, LOSS_COLUMNS)};
+        loss_parameters p = parameters_of(c[n].kind);
+        p.unit_scale = 1.0 / 3;
+        p.token_scale = 1.0 / 24;
+        CHECK_OK(be->preference_loss(be, &out, &in, &p));
+        ops_get(&o, got, out.coefficient);
+        ops_get(&o, columns, out.columns);
+        CHECK_NEAR(columns[LOSS_VALUE], c[n].loss, fabs(c[n].loss) * 2 * EPS); /* kl rounds, too */
+        for (int i = 0; i < c[n].sequences; i++) {
+            CHECK_NEAR(got[i], c[n].coefficient[i], fabs(c[n].coefficient[i]) * 2 * EPS);
+        }
+        ops_end(&o);
     }
 }
 
@@ -211,6 +260,54 @@ static void broken_contracts_change_nothing(backend *be)
     ops_end(&o);
 }
 
+#ifdef TEST_CUDA
+static tensor moved(tensor t, ptrdiff_t bytes)
+{
+    t.data = (char *)t.data + bytes;
+    return t;
+}
+
+static tensor typed(tensor t, dtype type)
+{
+    t.type = type;
+    return t;
+}
+
+/* Addresses and overlaps, which only the device minds. */
+static void broken_contracts_of_the_device(backend *be)
+{
+    ops o = ops_begin(be);
+    op_run_of run = make_run(&o, LOSS_KTO, 2, 2, 6);
+    const loss_parameters good = parameters_of(LOSS_SIGMOID);
+    loss_inputs in = run.in;
+    loss_outputs out = run.out;
+    loss_parameters p = good;
+    REFUSED(in.policy = moved(in.policy, 2));
+    REFUSED(in.reference = moved(in.reference, 1));
+    REFUSED(in.tokens = moved(in.tokens, 2));
+    REFUSED(in.label = moved(in.label, 2));
+    REFUSED(in.kl = moved(in.kl, 2));
+    REFUSED(out.coefficient = moved(out.coefficient, 2));
+    REFUSED(out.columns = moved(out.columns, 2));
+    REFUSED(in.policy = out.coefficient);
+    REFUSED(in.reference = out.coefficient);
+    REFUSED(in.tokens = typed(out.coefficient, DTYPE_I32));
+    REFUSED(in.kl = tensor_rows(out.coefficient, 6, 6));
+    REFUSED(in.label = typed(tensor_rows(out.coefficient, 0, 6), DTYPE_I32));
+    tensor column = tensor_rows(out.coefficient, 0, 6);
+    column.data = out.columns.data;
+    REFUSED(in.kl = column);
+    REFUSED(in.label = typed(column, DTYPE_I32));
+    column.rows = 12;
+    REFUSED(in.policy = column);
+    REFUSED(in.reference = column);
+    REFUSED(in.tokens = typed(column, DTYPE_I32));
+    REFUSED(out.coefficient = column);
+    free_run(&run);
+    ops_end(&o);
+}
+#endif
+
 static void run_repeatable(ops *o, float *result)
 {
     op_run_of run = make_run(o, LOSS_SIGMOID, 2, 2, 1000);
@@ -228,8 +325,12 @@ static void the_same_bits_again(backend *be)
 
 static const op_case cases[] = {
     {"the_op_is_the_maths", the_op_is_the_maths},
+    {"one_pair_by_hand", one_pair_by_hand},
     {"absent_inputs_are_0_and_desirable", absent_inputs_are_0_and_desirable},
     {"broken_contracts_change_nothing", broken_contracts_change_nothing},
+#ifdef TEST_CUDA
+    {"broken_contracts_of_the_device", broken_contracts_of_the_device},
+#endif
     {"the_same_bits_again", the_same_bits_again},
 };
 
