@@ -1,5 +1,6 @@
 /* test_adamw.c - steps of AdamW. */
 /* rooms: backend base */
+/* backends: cpu cuda */
 #include "test_ops.h"
 
 static adamw_step step_of(int t)
@@ -36,7 +37,7 @@ static void first_step_by_hand(backend *be)
 
 /* Three steps against the formulas in double, from moments of a run; each step rounds w a few times, and an update is
  * off by a few roundings of its size, below 0.4. */
-static void check_size(backend *be, int64_t rows, int64_t cols, int64_t stride)
+static void check_size(backend *be, int64_t rows, int64_t cols, int64_t stride, int shift)
 {
     const int64_t n = rows * cols;
     float *w = random_floats(1, n), *m = random_floats(2, n), *v = random_floats(3, n);
@@ -49,8 +50,10 @@ static void check_size(backend *be, int64_t rows, int64_t cols, int64_t stride)
         dv[i] = (double)v[i];
     }
     ops o = ops_begin(be);
-    const tensor tw = ops_strided(&o, w, rows, cols, stride), tm = ops_floats(&o, m, rows, cols);
-    const tensor tv = ops_floats(&o, v, rows, cols), tg = ops_floats(&o, g, rows, cols);
+    const tensor tw = ops_strided(&o, w, rows, cols, stride), tg = ops_floats(&o, g, rows, cols);
+    const tensor tv = ops_strided(&o, v, rows, cols, 2 * stride - cols);
+    const tensor tm = ops_make_at(&o, DTYPE_F32, rows, cols, cols, shift);
+    ops_put(&o, tm, m);
     for (int t = 5; t < 8; t++) {
         const adamw_step s = step_of(t);
         CHECK_OK(be->adamw(be, tw, tm, tv, tg, 0.25f, s));
@@ -82,12 +85,26 @@ static void check_size(backend *be, int64_t rows, int64_t cols, int64_t stride)
 
 static void tails_dense_and_strided(backend *be)
 {
-    static const int64_t n[] = {1, 31, 32, 33, 255, 256, 257, 16383, 16385, 50001};
-    for (int i = 0; i < 10; i++) {
-        check_size(be, 1, n[i], n[i]);
-        check_size(be, 3, n[i], n[i] + 2);
-        check_size(be, 5, n[i], n[i]);
+    static const int64_t n[] = {1,   31,  32,  33,   127,  128,  129,  255,   256,   257,
+                                511, 512, 513, 1000, 2047, 2048, 2049, 16383, 16385, 50001};
+    for (int i = 0; i < 20; i++) {
+        check_size(be, 1, n[i], n[i], 0);
+        check_size(be, 3, n[i], n[i] + 2, 0);
+        check_size(be, 4, n[i], n[i], 0);
+        check_size(be, 5, n[i], n[i], 1);
     }
+    check_size(be, 37, 36, 40, 0); /* rows of whole vectors, with gaps of whole vectors */
+    check_size(be, 37, 36, 40, 2);
+    check_size(be, 3, 2048, 2052, 4);
+}
+
+static void no_rows(backend *be)
+{
+    ops o = ops_begin(be);
+    const tensor t = ops_output(&o, 4, 4), w = tensor_rows(t, 0, 0), m = tensor_rows(t, 1, 0);
+    CHECK_OK(be->adamw(be, w, m, tensor_rows(t, 2, 0), tensor_rows(t, 3, 0), 1.0f, step_of(1)));
+    ops_check_untouched(&o, t);
+    ops_end(&o);
 }
 
 static void broken_contracts(backend *be)
@@ -120,6 +137,7 @@ static void broken_contracts(backend *be)
 static const op_case cases[] = {
     {"first_step_by_hand", first_step_by_hand},
     {"tails_dense_and_strided", tails_dense_and_strided},
+    {"no_rows", no_rows},
     {"broken_contracts", broken_contracts},
 };
 OPS_MAIN(cases)

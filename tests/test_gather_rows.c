@@ -1,5 +1,6 @@
 /* test_gather_rows.c - rows by index, the way back, and scaled rows. */
 /* rooms: backend base */
+/* backends: cpu cuda */
 #include "test_ops.h"
 
 /* Two score rows share hidden row 1: out repeats it, and its gradient is the scaled sum. */
@@ -27,37 +28,77 @@ static void by_hand(backend *be)
     ops_end(&o);
 }
 
-enum { T = 90, R = 400 };
+/* Of activations: their type and how they lie, rows `pad` elements apart, the first `shift` behind a boundary. */
+typedef struct layout {
+    bool bf16;
+    int pad, shift;
+} layout;
 
-/* The scatter is the transpose of the gather: sum(drow * scale * gather(x)) = sum(scatter(drow) * x) for any x; here
- * element by element.  About 4 terms of size below 16 reach a row, at most 20. */
-static void check_width(backend *be, int64_t C)
+static const layout layouts[] = {{false, 0, 0}, {false, 3, 0}, {false, 4, 0}, {false, 0, 1},
+                                 {true, 0, 0},  {true, 8, 0},  {true, 4, 4},  {true, 1, 3}};
+
+static int layouts_of(backend *be)
 {
-    float *x = random_floats(1, T * C), *drow = random_floats(2, R * C),
-          *scale = random_floats(3, R);
-    float *out = zeros(R * C, 4), *dx = zeros(T * C, 4), *scaled = zeros(R * C, 4);
-    double *want = zeros(T * C, 8);
-    int32_t index[R];
+    return be->on_device ? 8 : 4; /* the CPU has float alone */
+}
+
+static tensor make(ops *o, const layout *l, const float *host, int64_t rows, int64_t cols)
+{
+    const tensor t = ops_make_at(o, bf16_or_f32(l->bf16), rows, cols, cols + l->pad, l->shift);
+    if (host != NULL) ops_put_floats(o, t, host);
+    return t;
+}
+
+/* The rows of 0 .. T-1, some many times, most of them at least once where R is much larger than T. */
+static int32_t *indices_of(int64_t R, int64_t T)
+{
+    int32_t *index = zeros(R, sizeof *index);
     for (int64_t r = 0; r < R; r++) {
-        index[r] = (int32_t)rng_below(4, 0, (uint64_t)r, T);
+        index[r] = (int32_t)(r % 5 == 4 ? T - 1 : rng_below(4, 0, (uint64_t)r, T));
+    }
+    return index;
+}
+
+/* Element by element.  A sum of n products, exact but for its rounding, rounds at most 2 n times by EPS of the sum of
+ * their sizes, and once more to dx's type. */
+static void check_size(backend *be, const layout *l, int64_t R, int64_t T, int64_t C, bool scaled)
+{
+    float *x = random_floats(1, T * C), *drow = random_floats(2, R * C);
+    float *scale = random_floats(3, R), *out = zeros(R * C, 4), *dx = zeros(T * C, 4);
+    float *product = zeros(R * C, 4);
+    double *want = zeros(T * C, 8), *size = zeros(T * C, 8);
+    int64_t *rows = zeros(T, sizeof *rows);
+    int32_t *index = indices_of(R, T);
+    const dtype type = bf16_or_f32(l->bf16);
+    round_to(type, x, T * C);
+    round_to(type, drow, R * C);
+    for (int64_t r = 0; r < R; r++) {
+        rows[index[r]]++;
         for (int64_t i = 0; i < C; i++) {
-            want[index[r] * C + i] += (double)scale[r] * (double)drow[r * C + i];
+            const double term = (scaled ? (double)scale[r] : 1) * (double)drow[r * C + i];
+            want[index[r] * C + i] += term;
+            size[index[r] * C + i] += fabs(term);
+            product[r * C + i] = scale[r] * drow[r * C + i];
         }
     }
+    round_to(type, product, R * C);
     ops o = ops_begin(be);
-    const tensor ti = ops_indices(&o, index, R, 1), ts = ops_floats(&o, scale, R, 1);
-    const tensor to = ops_strided(&o, NULL, R, C, C + 1), td = ops_strided(&o, NULL, T, C, C + 2);
-    const tensor tr = ops_strided(&o, drow, R, C, C + 4);
-    CHECK_OK(be->gather_rows(be, to, ops_strided(&o, x, T, C, C + 3), ti));
-    CHECK_OK(be->scatter_rows(be, td, tr, ti, ts));
+    const tensor ti = ops_indices(&o, index, R, 1), ts = ops_floats(&o, scale, R, 1), none = {0};
+    const tensor to = make(&o, l, NULL, R, C), td = make(&o, l, NULL, T, C);
+    const tensor tr = make(&o, l, drow, R, C);
+    CHECK_OK(be->gather_rows(be, to, make(&o, l, x, T, C), ti));
+    CHECK_OK(be->scatter_rows(be, td, tr, ti, scaled ? ts : none));
     CHECK_OK(be->scale_rows(be, tr, ts));
-    ops_get(&o, out, to);
-    ops_get(&o, dx, td);
-    ops_get(&o, scaled, tr);
-    check_close("dx", dx, want, T * C, 20 * 16 * EPS);
+    ops_get_floats(&o, out, to);
+    ops_get_floats(&o, dx, td);
+    ops_get_floats(&o, drow, tr);
+    for (int64_t i = 0; i < T * C; i++) {
+        const double last = type == DTYPE_BF16 ? 1.01 * EPS_BF16 * fabs(want[i]) : 0;
+        CHECK_NEAR(dx[i], want[i], last + 2.02 * (double)rows[i / C] * EPS * size[i]);
+    }
     for (int64_t i = 0; i < R * C; i++) {
-        assert_true(out[i] == x[index[i / C] * C + i % C]);
-        assert_true(scaled[i] == drow[i] * scale[i / C]);
+        if (out[i] != x[index[i / C] * C + i % C]) fail_msg("out[%lld]", (long long)i);
+        if (drow[i] != product[i]) fail_msg("scaled[%lld]", (long long)i);
     }
     ops_end(&o);
     free(x);
@@ -65,16 +106,66 @@ static void check_width(backend *be, int64_t C)
     free(scale);
     free(out);
     free(dx);
-    free(scaled);
+    free(product);
     free(want);
+    free(size);
+    free(rows);
+    free(index);
 }
 
-static void tails(backend *be)
+/* Widths around pieces of 4, warps of 32, chunks of 128, 256 and 512 elements, and 128 vectors. */
+static void widths_and_layouts(backend *be)
 {
-    static const int64_t widths[] = {1, 31, 32, 33, 63, 64, 65, 255, 256, 257};
-    for (int i = 0; i < 10; i++) {
-        check_width(be, widths[i]);
+    static const int64_t widths[] = {1,   4,   31,  32,  33,  127,  128, 129,
+                                     252, 256, 257, 512, 516, 1000, 1032};
+    for (int l = 0; l < layouts_of(be); l++) {
+        for (int i = l % 2; i < 15; i += l == 0 ? 1 : 2) {
+            check_size(be, &layouts[l], 40, 17, widths[i], i % 4 < 2);
+        }
     }
+}
+
+/* Rows around warps, blocks of 8 warps, 64, and tiles of 1024 entries; more of them than indices, and fewer. */
+static void numbers_of_rows(backend *be)
+{
+    static const int64_t numbers[] = {1,   7,   8,    9,    31,   32,   33,  127,
+                                      128, 129, 1000, 1023, 1024, 1025, 2100};
+    for (int i = 0; i < 15; i++) {
+        check_size(be, &layouts[i % layouts_of(be)], numbers[i], 5, 3, true);
+        check_size(be, &layouts[(i + 3) % layouts_of(be)], numbers[i], 300, 4, i % 2 == 0);
+        check_size(be, &layouts[(i + 6) % layouts_of(be)], 9, numbers[i], 8, false);
+    }
+}
+
+/* Rows without a score row are zeros; without any, all of dx is. */
+static void nothing_and_other_strides(backend *be)
+{
+    static const int32_t index[] = {2, -5, 0, -5}; /* every second one is an index */
+    static const float x[] = {1, 2, 3, 4, 5, 6}, scale[] = {3, NAN, 4, NAN};
+    static const double out[] = {5, 6, 1, 2}, dx[] = {4, 8, 0, 0, 15, 18}, zero[6] = {0};
+    float got[6];
+    ops o = ops_begin(be);
+    const tensor in = ops_floats(&o, x, 3, 2), to = ops_output(&o, 2, 2), none = {0};
+    const tensor ti = tensor_cols(ops_indices(&o, index, 2, 2), 0, 1), td = ops_output(&o, 3, 2);
+    const tensor ts = tensor_cols(ops_floats(&o, scale, 2, 2), 0, 1);
+    CHECK_OK(be->gather_rows(be, to, in, ti));
+    ops_get(&o, got, to);
+    check_close("out", got, out, 4, 0);
+    CHECK_OK(be->scatter_rows(be, td, to, ti, ts));
+    ops_get(&o, got, td);
+    check_close("dx", got, dx, 6, 0);
+    CHECK_OK(be->gather_rows(be, tensor_rows(to, 0, 0), in, tensor_rows(ti, 0, 0)));
+    CHECK_OK(be->scale_rows(be, tensor_rows(to, 0, 0), tensor_rows(ts, 0, 0)));
+    CHECK_OK(be->scatter_rows(be, tensor_rows(td, 0, 0), tensor_rows(to, 0, 0),
+                              tensor_rows(ti, 0, 0), none));
+    CHECK_OK(be->scale_rows(be, to, ts));
+    ops_get(&o, got, to);
+    CHECK_NEAR(got[0], 15, 0);
+    CHECK_NEAR(got[3], 8, 0);
+    CHECK_OK(be->scatter_rows(be, td, tensor_rows(to, 0, 0), tensor_rows(ti, 0, 0), none));
+    ops_get(&o, got, td);
+    check_close("dx of nothing", got, zero, 6, 0);
+    ops_end(&o);
 }
 
 static void broken_contracts(backend *be)
@@ -83,16 +174,24 @@ static void broken_contracts(backend *be)
     static const int32_t fine[] = {0, 2};
     ops o = ops_begin(be);
     const tensor x = ops_output(&o, 3, 4), r = ops_output(&o, 2, 4), s = ops_output(&o, 2, 1);
-    const tensor good = ops_indices(&o, fine, 2, 1);
-    for (int i = 0; i < 2; i++) {
+    const tensor good = ops_indices(&o, fine, 2, 1), none = {0};
+    for (int i = 0; i < 2 && !be->on_device; i++) {
         const tensor index = ops_indices(&o, bad[i], 2, 1);
         CHECK_FAILS(be->gather_rows(be, r, x, index), CUDPO_EINVAL, "is_index");
         CHECK_FAILS(be->scatter_rows(be, x, r, index, s), CUDPO_EINVAL, "is_index");
     }
-    CHECK_FAILS(be->gather_rows(be, tensor_cols(r, 0, 3), x, good), CUDPO_EINVAL, "is_f32");
-    CHECK_FAILS(be->gather_rows(be, tensor_rows(r, 0, 1), x, good), CUDPO_EINVAL, "is_index");
+    CHECK_FAILS(be->gather_rows(be, tensor_cols(r, 0, 3), x, good), CUDPO_EINVAL, "out");
+    CHECK_FAILS(be->gather_rows(be, tensor_rows(r, 0, 1), x, good), CUDPO_EINVAL, "index");
+    CHECK_FAILS(be->gather_rows(be, r, none, good), CUDPO_EINVAL, "is_matrix(x)");
+    CHECK_FAILS(be->gather_rows(be, none, x, good), CUDPO_EINVAL, "out");
+    CHECK_FAILS(be->gather_rows(be, r, x, s), CUDPO_EINVAL, "index");
     CHECK_FAILS(be->scatter_rows(be, x, r, good, x), CUDPO_EINVAL, "scale");
+    CHECK_FAILS(be->scatter_rows(be, x, tensor_cols(r, 0, 3), good, s), CUDPO_EINVAL, "drow");
+    CHECK_FAILS(be->scatter_rows(be, none, r, good, s), CUDPO_EINVAL, "is_matrix(dx)");
+    CHECK_FAILS(be->scatter_rows(be, x, none, good, s), CUDPO_EINVAL, "drow");
+    CHECK_FAILS(be->scatter_rows(be, x, r, s, s), CUDPO_EINVAL, "index");
     CHECK_FAILS(be->scale_rows(be, x, s), CUDPO_EINVAL, "scale");
+    CHECK_FAILS(be->scale_rows(be, none, s), CUDPO_EINVAL, "is_matrix(x)");
     ops_check_untouched(&o, x);
     ops_check_untouched(&o, r);
     ops_end(&o);
@@ -100,18 +199,16 @@ static void broken_contracts(backend *be)
 
 static void run_large(ops *o, float *result)
 {
-    enum { C = 256, LARGE_T = 300 };
+    enum { C = 256, T = 300, R = 400 };
     float *drow = random_floats(2, R * C), *scale = random_floats(3, R);
-    int32_t index[R];
-    for (int r = 0; r < R; r++) {
-        index[r] = (int32_t)rng_below(4, 0, (uint64_t)r, LARGE_T);
-    }
-    const tensor dx = ops_output(o, LARGE_T, C);
+    int32_t *index = indices_of(R, T);
+    const tensor dx = ops_output(o, T, C);
     CHECK_OK(o->be->scatter_rows(o->be, dx, ops_floats(o, drow, R, C), ops_indices(o, index, R, 1),
                                  ops_floats(o, scale, R, 1)));
     ops_get(o, result, dx);
     free(drow);
     free(scale);
+    free(index);
 }
 
 static void same_bits_with_any_threads(backend *be)
@@ -119,10 +216,123 @@ static void same_bits_with_any_threads(backend *be)
     check_repeatable(be, run_large, 300 * 256);
 }
 
+/* One row of dx gets all, in order: so any other order shows. */
+static void the_order_of_sums(backend *be)
+{
+    enum { R = 200, C = 5 };
+    float *drow = random_floats(2, R * C), got[2 * C], want[C] = {0};
+    int32_t index[R];
+    for (int r = 0; r < R; r++) {
+        index[r] = 1;
+        for (int i = 0; i < C; i++) {
+            want[i] += drow[r * C + i];
+        }
+    }
+    ops o = ops_begin(be);
+    const tensor dx = ops_output(&o, 2, C);
+    CHECK_OK(be->scatter_rows(be, dx, ops_floats(&o, drow, R, C), ops_indices(&o, index, R, 1),
+                              (tensor){0}));
+    ops_get(&o, got, dx);
+    for (int i = 0; i < C; i++) {
+        assert_true(got[i] == 0 && got[C + i] == want[i]);
+    }
+    ops_end(&o);
+    free(drow);
+}
+
+#ifdef TEST_CUDA
+#include "backend/cuda/ops.h"
+
+/* Indices outside of x: a row of zeros, no gradient, and the bit. */
+static void bad_indices_are_faults(backend *be)
+{
+    static const int32_t bad[] = {3, -1, INT32_MAX, INT32_MIN, -3};
+    static const float x[] = {1, 2, 3, 4, 5, 6};
+    static const double want[] = {5, 6, 0, 0, 1, 2}, gained[] = {5, 6, 0, 0, 1, 2};
+    const cudpo_stream stream = ((cuda_backend *)be)->stream;
+    uint32_t bits = 0;
+    float got[6];
+    CHECK_OK(backend_cuda_faults(be, &bits));
+    for (int i = 0; i < 10; i++) {
+        const int32_t index[] = {2, bad[i / 2], 0};
+        ops o = ops_begin(be);
+        const tensor in = ops_floats(&o, x, 3, 2), out = ops_output(&o, 3, 2), none = {0};
+        const tensor ti = ops_indices(&o, index, 3, 1);
+        if (i % 2 == 0) {
+            CHECK_OK(be->gather_rows(be, out, in, ti));
+            ops_get(&o, got, out);
+            check_close("out", got, want, 6, 0);
+        } else {
+            CHECK_OK(be->scatter_rows(be, out, in, ti, none));
+            ops_get(&o, got, out);
+            check_close("dx", got, gained, 6, 0);
+        }
+        CHECK_OK(backend_cuda_faults(be, &bits));
+        assert_int_equal(bits, FAULT_INDEX);
+        CHECK_OK(cuda_gather_rows(out, in, ti, none, stream)); /* no word, no report */
+        scratch s;
+        CHECK_OK(cuda_scratch(&s, (cuda_backend *)be, cuda_scatter_rows_scratch(3)));
+        CHECK_OK(cuda_scatter_rows(out, in, ti, none, s, none, stream));
+        CHECK_OK(backend_cuda_faults(be, &bits));
+        assert_int_equal(bits, 0);
+        ops_end(&o);
+    }
+}
+
+static void broken_contracts_of_launchers(backend *be)
+{
+    static const int32_t two[] = {0, 1};
+    const cudpo_stream stream = ((cuda_backend *)be)->stream;
+    ops o = ops_begin(be);
+    const tensor x = ops_output(&o, 3, 4), r = ops_output(&o, 2, 4), none = {0};
+    const tensor ti = ops_indices(&o, two, 2, 1), ts = ops_output(&o, 2, 1);
+    const tensor half = ops_output_as(&o, DTYPE_BF16, 2, 4), first = tensor_rows(x, 0, 2);
+    tensor odd = r, over = ti, scale = ts;
+    odd.data = (char *)r.data + 2;
+    over.data = (char *)r.data + 4;
+    CHECK_FAILS(cuda_gather_rows(half, x, ti, none, stream), CUDPO_EINVAL, "out.type");
+    CHECK_FAILS(cuda_gather_rows(odd, x, ti, none, stream), CUDPO_EINVAL, "is_matrix(out)");
+    CHECK_FAILS(cuda_gather_rows(first, x, ti, none, stream), CUDPO_EINVAL, "disjoint(out, x)");
+    CHECK_FAILS(cuda_gather_rows(r, x, over, none, stream), CUDPO_EINVAL, "disjoint(out, index)");
+    CHECK_FAILS(cuda_gather_rows(r, x, ti, ti, stream), CUDPO_EINVAL, "fault");
+    scratch s;
+    CHECK_OK(cuda_scratch(&s, (cuda_backend *)be, cuda_scatter_rows_scratch(2)));
+    const scratch small = {s.data, cuda_scatter_rows_scratch(2) - 1}, absent = {NULL, s.bytes};
+    const scratch shifted = {(char *)s.data + 8, s.bytes};
+    const scratch bad[] = {small, absent, shifted};
+    for (int i = 0; i < 3; i++) {
+        CHECK_FAILS(cuda_scatter_rows(x, r, ti, ts, bad[i], none, stream), CUDPO_EINVAL, "scratch");
+    }
+    over.data = (char *)x.data + 4;
+    scale.data = (char *)x.data + 8;
+    CHECK_FAILS(cuda_scatter_rows(x, half, ti, ts, s, none, stream), CUDPO_EINVAL, "drow.type");
+    CHECK_FAILS(cuda_scatter_rows(x, odd, ti, ts, s, none, stream), CUDPO_EINVAL,
+                "is_matrix(drow)");
+    CHECK_FAILS(cuda_scatter_rows(x, first, ti, ts, s, none, stream), CUDPO_EINVAL, "dx, drow");
+    CHECK_FAILS(cuda_scatter_rows(x, r, over, ts, s, none, stream), CUDPO_EINVAL, "dx, index");
+    CHECK_FAILS(cuda_scatter_rows(x, r, ti, scale, s, none, stream), CUDPO_EINVAL, "dx, scale");
+    CHECK_FAILS(cuda_scatter_rows(x, r, ti, half, s, none, stream), CUDPO_EINVAL, "scale");
+    CHECK_FAILS(cuda_scatter_rows(x, r, ti, ts, s, ti, stream), CUDPO_EINVAL, "fault");
+    scale.data = (char *)r.data + 8;
+    CHECK_FAILS(cuda_scale_rows(r, scale, stream), CUDPO_EINVAL, "x, scale");
+    CHECK_FAILS(cuda_scale_rows(odd, ts, stream), CUDPO_EINVAL, "is_matrix(x)");
+    ops_check_untouched(&o, x);
+    ops_check_untouched(&o, r);
+    ops_end(&o);
+}
+#endif
+
 static const op_case cases[] = {
     {"by_hand", by_hand},
-    {"tails", tails},
+    {"widths_and_layouts", widths_and_layouts},
+    {"numbers_of_rows", numbers_of_rows},
+    {"nothing_and_other_strides", nothing_and_other_strides},
     {"broken_contracts", broken_contracts},
     {"same_bits_with_any_threads", same_bits_with_any_threads},
+    {"the_order_of_sums", the_order_of_sums},
+#ifdef TEST_CUDA
+    {"bad_indices_are_faults", bad_indices_are_faults},
+    {"broken_contracts_of_launchers", broken_contracts_of_launchers},
+#endif
 };
 OPS_MAIN(cases)

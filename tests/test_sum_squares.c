@@ -1,14 +1,39 @@
 /* test_sum_squares.c - the squared norm of a gradient. */
 /* rooms: backend base */
+/* backends: cpu cuda */
 #include "test_ops.h"
 
-static double run(backend *be, const float *x, int64_t rows, int64_t cols, int64_t stride)
+static double run_as(backend *be, dtype type, const float *x, int64_t rows, int64_t cols,
+                     int64_t stride, int shift)
 {
     double got = NAN;
     ops o = ops_begin(be);
-    CHECK_OK(be->sum_squares(be, &got, ops_strided(&o, x, rows, cols, stride)));
+    const tensor t = ops_make_at(&o, type, rows, cols, stride, shift);
+    ops_put_floats(&o, t, x);
+    CHECK_OK(be->sum_squares(be, &got, t));
     ops_end(&o);
     return got;
+}
+
+static double run(backend *be, const float *x, int64_t rows, int64_t cols, int64_t stride)
+{
+    return run_as(be, DTYPE_F32, x, rows, cols, stride, 0);
+}
+
+static double sum_of(const float *x, int64_t n)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        sum += (double)x[i] * (double)x[i];
+    }
+    return sum;
+}
+
+/* Relative error.  CPU: n sums in double, off by 2^-53 each.  CUDA: 5 roundings to float on the way of a product to the
+ * sum of its batch, (1 + EPS)^5 - 1; what comes after is double. */
+static double tolerance(backend *be)
+{
+    return be->on_device ? 5.001 * EPS : 1e-10;
 }
 
 static void by_hand(backend *be)
@@ -16,36 +41,137 @@ static void by_hand(backend *be)
     static const float x[] = {1, -2, 3, 0, 0.5f, 1e20f};
     assert_true(run(be, x, 1, 5, 5) == 14.25);
     CHECK_NEAR(run(be, x, 1, 6, 6) * 1e-40, 1.0, 1e-6); /* 1e40 is no float */
+    assert_true(run(be, x, 0, 5, 5) == 0);
 }
 
-/* Sums in double of n terms: off by n * 2^-53 of the sum at most. */
-static void tails_dense_and_strided(backend *be)
+/* Every element counts once: powers of two have sums that are exact. */
+static void each_element_once(backend *be)
 {
-    static const int64_t n[] = {1, 31, 32, 33, 255, 256, 257, 65535, 65537, 300001};
-    for (int i = 0; i < 10; i++) {
-        float *x = random_floats(1, n[i]);
-        double want = 0;
-        for (int64_t j = 0; j < n[i]; j++) {
-            want += (double)x[j] * (double)x[j];
+    static const int64_t n[] = {1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33};
+    for (int i = 0; i < 12; i++) {
+        for (int64_t at = 0; at < n[i]; at++) {
+            float *x = zeros(n[i], sizeof *x);
+            x[at] = -16;
+            assert_true(run(be, x, 1, n[i], n[i]) == 256);
+            if (be->on_device) assert_true(run_as(be, DTYPE_BF16, x, 1, n[i], n[i], 0) == 256);
+            free(x);
         }
-        CHECK_NEAR(run(be, x, 1, n[i], n[i]), want, 1e-10 * want);
-        CHECK_NEAR(run(be, x, n[i], 1, 1), want, 1e-10 * want);
-        CHECK_NEAR(run(be, x, n[i], 1, 3), want, 1e-10 * want);
+    }
+    for (int i = 0; i < 24;
+         i++) { /* around 512 threads of 4 units of 1, 4 or 8 elements, and twice that */
+        const int64_t around = 2048 << (i / 6 % 4), count = around + (i % 6 - 1) * (i % 2 ? 1 : 5);
+        float *x = zeros(count, sizeof *x);
+        for (int64_t j = 0; j < count; j++) {
+            x[j] = j % 7 == 0 ? 2 : 1;
+        }
+        const double want = (double)count + 3.0 * (double)((count + 6) / 7);
+        assert_true(run(be, x, 1, count, count) == want);
+        assert_true(run_as(be, DTYPE_F32, x, 1, count, count, 1) == want);
+        assert_true(run(be, x, count, 1, 1) == want);
+        if (be->on_device) {
+            assert_true(run_as(be, DTYPE_BF16, x, 1, count, count, 0) == want);
+            assert_true(run_as(be, DTYPE_BF16, x, 1, count, count, 4) == want);
+        }
         free(x);
     }
+}
+
+static void tails_dense_and_strided(backend *be)
+{
+    static const int64_t n[] = {1,   31,  32,  33,   127,   128,   129,
+                                255, 256, 257, 1000, 65535, 65537, 300001};
+    for (int i = 0; i < 14; i++) {
+        float *x = random_floats(1, n[i]);
+        double want = sum_of(x, n[i]);
+        CHECK_NEAR(run(be, x, 1, n[i], n[i]), want, tolerance(be) * want);
+        CHECK_NEAR(run(be, x, n[i], 1, 1), want, tolerance(be) * want);
+        CHECK_NEAR(run(be, x, n[i], 1, 3), want, tolerance(be) * want);
+        if (be->on_device) {
+            round_to(DTYPE_BF16, x, n[i]);
+            want = sum_of(x, n[i]);
+            for (int shift = 0; shift < 9; shift += 4) {
+                CHECK_NEAR(run_as(be, DTYPE_BF16, x, 1, n[i], n[i], shift), want,
+                           tolerance(be) * want);
+            }
+        }
+        free(x);
+    }
+    static const int64_t strides[] = {120, 124, 128, 131}; /* rows of vectors and of elements */
     float *x = random_floats(2, 700 * 120);
-    CHECK_NEAR(run(be, x, 700, 120, 131), run(be, x, 1, 700 * 120, 700 * 120), 1e-6);
+    for (int i = 0; i < 4; i++) {
+        for (int bf16 = 0; bf16 <= (be->on_device ? 1 : 0); bf16++) {
+            round_to(bf16_or_f32(bf16), x, 700 * 120);
+            const double want = sum_of(x, 700 * 120);
+            CHECK_NEAR(run_as(be, bf16_or_f32(bf16), x, 700, 120, strides[i], 0), want,
+                       tolerance(be) * want);
+        }
+    }
     free(x);
+}
+
+/* More than a grid of 528 blocks reads at once. */
+static void a_grid_and_more(backend *be)
+{
+    enum { R = 1200, C = 1001 };
+    float *x = zeros(R * C, sizeof *x);
+    for (int64_t i = 0; i < R * C; i++) {
+        x[i] = (float)(i % 5);
+    }
+    const double want = sum_of(x, R * C); /* an integer: exact */
+    assert_true(run(be, x, R, C, C + 1) == want);
+    assert_true(run_as(be, DTYPE_F32, x, 1, R * C, R * C, 1) == want);
+    free(x);
+}
+
+/* Squares beyond what a float holds: too large, too small, barely normal. */
+static void extremes(backend *be)
+{
+    static const float sizes[] = {3e38f,  2e19f,  1.6e19f, 1e15f,  1e-12f, 1e-15f, 1.3e-17f, 1e-18f,
+                                  1e-19f, 1e-20f, 1e-22f,  1e-23f, 1e-30f, 1e-38f, 1e-42f};
+    enum { N = 3000 };
+    for (int i = 0; i < 15; i++) {
+        for (int bf16 = 0; bf16 <= (be->on_device ? 1 : 0); bf16++) {
+            float *x = random_floats(7, N);
+            for (int j = 0; j < N; j++) {
+                const float part = x[j] / 8 + (x[j] < 0 ? -0.25f : 0.25f);
+                x[j] = sizes[i] * (part > 1 ? 1.0f : part < -1 ? -1.0f : part);
+            }
+            round_to(bf16_or_f32(bf16), x, N);
+            const double want = sum_of(x, N);
+            CHECK_NEAR(run_as(be, bf16_or_f32(bf16), x, 1, N, N, 0), want, tolerance(be) * want);
+            x[N / 2] = 1e-3f; /* one that the others are nothing beside */
+            round_to(bf16_or_f32(bf16), x, N);
+            const double more = sum_of(x, N);
+            CHECK_NEAR(run_as(be, bf16_or_f32(bf16), x, 1, N, N, 0), more, tolerance(be) * more);
+            free(x);
+        }
+    }
+    /* (1 + 2^-12)^2 rounds down by 2^-24: all errors of products have one sign. */
+    float x[4096];
+    for (int i = 0; i < 4096; i++) {
+        x[i] = 1 + 0x1p-12f;
+    }
+    CHECK_NEAR(run(be, x, 1, 4096, 4096), sum_of(x, 4096), tolerance(be) * 4098);
 }
 
 static void nan_and_inf_come_through(backend *be)
 {
-    float *x = random_floats(1, 1000);
-    x[777] = NAN;
-    assert_true(isnan(run(be, x, 10, 100, 100)));
-    x[777] = INFINITY;
-    assert_true(run(be, x, 10, 100, 107) == INFINITY);
-    free(x);
+    static const int at[] = {0, 1, 511, 512, 777, 995, 998, 999};
+    for (int i = 0; i < 8; i++) {
+        float *x = random_floats(1, 1000);
+        x[at[i]] = NAN;
+        assert_true(isnan(run(be, x, 10, 100, 100)));
+        assert_true(isnan(run(be, x, 1, 999, 999)) == (at[i] < 999));
+        x[at[i]] = -INFINITY;
+        assert_true(run(be, x, 10, 100, 107) == INFINITY);
+        assert_true(run(be, x, 10, 100, 100) == INFINITY);
+        if (be->on_device) {
+            assert_true(run_as(be, DTYPE_BF16, x, 10, 100, 100, 0) == INFINITY);
+            x[at[i]] = NAN;
+            assert_true(isnan(run_as(be, DTYPE_BF16, x, 10, 100, 100, 0)));
+        }
+        free(x);
+    }
 }
 
 static void same_bits_with_any_threads(backend *be)
@@ -77,7 +203,10 @@ static void broken_contracts(backend *be)
 
 static const op_case cases[] = {
     {"by_hand", by_hand},
+    {"each_element_once", each_element_once},
     {"tails_dense_and_strided", tails_dense_and_strided},
+    {"a_grid_and_more", a_grid_and_more},
+    {"extremes", extremes},
     {"nan_and_inf_come_through", nan_and_inf_come_through},
     {"same_bits_with_any_threads", same_bits_with_any_threads},
     {"broken_contracts", broken_contracts},
