@@ -1,55 +1,68 @@
 /* test_rmsnorm.c - RMSNorm behind a residual sum. */
 /* rooms: backend base */
-#include "test_ops.h"
+/* backends: cpu cuda */
+#include "test_norm.h"
+#ifdef TEST_CUDA
+#include "backend/cuda/ops.h"
+#endif
 
 /* x + branch = (3, 4): mean of squares 12.5, with epsilon 3.5 it is 16, rstd 1/4; w (1, 2): y = (3/4, 2). */
 static void one_row_by_hand(backend *be)
 {
     static const float x[] = {1, 5}, branch[] = {2, -1}, w[] = {1, 2};
     static const double want[] = {0.75, 2};
-    float got[2], sum[2], rstd;
-    ops o = ops_begin(be);
-    const tensor y = ops_output(&o, 1, 2), r = ops_output(&o, 1, 1), s = ops_output(&o, 1, 2);
-    const tensor tw = ops_floats(&o, w, 1, 2), tx = ops_floats(&o, x, 1, 2);
-    CHECK_OK(be->add_rmsnorm(be, y, r, s, tx, ops_floats(&o, branch, 1, 2), tw, 3.5f));
-    ops_get(&o, got, y);
-    ops_get(&o, &rstd, r);
-    ops_get(&o, sum, s);
-    check_close("y", got, want, 2, 0);
-    assert_true(rstd == 0.25f && sum[0] == 3.0f && sum[1] == 4.0f);
-    ops_get(&o, got, tx);
-    assert_true(got[0] == 1.0f && got[1] == 5.0f); /* x stays */
-    ops_end(&o);
+    for (int half = 0; half <= (int)be->on_device; half++) {
+        const dtype type = bf16_or_f32(half);
+        float got[2], sum[2], rstd;
+        ops o = ops_begin(be);
+        const tensor y = ops_output_as(&o, type, 1, 2), r = ops_output(&o, 1, 1);
+        const tensor s = ops_output_as(&o, type, 1, 2), tw = ops_floats_as(&o, type, w, 1, 2);
+        const tensor tx = ops_floats_as(&o, type, x, 1, 2);
+        const tensor tb = ops_floats_as(&o, type, branch, 1, 2);
+        CHECK_OK(be->add_rmsnorm(be, y, r, s, tx, tb, tw, 3.5f));
+        ops_get_floats(&o, got, y);
+        ops_get(&o, &rstd, r);
+        ops_get_floats(&o, sum, s);
+        check_close("y", got, want, 2, 0);
+        assert_true(rstd == 0.25f && sum[0] == 3.0f && sum[1] == 4.0f);
+        ops_get_floats(&o, got, tx);
+        assert_true(got[0] == 1.0f && got[1] == 5.0f); /* x stays */
+        ops_end(&o);
+    }
+}
+
+/* The norm is of the sum as bf16 holds it: 256 + 1 = 257 is a tie between 256 and 258, and goes to 256, whose significand
+ * is even.  Alone in its row, rstd is 1/256 to the bit; of 257 it would not be. */
+static void norm_of_the_rounded_sum(backend *be)
+{
+    if (!be->on_device) return;
+    enum { C = 8 };
+    float x[C], branch[C], w[C], got[C], rstd;
+    for (int i = 0; i < C; i++) {
+        x[i] = 256;
+        branch[i] = 1;
+        w[i] = 1;
+    }
+    for (int loops = 0; loops < 2; loops++) {
+        ops o = ops_begin(be);
+        const tensor y = ops_output_as(&o, DTYPE_BF16, 1, C), r = ops_output(&o, 1, 1);
+        const tensor s = ops_make_at(&o, DTYPE_BF16, 1, C, C, loops);
+        CHECK_OK(be->add_rmsnorm(be, y, r, s, ops_floats_as(&o, DTYPE_BF16, x, 1, C),
+                                 ops_floats_as(&o, DTYPE_BF16, branch, 1, C),
+                                 ops_floats_as(&o, DTYPE_BF16, w, 1, C), 0.0f));
+        ops_get(&o, &rstd, r);
+        ops_get_floats(&o, got, s);
+        assert_true(rstd == 1.0f / 256 && got[0] == 256.0f && got[C - 1] == 256.0f);
+        ops_get_floats(&o, got, y);
+        assert_true(got[0] == 1.0f && got[C - 1] == 1.0f);
+        ops_end(&o);
+    }
 }
 
 typedef struct problem {
     int64_t T, C;
-    float *x, *branch, *w, *dy, *dx, *dw;
+    float *dy;
 } problem;
-
-static problem problem_create(int64_t T, int64_t C)
-{
-    return (problem){T,
-                     C,
-                     random_floats(1, T * C),
-                     random_floats(2, T * C),
-                     random_floats(3, C),
-                     random_floats(4, T * C),
-                     random_floats(5, T * C),
-                     random_floats(6, C)};
-}
-
-static void problem_free(problem *p)
-{
-    free(p->x);
-    free(p->branch);
-    free(p->w);
-    free(p->dy);
-    free(p->dx);
-    free(p->dw);
-}
-
-static const float epsilon = 1e-3f;
 
 /* y in double from v = [x (T,C), w (C)]; the objective is sum(dy * y). */
 static double objective(const double *v, const void *context)
@@ -64,120 +77,198 @@ static double objective(const double *v, const void *context)
             mean += x[i] * x[i] / (double)p->C;
         }
         for (int64_t i = 0; i < p->C; i++) {
-            total += (double)p->dy[t * p->C + i] * x[i] * w[i] / sqrt(mean + (double)epsilon);
+            total += (double)p->dy[t * p->C + i] * x[i] * w[i] / sqrt(mean + (double)norm_epsilon);
         }
     }
     return total;
 }
 
-static void slopes_by_finite_differences(backend *be)
+/* Values are below 4 and pass through about 16 roundings. */
+static void slopes_of(backend *be, int64_t C)
 {
-    problem p = problem_create(3, 5);
-    double v[20];
-    float dx[15], dw[5];
-    for (int i = 0; i < 20; i++) {
-        v[i] = (double)(i < 15 ? p.x[i] : p.w[i - 15]);
+    enum { T = 3 };
+    norm_inputs in = norm_inputs_create((norm_sizes){.T = T, .n = 1, .D = C});
+    const problem p = {T, C, in.dy};
+    double *v = zeros((T + 1) * C, 8);
+    float *dx = zeros(T * C, 4), *dw = zeros(C, 4);
+    for (int64_t i = 0; i < (T + 1) * C; i++) {
+        v[i] = (double)(i < T * C ? in.x[i] : in.w[i - T * C]);
     }
     ops o = ops_begin(be);
-    const tensor x = ops_floats(&o, p.x, 3, 5), w = ops_floats(&o, p.w, 1, 5);
-    const tensor y = ops_output(&o, 3, 5), rstd = ops_output(&o, 3, 1);
-    const tensor tdx = ops_floats(&o, p.dx, 3, 5), tdw = ops_floats(&o, p.dw, 1, 5);
-    CHECK_OK(be->add_rmsnorm(be, y, rstd, x, x, (tensor){0}, w, epsilon));
-    CHECK_OK(be->rmsnorm_backward(be, tdx, tdw, ops_floats(&o, p.dy, 3, 5), x, rstd, w));
+    const tensor x = ops_floats(&o, in.x, T, C), w = ops_floats(&o, in.w, 1, C);
+    const tensor y = ops_output(&o, T, C), rstd = ops_output(&o, T, 1);
+    const tensor tdx = ops_floats(&o, in.dx, T, C), tdw = ops_floats(&o, in.dw, 1, C);
+    CHECK_OK(be->add_rmsnorm(be, y, rstd, x, x, (tensor){0}, w, norm_epsilon));
+    CHECK_OK(be->rmsnorm_backward(be, tdx, tdw, ops_floats(&o, in.dy, T, C), x, rstd, w));
     ops_get(&o, dx, tdx);
     ops_get(&o, dw, tdw);
-    for (int i = 0; i < 15; i++) {
-        CHECK_NEAR(dx[i], (double)p.dx[i] + slope(objective, v, i, &p), 64 * EPS);
+    for (int64_t i = 0; i < T * C; i++) {
+        CHECK_NEAR(dx[i], (double)in.dx[i] + slope(objective, v, i, &p), 64 * EPS);
     }
-    for (int i = 0; i < 5; i++) {
-        CHECK_NEAR(dw[i], (double)p.dw[i] + slope(objective, v, 15 + i, &p), 64 * EPS);
+    for (int64_t i = 0; i < C; i++) {
+        CHECK_NEAR(dw[i], (double)in.dw[i] + slope(objective, v, T * C + i, &p), 64 * EPS);
     }
     ops_end(&o);
-    problem_free(&p);
-}
-
-/* The formulas of the backward pass in double, on what the forward pass left. */
-static void plain_backward(double *dx, double *dw, const problem *p, const float *sum,
-                           const float *rstd)
-{
-    for (int64_t i = 0; i < p->C; i++) {
-        dw[i] = (double)p->dw[i];
-    }
-    for (int64_t t = 0; t < p->T; t++) {
-        const double r = (double)rstd[t];
-        double dot = 0;
-        for (int64_t i = 0; i < p->C; i++) {
-            const int64_t at = t * p->C + i;
-            dot += (double)p->dy[at] * (double)p->w[i] * (double)sum[at];
-            dw[i] += (double)p->dy[at] * (double)sum[at] * r;
-        }
-        for (int64_t i = 0; i < p->C; i++) {
-            const int64_t at = t * p->C + i;
-            dx[at] = (double)p->dx[at] + r * (double)p->dy[at] * (double)p->w[i] -
-                     (double)sum[at] * r * r * r * dot / (double)p->C;
-        }
-    }
-}
-
-/* Elements are below 30 and go through about 4 roundings. */
-static void check_size(backend *be, int64_t T, int64_t C, bool with_branch)
-{
-    problem p = problem_create(T, C);
-    float *sum = zeros(T * C, 4), *y = zeros(T * C, 4), *rstd = zeros(T, 4), *dx = zeros(T * C, 4),
-          *dw = zeros(C, 4), *again = zeros(T * C, 4);
-    double *want = zeros(T * C, 8), *want_dw = zeros(C, 8);
-    ops o = ops_begin(be);
-    const tensor x = ops_strided(&o, p.x, T, C, C + 1), s = ops_strided(&o, NULL, T, C, C + 2);
-    const tensor w = ops_floats(&o, p.w, 1, C), r = ops_output(&o, T, 1);
-    const tensor ty = ops_strided(&o, NULL, T, C, C + 3), ta = ops_output(&o, T, C);
-    const tensor branch = with_branch ? ops_strided(&o, p.branch, T, C, C + 5) : (tensor){0};
-    CHECK_OK(be->add_rmsnorm(be, ty, r, s, x, branch, w, epsilon));
-    ops_get(&o, sum, s);
-    ops_get(&o, y, ty);
-    ops_get(&o, rstd, r);
-    for (int64_t t = 0; t < T; t++) {
-        double mean = 0;
-        for (int64_t i = 0; i < C; i++) {
-            const int64_t at = t * C + i;
-            assert_true(sum[at] == (with_branch ? p.x[at] + p.branch[at] : p.x[at]));
-            mean += (double)sum[at] * (double)sum[at] / (double)C;
-        }
-        const double exact = 1 / sqrt(mean + (double)epsilon);
-        CHECK_NEAR(rstd[t], exact, 2 * exact * EPS);
-        for (int64_t i = 0; i < C; i++) {
-            want[t * C + i] = (double)sum[t * C + i] * exact * (double)p.w[i];
-        }
-    }
-    check_close("y", y, want, T * C, 4 * 30 * EPS);
-    CHECK_OK(be->rmsnorm_again(be, ta, s, r, w));
-    ops_get(&o, again, ta);
-    assert_memory_equal(again, y, (size_t)(T * C) * 4);
-
-    const tensor tdx = ops_strided(&o, p.dx, T, C, C + 7), tdw = ops_floats(&o, p.dw, 1, C);
-    CHECK_OK(be->rmsnorm_backward(be, tdx, tdw, ops_floats(&o, p.dy, T, C), s, r, w));
-    ops_get(&o, dx, tdx);
-    ops_get(&o, dw, tdw);
-    plain_backward(want, want_dw, &p, sum, rstd);
-    check_close("dx", dx, want, T * C, 8 * 30 * EPS);
-    check_close("dw", dw, want_dw, C, 4 * (30 + sqrt((double)T) * 4) * EPS);
-    ops_end(&o);
-    problem_free(&p);
-    free(sum);
-    free(y);
-    free(rstd);
+    norm_inputs_free(&in);
+    free(v);
     free(dx);
     free(dw);
-    free(again);
+}
+
+static void slopes_by_finite_differences(backend *be)
+{
+    slopes_of(be, 5); /* in loops */
+    slopes_of(be, 8); /* in registers */
+}
+
+/* What becomes of the sum. */
+enum residual { OWN_SUM, ADDED, ADDED_IN_PLACE, IN_PLACE, RESIDUALS };
+
+static void check_forward(backend *be, const norm_inputs *in, enum residual how)
+{
+    const int64_t X = in->X, T = in->z.T, C = in->z.D;
+    const bool adds = how == ADDED || how == ADDED_IN_PLACE;
+    float *branch = norm_random(2, in->type, X), *want = zeros(X, 4), *sum = zeros(X, 4);
+    float *y = zeros(X, 4), *again = zeros(X, 4), *rstd = zeros(T, 4);
+    for (int64_t i = 0; i < X; i++) {
+        want[i] = adds ? in->x[i] + branch[i] : in->x[i];
+    }
+    round_to(in->type, want, X);
+    ops o = ops_begin(be);
+    const tensor x = norm_matrix(&o, in, in->x), w = ops_floats_as(&o, in->type, in->w, 1, C);
+    const tensor s = how == OWN_SUM || how == ADDED ? norm_matrix(&o, in, NULL) : x;
+    const tensor ty = norm_matrix(&o, in, NULL), r = ops_make(&o, DTYPE_F32, T, 1, 2);
+    const tensor tb = adds ? norm_matrix(&o, in, branch) : (tensor){0};
+    CHECK_OK(be->add_rmsnorm(be, ty, r, s, x, tb, w, norm_epsilon));
+    ops_get_floats(&o, sum, s);
+    ops_get_floats(&o, y, ty);
+    ops_get(&o, rstd, r);
+    assert_memory_equal(sum, want, (size_t)X * 4);
+    norm_check_forward(be, in, sum, y, rstd);
+    if (s.data != x.data) {
+        ops_get_floats(&o, sum, x);
+        assert_memory_equal(sum, in->x, (size_t)X * 4);
+    }
+    const tensor ta = norm_matrix(&o, in, NULL);
+    CHECK_OK(be->rmsnorm_again(be, ta, s, r, w));
+    ops_get_floats(&o, again, ta);
+    assert_memory_equal(again, y, (size_t)X * 4);
+    ops_end(&o);
+    free(branch);
     free(want);
-    free(want_dw);
+    free(sum);
+    free(y);
+    free(again);
+    free(rstd);
+}
+
+static void check_backward(backend *be, const norm_inputs *in, bool exact)
+{
+    const int64_t T = in->z.T, C = in->z.D;
+    float *dx = zeros(in->X, 4), *dw = zeros(C, 4);
+    ops o = ops_begin(be);
+    const tensor r = ops_make(&o, DTYPE_F32, T, 1, 3), w = ops_floats_as(&o, in->type, in->w, 1, C);
+    const tensor tdx = norm_matrix(&o, in, in->dx), x = norm_matrix(&o, in, in->x);
+    const tensor tdw = ops_floats_as(&o, bf16_or_f32(in->z.dw_bf16), in->dw, 1, C);
+    ops_put(&o, r, in->rstd);
+    CHECK_OK(be->rmsnorm_backward(be, tdx, tdw, norm_matrix(&o, in, in->dy), x, r, w));
+    ops_get_floats(&o, dx, tdx);
+    ops_get_floats(&o, dw, tdw);
+    norm_check_dx(be, in, true, dx);
+    norm_check_dw(be, in, exact, dw);
+    ops_end(&o);
+    free(dx);
+    free(dw);
+}
+
+static void check_size(backend *be, norm_sizes z, enum residual how)
+{
+    norm_inputs in = norm_inputs_create(z);
+    check_forward(be, &in, how);
+    check_backward(be, &in, false);
+    norm_inputs_free(&in);
 }
 
 static void tails(backend *be)
 {
-    static const int64_t width[] = {1, 31, 32, 33, 63, 64, 65, 255, 256, 257};
+    static const int64_t width[] = {1, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1000};
+    for (int i = 0; i < 14; i++) {
+        const norm_sizes few = {3, 1, width[i], .pad = i % 3},
+                         many = {be->on_device ? 6 : 150, 1, width[i], .shift = 1};
+        check_size(be, few, (enum residual)(i % RESIDUALS));
+        check_size(be, many, (enum residual)((i + 1) % RESIDUALS));
+    }
+}
+
+/* Widths around those where a kernel's team grows, rows around its teams of a block; rows far apart and on vectors'
+ * boundaries; the width beyond the largest team. */
+static void teams(backend *be)
+{
+    static const int64_t vectors[] = {1, 127, 128, 129, 256, 257, 512, 513, 1024, 1025};
     for (int i = 0; i < 10; i++) {
-        check_size(be, 3, width[i], i % 2 == 0);
-        check_size(be, 150, width[i], i % 2 == 1);
+        const int64_t rows = 1024 / vectors[i] < 8 ? 1024 / vectors[i] + 1 : 9;
+        const norm_sizes f32 = {rows, 1, 4 * vectors[i], .dw_bf16 = i % 2 == 0 && be->on_device,
+                                .pad = 8};
+        check_size(be, f32, (enum residual)(i % RESIDUALS));
+        if (!be->on_device) continue;
+        const norm_sizes bf16 = {rows, 1, 8 * vectors[i], .bf16 = true, .dw_bf16 = i % 2 == 1};
+        check_size(be, bf16, (enum residual)((i + 2) % RESIDUALS));
+    }
+}
+
+/* bf16 that no vector fits: an odd width, rows or a first row off the boundary. */
+static void loops_of_bf16(backend *be)
+{
+    if (!be->on_device) return;
+    for (int i = 0; i < 4; i++) {
+        const norm_sizes odd = {5, 1, 257, .bf16 = true},
+                         apart = {5, 1, 256, .bf16 = true, .pad = 4},
+                         shifted = {5, 1, 256, .bf16 = true, .dw_bf16 = true, .shift = 1};
+        check_size(be, odd, (enum residual)i);
+        check_size(be, apart, (enum residual)i);
+        check_size(be, shifted, (enum residual)i);
+    }
+}
+
+/* More rows than the blocks of the backward pass take at once: each is added to dw once, exactly. */
+static void rows_beyond_the_grid(backend *be)
+{
+    static const norm_sizes sizes[] = {
+        {8 * 264 * 2 + 5, 1, 8, .shift = 0},    {2 * 264 + 1, 1, 7, .shift = 1},
+        {8 * 264 + 1, 1, 16, true, true, 0, 0}, {4 * 264 + 1, 1, 516, .shift = 0},
+        {2 * 264 + 1, 1, 1028, .shift = 0},     {264 + 1, 1, 2052, .shift = 0},
+    };
+    for (int i = 0; i < (be->on_device ? 6 : 2); i++) {
+        norm_inputs in = norm_inputs_exact(sizes[i]);
+        check_backward(be, &in, true);
+        norm_inputs_free(&in);
+    }
+}
+
+/* A row of NaN is its own affair, but for dw. */
+static void rows_do_not_mix(backend *be)
+{
+    enum { T = 9, C = 256, BAD = 4 };
+    for (int shift = 0; shift < 2; shift++) {
+        norm_inputs in = norm_inputs_create((norm_sizes){T, 1, C, .shift = shift});
+        float y[T * C], dx[T * C];
+        for (int i = 0; i < C; i++) {
+            in.x[BAD * C + i] = in.dy[BAD * C + i] = NAN;
+        }
+        ops o = ops_begin(be);
+        const tensor x = norm_matrix(&o, &in, in.x), w = ops_floats(&o, in.w, 1, C);
+        const tensor ty = norm_matrix(&o, &in, NULL), r = ops_output(&o, T, 1);
+        const tensor tdx = norm_matrix(&o, &in, in.dx), dw = ops_floats(&o, in.dw, 1, C);
+        CHECK_OK(be->add_rmsnorm(be, ty, r, x, x, (tensor){0}, w, norm_epsilon));
+        CHECK_OK(be->rmsnorm_backward(be, tdx, dw, norm_matrix(&o, &in, in.dy), x, r, w));
+        ops_get(&o, y, ty);
+        ops_get(&o, dx, tdx);
+        for (int i = 0; i < T * C; i++) {
+            assert_true((i / C == BAD) == (isnan(y[i]) != 0));
+            assert_true((i / C == BAD) == (isnan(dx[i]) != 0));
+        }
+        ops_end(&o);
+        norm_inputs_free(&in);
     }
 }
 
@@ -200,19 +291,19 @@ static void zeros_in_place(backend *be)
 static void a_row_may_stand_anywhere(backend *be)
 {
     enum { T = 8, C = 101 };
-    problem p = problem_create(T, C);
+    norm_inputs in = norm_inputs_create((norm_sizes){T, 1, C, .shift = 0});
     float got[T * C], rstd[T];
     for (int t = 1; t < T; t++) {
-        memcpy(p.x + t * C, p.x, C * sizeof(float));
-        memcpy(p.dy + t * C, p.dy, C * sizeof(float));
-        memcpy(p.dx + t * C, p.dx, C * sizeof(float));
+        memcpy(in.x + t * C, in.x, C * sizeof(float));
+        memcpy(in.dy + t * C, in.dy, C * sizeof(float));
+        memcpy(in.dx + t * C, in.dx, C * sizeof(float));
     }
     ops o = ops_begin(be);
-    const tensor x = ops_floats(&o, p.x, T, C), y = ops_output(&o, T, C), r = ops_output(&o, T, 1);
-    const tensor w = ops_floats(&o, p.w, 1, C), dw = ops_floats(&o, p.dw, 1, C);
-    const tensor dx = ops_floats(&o, p.dx, T, C);
-    CHECK_OK(be->add_rmsnorm(be, y, r, x, x, (tensor){0}, w, epsilon));
-    CHECK_OK(be->rmsnorm_backward(be, dx, dw, ops_floats(&o, p.dy, T, C), x, r, w));
+    const tensor x = ops_floats(&o, in.x, T, C), y = ops_output(&o, T, C), r = ops_output(&o, T, 1);
+    const tensor w = ops_floats(&o, in.w, 1, C), dw = ops_floats(&o, in.dw, 1, C);
+    const tensor dx = ops_floats(&o, in.dx, T, C);
+    CHECK_OK(be->add_rmsnorm(be, y, r, x, x, (tensor){0}, w, norm_epsilon));
+    CHECK_OK(be->rmsnorm_backward(be, dx, dw, ops_floats(&o, in.dy, T, C), x, r, w));
     ops_get(&o, got, dx);
     ops_get(&o, rstd, r);
     for (int t = 1; t < T; t++) {
@@ -220,7 +311,21 @@ static void a_row_may_stand_anywhere(backend *be)
         assert_true(rstd[t] == rstd[0]);
     }
     ops_end(&o);
-    problem_free(&p);
+    norm_inputs_free(&in);
+}
+
+static void no_rows(backend *be)
+{
+    ops o = ops_begin(be);
+    const tensor x = ops_output(&o, 2, 8), w = ops_output(&o, 1, 8), r = ops_output(&o, 2, 1);
+    const tensor y = ops_output(&o, 2, 8), none = tensor_rows(x, 0, 0), to = tensor_rows(y, 0, 0);
+    const tensor dw = ops_output(&o, 1, 8), rstd = tensor_rows(r, 0, 0);
+    CHECK_OK(be->add_rmsnorm(be, to, rstd, none, none, (tensor){0}, w, 0.1f));
+    CHECK_OK(be->rmsnorm_again(be, to, none, rstd, w));
+    if (be->on_device) CHECK_OK(be->rmsnorm_backward(be, to, dw, none, none, rstd, w));
+    ops_check_untouched(&o, y);
+    ops_check_untouched(&o, dw);
+    ops_end(&o);
 }
 
 static void broken_contracts(backend *be)
@@ -244,20 +349,112 @@ static void broken_contracts(backend *be)
     ops_end(&o);
 }
 
+#ifdef TEST_CUDA
+/* What the kernels ask beyond that: one type, elements on their boundaries, nothing that overlaps, scratch. */
+static void broken_contracts_of_kernels(backend *be)
+{
+    ops o = ops_begin(be);
+    const tensor x = ops_output(&o, 5, 4), y = ops_output(&o, 3, 4), r = ops_output(&o, 4, 1);
+    const tensor w = ops_output(&o, 1, 4), s = ops_output(&o, 3, 4), b = ops_output(&o, 3, 4);
+    const tensor a = tensor_rows(x, 0, 3), rstd = tensor_rows(r, 0, 3);
+    const tensor half = ops_output_as(&o, DTYPE_BF16, 3, 4), narrow = tensor_rows(half, 0, 1);
+    tensor off = y;
+    off.data = (char *)off.data + 1;
+    const struct {
+        tensor y, rstd, sum, x, branch, w;
+        const char *text;
+    } bad[] = {
+        {half, rstd, s, a, b, w, "is_like(y"},
+        {off, rstd, s, a, b, w, "is_like(y"},
+        {y, rstd, half, a, b, w, "is_like(sum"},
+        {y, rstd, s, a, half, w, "is_like(branch"},
+        {y, rstd, s, a, b, narrow, "w.type"},
+        {y, tensor_vector(half.data, DTYPE_BF16, 3), s, a, b, w, "is_f32(rstd"},
+        {y, rstd, tensor_rows(x, 1, 3), a, b, w, "are_disjoint(sum, x)"},
+        {y, rstd, b, a, b, w, "are_disjoint(sum, branch)"},
+        {y, rstd, s, a, b, tensor_rows(s, 1, 1), "are_disjoint(sum, w)"},
+        {y, tensor_vector(s.data, DTYPE_F32, 3), s, a, b, w, "are_disjoint(sum, rstd)"},
+        {a, rstd, s, a, b, w, "are_disjoint(y, x)"},
+        {b, rstd, s, a, b, w, "are_disjoint(y, branch)"},
+        {y, rstd, s, a, b, tensor_rows(y, 2, 1), "are_disjoint(y, w)"},
+        {s, rstd, s, a, b, w, "are_disjoint(y, sum)"},
+        {y, tensor_vector(y.data, DTYPE_F32, 3), s, a, b, w, "are_disjoint(y, rstd)"},
+        {y, tensor_vector(x.data, DTYPE_F32, 3), s, a, b, w, "are_disjoint(rstd, x)"},
+        {y, tensor_vector(b.data, DTYPE_F32, 3), s, a, b, w, "are_disjoint(rstd, branch)"},
+        {y, tensor_vector(w.data, DTYPE_F32, 3), s, a, b, w, "are_disjoint(rstd, w)"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        CHECK_FAILS(be->add_rmsnorm(be, bad[i].y, bad[i].rstd, bad[i].sum, bad[i].x, bad[i].branch,
+                                    bad[i].w, 0.1f),
+                    CUDPO_EINVAL, bad[i].text);
+    }
+    CHECK_FAILS(be->rmsnorm_again(be, half, a, rstd, w), CUDPO_EINVAL, "is_like(y");
+    CHECK_FAILS(be->rmsnorm_again(be, y, a, rstd, narrow), CUDPO_EINVAL, "w.type");
+    CHECK_FAILS(be->rmsnorm_again(be, a, a, rstd, w), CUDPO_EINVAL, "are_disjoint(y, x)");
+    CHECK_FAILS(be->rmsnorm_again(be, y, a, rstd, tensor_rows(y, 0, 1)), CUDPO_EINVAL,
+                "are_disjoint(y, w)");
+    CHECK_FAILS(be->rmsnorm_again(be, y, a, tensor_vector(y.data, DTYPE_F32, 3), w), CUDPO_EINVAL,
+                "are_disjoint(y, rstd)");
+
+    const tensor dw = ops_output(&o, 1, 4);
+    const struct {
+        tensor dx, dw, dy, x, rstd, w;
+        const char *text;
+    } wrong[] = {
+        {half, dw, s, a, rstd, w, "is_like(dx"},
+        {y, dw, half, a, rstd, w, "is_like(dy"},
+        {y, dw, s, a, rstd, narrow, "w.type"},
+        {y, tensor_rows(x, 0, 2), s, a, rstd, w, "is_float(dw"},
+        {s, dw, s, a, rstd, w, "are_disjoint(dx, dy)"},
+        {a, dw, s, a, rstd, w, "are_disjoint(dx, x)"},
+        {y, dw, s, a, rstd, tensor_rows(y, 2, 1), "are_disjoint(dx, w)"},
+        {y, dw, s, a, tensor_vector(y.data, DTYPE_F32, 3), w, "are_disjoint(dx, rstd)"},
+        {y, tensor_rows(y, 1, 1), s, a, rstd, w, "are_disjoint(dx, dw)"},
+        {y, tensor_rows(s, 1, 1), s, a, rstd, w, "are_disjoint(dw, dy)"},
+        {y, tensor_rows(a, 1, 1), s, a, rstd, w, "are_disjoint(dw, x)"},
+        {y, w, s, a, rstd, w, "are_disjoint(dw, w)"},
+        {y, dw, s, a, tensor_vector(dw.data, DTYPE_F32, 3), w, "are_disjoint(dw, rstd)"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        CHECK_FAILS(be->rmsnorm_backward(be, wrong[i].dx, wrong[i].dw, wrong[i].dy, wrong[i].x,
+                                         wrong[i].rstd, wrong[i].w),
+                    CUDPO_EINVAL, wrong[i].text);
+    }
+    const size_t bytes = cuda_rmsnorm_backward_scratch(3, 4);
+    const scratch absent = {NULL, bytes}, small = {b.data, bytes - 1},
+                  askew = {(char *)b.data + 4, bytes};
+    assert_int_equal(bytes, 3 * 4 * 4); /* a row a block */
+    CHECK_FAILS(cuda_rmsnorm_backward(y, dw, s, a, rstd, w, absent, NULL), CUDPO_EINVAL, "scratch");
+    CHECK_FAILS(cuda_rmsnorm_backward(y, dw, s, a, rstd, w, small, NULL), CUDPO_EINVAL, "scratch");
+    CHECK_FAILS(cuda_rmsnorm_backward(y, dw, s, a, rstd, w, askew, NULL), CUDPO_EINVAL, "scratch");
+    ops_check_untouched(&o, x);
+    ops_check_untouched(&o, y);
+    ops_check_untouched(&o, s);
+    ops_check_untouched(&o, b);
+    ops_check_untouched(&o, w);
+    ops_check_untouched(&o, r);
+    ops_check_untouched(&o, dw);
+    ops_check_untouched(&o, half);
+    ops_end(&o);
+}
+#endif
+
 enum { LT = 300, LC = 200 };
 
 static void run_large(ops *o, float *result)
 {
-    problem p = problem_create(LT, LC);
-    const tensor x = ops_floats(o, p.x, LT, LC), y = ops_output(o, LT, LC);
-    const tensor r = ops_output(o, LT, 1), w = ops_floats(o, p.w, 1, LC);
-    const tensor dx = ops_floats(o, p.dx, LT, LC), dw = ops_floats(o, p.dw, 1, LC);
-    CHECK_OK(o->be->add_rmsnorm(o->be, y, r, x, x, ops_floats(o, p.branch, LT, LC), w, epsilon));
-    CHECK_OK(o->be->rmsnorm_backward(o->be, dx, dw, ops_floats(o, p.dy, LT, LC), x, r, w));
+    norm_inputs in = norm_inputs_create((norm_sizes){LT, 1, LC, .shift = 0});
+    float *branch = random_floats(2, LT * LC);
+    const tensor x = ops_floats(o, in.x, LT, LC), y = ops_output(o, LT, LC);
+    const tensor r = ops_output(o, LT, 1), w = ops_floats(o, in.w, 1, LC);
+    const tensor dx = ops_floats(o, in.dx, LT, LC), dw = ops_floats(o, in.dw, 1, LC);
+    CHECK_OK(o->be->add_rmsnorm(o->be, y, r, x, x, ops_floats(o, branch, LT, LC), w, norm_epsilon));
+    CHECK_OK(o->be->rmsnorm_backward(o->be, dx, dw, ops_floats(o, in.dy, LT, LC), x, r, w));
     ops_get(o, result, y);
     ops_get(o, result + LT * LC, dx);
     ops_get(o, result + 2 * LT * LC, dw);
-    problem_free(&p);
+    norm_inputs_free(&in);
+    free(branch);
 }
 
 static void same_bits_with_any_threads(backend *be)
@@ -267,11 +464,20 @@ static void same_bits_with_any_threads(backend *be)
 
 static const op_case cases[] = {
     {"one_row_by_hand", one_row_by_hand},
+    {"norm_of_the_rounded_sum", norm_of_the_rounded_sum},
     {"slopes_by_finite_differences", slopes_by_finite_differences},
     {"tails", tails},
+    {"teams", teams},
+    {"loops_of_bf16", loops_of_bf16},
+    {"rows_beyond_the_grid", rows_beyond_the_grid},
+    {"rows_do_not_mix", rows_do_not_mix},
     {"zeros_in_place", zeros_in_place},
     {"a_row_may_stand_anywhere", a_row_may_stand_anywhere},
+    {"no_rows", no_rows},
     {"broken_contracts", broken_contracts},
+#ifdef TEST_CUDA
+    {"broken_contracts_of_kernels", broken_contracts_of_kernels},
+#endif
     {"same_bits_with_any_threads", same_bits_with_any_threads},
 };
 OPS_MAIN(cases)

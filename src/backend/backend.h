@@ -108,7 +108,8 @@ struct backend {
                                      attention_shape shape);
 
     /* act [T,F] = silu(gate) * up, gate_up [T,2F] holds gate and up side by side.
-     * Backward: dgate_up [T,2F] = ..; also act = silu(gate) * up again, where act is present. */
+     * Backward: dgate_up [T,2F] = ..; also act = silu(gate) * up again, where act is present.  dgate_up may be the same
+     * tensor as gate_up, and act the same as dact. */
     cudpo_status (*swiglu)(backend *be, tensor act, tensor gate_up);
     cudpo_status (*swiglu_backward)(backend *be, tensor dgate_up, tensor act, tensor dact,
                                     tensor gate_up);

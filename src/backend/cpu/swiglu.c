@@ -20,15 +20,20 @@ VECTORISED(forward_row,
     }
 }
 
+/* dgate, dup and act may be gate, up and dact: an element is read before it is written.  act is the same expression as in
+ * the forward pass, so that it is the same to the last bit. */
 VECTORISED(backward_row,
-           (float *restrict dgate, float *restrict dup, const float *restrict dact,
-            const float *restrict gate, const float *restrict up, int64_t F),
-           (dgate, dup, dact, gate, up, F))
+           (float *dgate, float *dup, float *act, const float *dact, const float *gate,
+            const float *up, int64_t F),
+           (dgate, dup, act, dact, gate, up, F))
 {
+#pragma omp simd
     for (int64_t i = 0; i < F; i++) {
-        const float s = sigmoid(gate[i]), silu = gate[i] * s;
-        dgate[i] = dact[i] * up[i] * (s + silu * (1.0f - s));
-        dup[i] = dact[i] * silu;
+        const float slope = dact[i], x = gate[i], y = up[i];
+        const float s = sigmoid(x), silu = x * s;
+        dgate[i] = slope * y * (s + silu * (1.0f - s));
+        dup[i] = slope * silu;
+        if (act != NULL) act[i] = silu * y;
     }
 }
 
@@ -56,9 +61,8 @@ cudpo_status cpu_swiglu_backward(backend *be, tensor dgate_up, tensor act, tenso
     for (int64_t t = 0; t < dact.rows; t++) {
         const float *gate = row_of(gate_up, t);
         float *dgate = row_of(dgate_up, t);
-        backward_row(dgate, dgate + F, row_of(dact, t), gate, gate + F, F);
-        /* The same expression as the forward pass, so that it is the same to the last bit. */
-        if (tensor_present(act)) forward_row(row_of(act, t), gate, gate + F, F);
+        float *again = tensor_present(act) ? row_of(act, t) : NULL;
+        backward_row(dgate, dgate + F, again, row_of(dact, t), gate, gate + F, F);
     }
     return CUDPO_OK;
 }
