@@ -23,7 +23,8 @@ typedef struct forward_tensors {
     bf16 *out;       /* [T,Q] */
     float *lse;      /* [T,H] */
     const bf16 *qkv; /* [T,Q+2KV] */
-    int64_t out_stride, lse_stride, qkv_stride;
+    int64_t lse_stride;
+    int out_stride, qkv_stride;
 } forward_tensors;
 
 /* Scores s of 16 queries with keys at `position` on, -inf where the query does not see the key.  This thread has keys
@@ -93,7 +94,7 @@ __device__ __forceinline__ void
 attend(float (&acc)[forward_shape<D>::FRAGMENTS][D / 8][4],
        float (&maximum)[forward_shape<D>::FRAGMENTS][2], float (&sum)[forward_shape<D>::FRAGMENTS][2],
        const uint32_t (&held)[forward_shape<D>::FRAGMENTS][forward_shape<D>::HELD ? D / 16 : 1][4],
-       const bf16 *q, const bf16 *k, const bf16 *v, key_step step, int query, float factor,
+       const bf16 *q, const bf16 *k, const bf16 *v, int position, int keys, int query, float factor,
        int window)
 {
     typedef forward_shape<D> shape;
@@ -127,12 +128,12 @@ attend(float (&acc)[forward_shape<D>::FRAGMENTS][D / 8][4],
         }
     }
     const int first = query + row, last = first + M * 16 - 1;
-    const bool whole = step.keys == shape::KEYS && step.position + shape::KEYS - 1 <= first &&
-                       first_visible(last, window) <= step.position;
+    const bool whole = keys >= shape::KEYS && position + shape::KEYS - 1 <= first &&
+                       first_visible(last, window) <= position;
 #pragma unroll
     for (int m = 0; m < M; m++) {
         if (!whole) {
-            mask_scores(s[m], step.position, step.position + step.keys, first + m * 16 + lane / 4,
+            mask_scores(s[m], position, position + keys, first + m * 16 + lane / 4,
                         lane % 4 * 2, window);
         }
         soften(s[m], acc[m], maximum[m], sum[m], factor);
@@ -222,19 +223,17 @@ static __global__ void __launch_bounds__(THREADS, D <= 128 ? 2 : 1)
     bf16 *q = memory, *keys = q + ROWS * D, *values = keys + STAGES * KEYS * D;
     const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * M * 16;
     const int dim = sizes.head_dim, kv_head = head / (sizes.heads / sizes.kv_heads);
-    const bf16 *k_column = x.qkv + (int64_t)(sizes.heads + kv_head) * dim;
-    const bf16 *v_column = k_column + (int64_t)sizes.kv_heads * dim;
+    const int k_column = (sizes.heads + kv_head) * dim, v_column = k_column + sizes.kv_heads * dim;
     const int64_t token = t->token + begin;
     const int query = t->prompt_length + index; /* position of the first */
-    const key_walk walk = walk_of<KEYS>(t, begin, rows, sizes.window);
 
-    key_step step = step_of<KEYS>(&walk, 0);
-    load_rows<D, ROWS, THREADS>(q, x.qkv + token * x.qkv_stride + (int64_t)head * dim, x.qkv_stride,
+    key_walk walk = walk_of(t, begin, rows, sizes.window);
+    load_rows<D, ROWS, THREADS>(q, x.qkv + token * x.qkv_stride + head * dim, x.qkv_stride,
                                 rows, dim);
-    load_rows<D, KEYS, THREADS>(keys, k_column + step.token * x.qkv_stride, x.qkv_stride, step.keys,
-                                dim);
-    load_rows<D, KEYS, THREADS>(values, v_column + step.token * x.qkv_stride, x.qkv_stride, step.keys,
-                                dim);
+    load_rows<D, KEYS, THREADS>(keys, x.qkv + (int64_t)walk.token * x.qkv_stride + k_column, x.qkv_stride,
+                                walk.left, dim);
+    load_rows<D, KEYS, THREADS>(values, x.qkv + (int64_t)walk.token * x.qkv_stride + v_column, x.qkv_stride,
+                                walk.left, dim);
     cp_async_commit();
 
     float acc[M][D / 8][4] = {}, maximum[M][2], sum[M][2];
@@ -244,37 +243,41 @@ static __global__ void __launch_bounds__(THREADS, D <= 128 ? 2 : 1)
         maximum[m][0] = maximum[m][1] = -INFINITY;
         sum[m][0] = sum[m][1] = 0.0f;
     }
-#pragma unroll 1
-    for (int i = 0; i < walk.steps; i++) {
+    if (shape::HELD) {
         cp_async_wait<0>();
-        __syncthreads(); /* step i has arrived, and nobody reads step i - 1 any more */
-        if (shape::HELD && i == 0) {
+        __syncthreads(); /* queries have arrived */
 #pragma unroll
-            for (int m = 0; m < M; m++) {
+        for (int m = 0; m < M; m++) {
 #pragma unroll
-                for (int c = 0; c < (shape::HELD ? D / 16 : 1); c++) {
-                    ldmatrix_x4(held[m][c],
-                                q + chunk_at<D>(row + m * 16 + lane % 16, c * 2, lane / 16));
-                }
+            for (int c = 0; c < (shape::HELD ? D / 16 : 1); c++) {
+                ldmatrix_x4(held[m][c],
+                            q + chunk_at<D>(row + m * 16 + lane % 16, c * 2, lane / 16));
             }
         }
-        const key_step now = step;
-        if (i + 1 < walk.steps) {
-            step = step_of<KEYS>(&walk, i + 1);
-            const int stage = (i + 1) % STAGES * KEYS * D;
-            load_rows<D, KEYS, THREADS>(keys + stage, k_column + step.token * x.qkv_stride,
-                                        x.qkv_stride, step.keys, dim);
-            load_rows<D, KEYS, THREADS>(values + stage, v_column + step.token * x.qkv_stride,
-                                        x.qkv_stride, step.keys, dim);
+    }
+    int stage = 0;
+#pragma unroll 1
+    while (walk.left > 0) {
+        cp_async_wait<0>();
+        __syncthreads(); /* this stage has arrived, and nobody reads the other any more */
+        const int position = walk.position, left = walk.left;
+        pass<KEYS>(&walk);
+        if (walk.left > 0) {
+            const bf16 *from = x.qkv + (int64_t)walk.token * x.qkv_stride;
+            load_rows<D, KEYS, THREADS>(keys + (stage ^ 1) * KEYS * D, from + k_column, x.qkv_stride,
+                                        walk.left, dim);
+            load_rows<D, KEYS, THREADS>(values + (stage ^ 1) * KEYS * D, from + v_column,
+                                        x.qkv_stride, walk.left, dim);
             cp_async_commit();
         }
         /* Keys after the last query of the warp, and warps without queries, have nothing to do. */
-        if (row < rows && now.position <= query + row + M * 16 - 1)
-            attend<D>(acc, maximum, sum, held, q, keys + i % STAGES * KEYS * D,
-                      values + i % STAGES * KEYS * D, now, query, sizes.scale * LOG2_E, sizes.window);
+        if (row < rows && position <= query + row + M * 16 - 1)
+            attend<D>(acc, maximum, sum, held, q, keys + stage * KEYS * D, values + stage * KEYS * D,
+                      position, left, query, sizes.scale * LOG2_E, sizes.window);
+        stage ^= 1;
     }
     if (row < rows)
-        write_queries<D>(x.out + (token + row) * x.out_stride + (int64_t)head * dim,
+        write_queries<D>(x.out + (token + row) * x.out_stride + head * dim,
                          x.lse + (token + row) * x.lse_stride + head, q + row * D, acc, maximum, sum,
                          rows - row, &x, dim, sizes.scale);
 }
@@ -317,9 +320,9 @@ extern "C" cudpo_status cuda_attention(tensor out, tensor lse, tensor qkv, tenso
     if (T == 0) return CUDPO_OK;
     if (qkv.type == DTYPE_F32) return attention_f32(out, lse, qkv, &p, shape, stream);
     CUDPO_REQUIRE(shape.head_dim % 8 == 0);
-    CUDPO_REQUIRE(is_vectorisable(qkv) && is_vectorisable(out));
+    CUDPO_REQUIRE(is_vectorisable(qkv) && is_vectorisable(out) && is_near(qkv) && is_near(out));
     const forward_tensors x = {(bf16 *)out.data, (float *)lse.data, (const bf16 *)qkv.data,
-                               out.stride,       lse.stride,        qkv.stride};
+                               lse.stride,       (int)out.stride,   (int)qkv.stride};
     if (shape.head_dim <= 64) return launch<64>(&x, &p, shape, stream);
     if (shape.head_dim <= 96) return launch<96>(&x, &p, shape, stream);
     if (shape.head_dim <= 128) return launch<128>(&x, &p, shape, stream);

@@ -13,7 +13,8 @@ enum {
     FORWARD_ROWS = 128, /* queries of a tile of the forward pass */
     BACKWARD_ROWS = 64, /* and of the backward pass */
     MAX_HEAD_DIM = 256,
-    MAX_TOKENS = 1 << 19 /* so that slots can be counted in 32 bits */
+    MAX_TOKENS = 1 << 19, /* so that slots can be counted in 32 bits */
+    MAX_STRIDE = 1 << 24  /* so that a tile of 128 rows spans less than 2^31 elements */
 };
 
 /* Keys of a tile: as many as one block keeps dk and dv of in registers. */
@@ -116,6 +117,12 @@ static inline int64_t qkv_columns(attention_shape s)
     return ((int64_t)s.heads + 2 * (int64_t)s.kv_heads) * s.head_dim;
 }
 
+/* Can the kernels count elements of a tile in 32 bits? */
+static inline bool is_near(tensor t)
+{
+    return t.stride < MAX_STRIDE;
+}
+
 /* What is the same for all blocks of a call. */
 typedef struct attention_sizes {
     int heads, kv_heads, head_dim, window;
@@ -130,47 +137,44 @@ __device__ __forceinline__ int first_visible(int position, int window)
     return window > 0 ? max(0, position - window + 1) : 0;
 }
 
-/* The next tile of keys that a block visits. */
-typedef struct key_step {
-    int token, keys, position; /* of its first key; how many there are */
-} key_step;
-
-/* Tiles of keys of queries begin .. begin+rows-1 of a tile: first those of the prompt from key `prompt_first` on, then its own from own_first. */
+/* The way of a block over keys: `left` of them from `token` on, whose first is at `position`, then own_left of its own
+ * segment, if it is still at those of the prompt. */
 typedef struct key_walk {
-    int prompt_begin, prompt_length, own_begin, own_end, prompt_first, own_first, prompt_steps, steps;
+    int token, position, left, own_token, own_left;
 } key_walk;
 
-template <int KEYS>
+/* All keys that queries begin .. begin+rows-1 of a tile see; at least one. */
 __device__ __forceinline__ key_walk walk_of(const query_tile *t, int begin, int rows, int window)
 {
+    const int index = t->index + begin, prompt = t->prompt_length;
+    const int first = first_visible(prompt + index, window), skipped = max(0, first - prompt);
     key_walk w;
-    const int index = t->index + begin;
-    const int first = first_visible(t->prompt_length + index, window);
-    w.prompt_begin = t->prompt_begin;
-    w.prompt_length = t->prompt_length;
-    w.own_begin = t->token - t->index;
-    w.own_end = index + rows;
-    w.prompt_first = min(first, t->prompt_length);
-    w.own_first = max(0, first - t->prompt_length);
-    w.prompt_steps = (w.prompt_length - w.prompt_first + KEYS - 1) / KEYS;
-    w.steps = w.prompt_steps + (w.own_end - w.own_first + KEYS - 1) / KEYS;
+    w.own_token = t->token - t->index + skipped;
+    w.own_left = index + rows - skipped;
+    w.token = t->prompt_begin + first;
+    w.left = prompt - first;
+    w.position = first;
+    if (w.left <= 0) {
+        w.token = w.own_token;
+        w.left = w.own_left;
+        w.own_left = 0;
+    }
     return w;
 }
 
-template <int KEYS> __device__ __forceinline__ key_step step_of(const key_walk *w, int step)
+/* Past the next KEYS of them, or to where the prompt ends. */
+template <int KEYS> __device__ __forceinline__ void pass(key_walk *w)
 {
-    key_step s;
-    if (step < w->prompt_steps) {
-        s.position = w->prompt_first + step * KEYS;
-        s.token = w->prompt_begin + s.position;
-        s.keys = min((int)KEYS, w->prompt_length - s.position);
+    if (w->left > KEYS) {
+        w->token += KEYS;
+        w->position += KEYS;
+        w->left -= KEYS;
     } else {
-        const int key = w->own_first + (step - w->prompt_steps) * KEYS;
-        s.position = w->prompt_length + key;
-        s.token = w->own_begin + key;
-        s.keys = min((int)KEYS, w->own_end - key);
+        w->token = w->own_token;
+        w->position += w->left;
+        w->left = w->own_left;
+        w->own_left = 0;
     }
-    return s;
 }
 
 /* Rows of D bf16 in shared memory, in chunks of 16 bytes.  The chunks of a row are permuted so that 8 consecutive rows have
@@ -198,21 +202,22 @@ template <int D> __device__ __forceinline__ int chunk_at(int row, int even, int 
 /* Ask for rows x columns 0 .. head_dim-1 of a matrix; zeros below `valid` rows and right of head_dim, where nothing is
  * read. */
 template <int D, int ROWS, int THREADS>
-__device__ __forceinline__ void load_rows(bf16 *shared, const bf16 *global, int64_t stride,
-                                          int valid, int head_dim)
+__device__ __forceinline__ void load_rows(bf16 *shared, const bf16 *global, int stride, int valid,
+                                          int head_dim)
 {
     enum { CHUNKS = D / 8 };
     static_assert(ROWS * CHUNKS % THREADS == 0, "every thread asks for as many chunks");
     if (THREADS % CHUNKS == 0) { /* a thread stays in its column */
         const int chunk = threadIdx.x % CHUNKS, top = threadIdx.x / CHUNKS;
-        const int64_t step = THREADS / CHUNKS * stride;
-        const bf16 *from = global + top * stride + chunk * 8;
+        const int step = THREADS / CHUNKS * stride;
+        int at = top * stride + chunk * 8;
         valid = chunk * 8 < head_dim ? valid - top : 0;
 #pragma unroll
         for (int i = 0; i < ROWS * CHUNKS / THREADS; i++) {
             const int below = i * (THREADS / CHUNKS);
-            cp_async_16(shared + chunk_at<D>(top + below, chunk), from, below < valid ? 16 : 0);
-            from += step;
+            cp_async_16(shared + chunk_at<D>(top + below, chunk), global + at,
+                        below < valid ? 16 : 0);
+            at += step;
         }
     } else {
 #pragma unroll

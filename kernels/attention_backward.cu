@@ -33,6 +33,7 @@ template <int D, int QUERIES_> struct backward_shape {
         STAGE = DS + (HELD ? KEYS * (D > QUERIES ? D : QUERIES) : KEYS * D + KEYS * QUERIES),
         STAGE_SIZE = 2 * QUERIES * D, /* queries, then dout */
         ELEMENTS = STAGE + 2 * STAGE_SIZE,
+        STAGING = ELEMENTS - 2 * KEYS * COLUMNS, /* of dk and dv, when all is done */
         BYTES = ELEMENTS * (int)sizeof(bf16) + 2 * QUERIES * (int)sizeof(float2)
     };
 };
@@ -41,7 +42,7 @@ template <int D, int QUERIES_> struct backward_shape {
 typedef struct backward_tensors {
     bf16 *dqkv;            /* [T,Q+2KV] */
     const bf16 *dout, *qkv; /* [T,Q], [T,Q+2KV] */
-    int64_t dqkv_stride, dout_stride, qkv_stride;
+    int dqkv_stride, dout_stride, qkv_stride;
     float2 *statistics; /* [H,tiles,BACKWARD_ROWS] lse log2 e, and delta; of rows without a query +inf and 0 */
     float4 *dq;         /* slots */
     float4 *dkv;        /* [K,parts,key tiles,HALVES,2] shares of dk and dv, or NULL */
@@ -66,8 +67,8 @@ static __global__ void __launch_bounds__(STATISTICS_THREADS)
 #pragma unroll
     for (int i = 0; i < BACKWARD_ROWS * STATISTICS_LANES / STATISTICS_THREADS; i++) {
         const int row = (threadIdx.x + i * STATISTICS_THREADS) / STATISTICS_LANES;
-        const bf16 *o = out + (token + row) * out_stride + (int64_t)head * head_dim;
-        const bf16 *d = x.dout + (token + row) * x.dout_stride + (int64_t)head * head_dim;
+        const bf16 *o = out + (token + row) * out_stride + head * head_dim;
+        const bf16 *d = x.dout + (token + row) * x.dout_stride + head * head_dim;
         float sum = 0.0f;
         for (int c = lane; c < (row < rows ? head_dim / 8 : 0); c += STATISTICS_LANES) {
             float a[8], b[8];
@@ -100,12 +101,11 @@ __device__ __forceinline__ int kv_heads_at_once(const backward_tensors *x, const
 /* Fragments of a warp, times factor, as rows of bf16 in 16-byte pieces, through the warp's own staging memory of M*16 x N*8
  * elements. */
 template <int M, int N>
-__device__ __forceinline__ void write_fragments(bf16 *to, int64_t stride, int rows, int columns,
+__device__ __forceinline__ void write_fragments(bf16 *to, int stride, int rows, int columns,
                                                 const float (&x)[M][N][4], float factor,
                                                 bf16 *staging)
 {
     const int lane = threadIdx.x % 32;
-    __syncwarp(); /* what was staged before has been read */
 #pragma unroll
     for (int m = 0; m < M; m++) {
 #pragma unroll
@@ -173,7 +173,8 @@ template <typename shape, int D>
 __device__ __forceinline__ void load_step(bf16 *stage, float2 *statistics, const query_walk *w,
                                           const backward_tensors *x, int head_dim)
 {
-    const int64_t token = w->token + w->begin, column = (int64_t)w->head * head_dim;
+    const int64_t token = w->token + w->begin;
+    const int column = w->head * head_dim;
     const int rows = w->rows - w->begin;
     load_rows<D, shape::QUERIES, shape::THREADS>(stage, x->qkv + token * x->qkv_stride + column,
                                                  x->qkv_stride, rows, head_dim);
@@ -356,7 +357,7 @@ __device__ __forceinline__ void zero_unasked(const backward_tensors *x, const ke
         const int64_t token = key->token + i / chunks / heads;
         if (token >= key->ask_begin && token < key->ask_end) continue;
         *reinterpret_cast<uint4 *>(x->dqkv + token * x->dqkv_stride +
-                                   (int64_t)(head + i / chunks % heads) * head_dim + column +
+                                   (head + i / chunks % heads) * head_dim + column +
                                    i % chunks * 8) = make_uint4(0, 0, 0, 0);
     }
 }
@@ -393,12 +394,11 @@ static __global__ void __launch_bounds__(backward_shape<D, QUERIES>::THREADS,
     bf16 *stages = memory + shape::STAGE;
     float2 *statistics = reinterpret_cast<float2 *>(memory + shape::ELEMENTS);
     const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * M * 16;
-    const bf16 *k_column = x.qkv + (int64_t)(sizes.heads + kv_head) * dim;
-    const int64_t v_ahead = (int64_t)sizes.kv_heads * dim, token = key->token;
-    load_rows<D, KEYS, THREADS>(memory, k_column + token * x.qkv_stride, x.qkv_stride, key->keys,
-                                dim);
-    load_rows<D, KEYS, THREADS>(memory + KEYS * D, k_column + v_ahead + token * x.qkv_stride,
-                                x.qkv_stride, key->keys, dim);
+    const int k_column = (sizes.heads + kv_head) * dim, v_ahead = sizes.kv_heads * dim;
+    const int64_t token = key->token;
+    const bf16 *from = x.qkv + token * x.qkv_stride + k_column;
+    load_rows<D, KEYS, THREADS>(memory, from, x.qkv_stride, key->keys, dim);
+    load_rows<D, KEYS, THREADS>(memory + KEYS * D, from + v_ahead, x.qkv_stride, key->keys, dim);
     query_walk next = {head_begin, key->query_begin - 1, 0, 0, 0, 0, 0, true};
     advance<QUERIES>(&next, tiles, key, head_end);
     if (next.more) load_step<shape, D>(stages, statistics, &next, &x, dim);
@@ -463,13 +463,13 @@ static __global__ void __launch_bounds__(backward_shape<D, QUERIES>::THREADS,
         }
         return;
     }
-    /* The stages, which all have read, are a place to stage rows in. */
-    bf16 *dk_column = x.dqkv + (token + row) * x.dqkv_stride +
-                      (int64_t)(sizes.heads + kv_head) * dim + column;
-    bf16 *staging = stages + row * shape::COLUMNS;
+    /* The stages, which all have read, are a place for rows; where they are too small, what is before them is too. */
+    if (shape::STAGING < shape::STAGE) __syncthreads(); /* the last ds has been read */
+    bf16 *dk_column = x.dqkv + (token + row) * x.dqkv_stride + k_column + column;
+    bf16 *staging = memory + shape::STAGING + row * shape::COLUMNS;
     write_fragments<M, N>(dk_column, x.dqkv_stride, keys.count, dim - column, dk, sizes.scale, staging);
     write_fragments<M, N>(dk_column + v_ahead, x.dqkv_stride, keys.count, dim - column, dv, 1.0f,
-                          staging);
+                          staging + KEYS * shape::COLUMNS);
 }
 
 /* The sum of `count` tiles of fragments, `apart` float4 from each other. */
@@ -524,8 +524,8 @@ static __global__ void __launch_bounds__(backward_shape<D, QUERIES>::THREADS)
             begin * shape::DQ_VECTORS,
         t->prompt_count + t->own_count, apart);
     SHARED(uint4, staging, [shape::DQ_VECTORS / 2]);
-    write_fragments<M, N>(x.dqkv + (t->token + begin * QUERIES + row) * x.dqkv_stride +
-                              (int64_t)head * sizes.head_dim + column,
+    write_fragments<M, N>(x.dqkv + (int64_t)(t->token + begin * QUERIES + row) * x.dqkv_stride +
+                              head * sizes.head_dim + column,
                           x.dqkv_stride, rows - row, sizes.head_dim - column, sum, sizes.scale,
                           reinterpret_cast<bf16 *>(staging) + warp * M * 16 * N * 8);
 }
@@ -555,7 +555,7 @@ static __global__ void __launch_bounds__(backward_shape<D, QUERIES>::THREADS)
     SHARED(uint4, staging, [shape::DKV_VECTORS / 2]);
     write_fragments<M, N>(
         x.dqkv + (int64_t)(key->token + row) * x.dqkv_stride +
-            (int64_t)(sizes.heads + which * sizes.kv_heads + kv_head) * sizes.head_dim + column,
+            (sizes.heads + which * sizes.kv_heads + kv_head) * sizes.head_dim + column,
         x.dqkv_stride, key->keys - row, sizes.head_dim - column, sum,
         which == 0 ? sizes.scale : 1.0f,
         reinterpret_cast<bf16 *>(staging) + row * shape::COLUMNS);
@@ -684,14 +684,15 @@ extern "C" cudpo_status cuda_attention_backward(tensor dqkv, tensor dout, tensor
     CUDPO_REQUIRE(shape.head_dim % 8 == 0);
     CUDPO_REQUIRE(is_vectorisable(qkv) && is_vectorisable(dqkv));
     CUDPO_REQUIRE(is_vectorisable(out) && is_vectorisable(dout));
+    CUDPO_REQUIRE(is_near(qkv) && is_near(dqkv) && is_near(dout));
     char *memory = (char *)s.data;
     backward_tensors x = {};
     x.dqkv = (bf16 *)dqkv.data;
     x.dout = (const bf16 *)dout.data;
     x.qkv = (const bf16 *)qkv.data;
-    x.dqkv_stride = dqkv.stride;
-    x.dout_stride = dout.stride;
-    x.qkv_stride = qkv.stride;
+    x.dqkv_stride = (int)dqkv.stride;
+    x.dout_stride = (int)dout.stride;
+    x.qkv_stride = (int)qkv.stride;
     x.statistics = (float2 *)memory;
     x.dkv = d.parts > 1 ? (float4 *)(memory + d.statistics) : NULL;
     x.dq = (float4 *)(memory + d.statistics + d.dkv);
@@ -708,7 +709,8 @@ extern "C" cudpo_status cuda_attention_backward(tensor dqkv, tensor dout, tensor
     case 64: (void)fits<64, 64>(); return launch<64, 64>(&x, &p, &d, shape, stream);
     case 96: (void)fits<96, 64>(); return launch<96, 64>(&x, &p, &d, shape, stream);
     case 128:
-        if (fits<128, 64>()) return launch<128, 64>(&x, &p, &d, shape, stream);
+        if (shape.head_dim == 128 && fits<128, 64>())
+            return launch<128, 64>(&x, &p, &d, shape, stream);
         (void)fits<128, 32>();
         return launch<128, 32>(&x, &p, &d, shape, stream);
     default: (void)fits<256, 16>(); return launch<256, 16>(&x, &p, &d, shape, stream);

@@ -24,8 +24,9 @@ __device__ __forceinline__ void load_tile(float *shared, const float *global, in
                                           int head_dim)
 {
     typedef f32_shape<D> shape;
-    for (int i = threadIdx.x; i < shape::ROWS * D; i += THREADS) {
-        const int row = i / D, column = i % D;
+    const int columns = (head_dim + 3) / 4 * 4; /* all that is read of a row */
+    for (int i = threadIdx.x; i < shape::ROWS * columns; i += THREADS) {
+        const int row = i / columns, column = i % columns;
         shared[row * shape::STRIDE + column] =
             row < valid && column < head_dim ? global[row * stride + column] : 0.0f;
     }
@@ -33,7 +34,8 @@ __device__ __forceinline__ void load_tile(float *shared, const float *global, in
 
 /* Products of this thread's row of a with rows lane, lane + LANES, .. of b. */
 template <int D>
-__device__ __forceinline__ void products(float (&s)[f32_shape<D>::SCORES], const float *a, const float *b)
+__device__ __forceinline__ void products(float (&s)[f32_shape<D>::SCORES], const float *a, const float *b,
+                                         int head_dim)
 {
     typedef f32_shape<D> shape;
     const int lane = threadIdx.x % shape::LANES, row = threadIdx.x / shape::LANES;
@@ -42,7 +44,7 @@ __device__ __forceinline__ void products(float (&s)[f32_shape<D>::SCORES], const
         s[j] = 0.0f;
     }
 #pragma unroll 2
-    for (int d = 0; d < D; d += 4) {
+    for (int d = 0; d < head_dim; d += 4) {
         float x[4];
         load_vector(x, a + row * shape::STRIDE + d);
 #pragma unroll
@@ -51,7 +53,7 @@ __device__ __forceinline__ void products(float (&s)[f32_shape<D>::SCORES], const
             load_vector(y, b + (lane + j * shape::LANES) * shape::STRIDE + d);
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                s[j] = fmaf(x[e], y[e], s[j]);
+                s[j] += x[e] * y[e];
             }
         }
     }
@@ -60,7 +62,7 @@ __device__ __forceinline__ void products(float (&s)[f32_shape<D>::SCORES], const
 /* acc += this thread's row of weights times b. */
 template <int D>
 __device__ __forceinline__ void add_rows(float (&acc)[f32_shape<D>::VECTORS][4], const float *weights,
-                                         const float *b)
+                                         const float *b, int head_dim)
 {
     typedef f32_shape<D> shape;
     const int lane = threadIdx.x % shape::LANES, row = threadIdx.x / shape::LANES;
@@ -69,11 +71,12 @@ __device__ __forceinline__ void add_rows(float (&acc)[f32_shape<D>::VECTORS][4],
         const float w = weights[row * shape::SCORE_STRIDE + i];
 #pragma unroll
         for (int v = 0; v < shape::VECTORS; v++) {
+            if ((lane + v * shape::LANES) * 4 >= head_dim) continue;
             float y[4];
             load_vector(y, b + i * shape::STRIDE + (lane + v * shape::LANES) * 4);
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                acc[v][e] = fmaf(w, y[e], acc[v][e]);
+                acc[v][e] += w * y[e];
             }
         }
     }
@@ -166,21 +169,20 @@ static __global__ void __launch_bounds__(THREADS)
     const float *k_column = x.qkv + (int64_t)(sizes.heads + kv_head) * dim;
     const float *v_column = k_column + (int64_t)sizes.kv_heads * dim;
     load_tile<D>(q, x.qkv + b.token * x.qkv_stride + (int64_t)b.head * dim, x.qkv_stride, b.rows, dim);
-    const key_walk walk = walk_of<ROWS>(b.tile, b.begin, b.rows, sizes.window);
+    key_walk walk = walk_of(b.tile, b.begin, b.rows, sizes.window);
     float acc[shape::VECTORS][4] = {}, maximum = -INFINITY, sum = 0.0f;
-    for (int i = 0; i < walk.steps; i++) {
-        const key_step step = step_of<ROWS>(&walk, i);
-        load_tile<D>(k, k_column + step.token * x.qkv_stride, x.qkv_stride, step.keys, dim);
-        load_tile<D>(v, v_column + step.token * x.qkv_stride, x.qkv_stride, step.keys, dim);
+    for (; walk.left > 0; pass<ROWS>(&walk)) {
+        load_tile<D>(k, k_column + walk.token * x.qkv_stride, x.qkv_stride, walk.left, dim);
+        load_tile<D>(v, v_column + walk.token * x.qkv_stride, x.qkv_stride, walk.left, dim);
         __syncthreads(); /* queries, keys and values are there */
         float s[shape::SCORES];
-        products<D>(s, q, k);
+        products<D>(s, q, k, dim);
         float most = maximum;
 #pragma unroll
         for (int j = 0; j < shape::SCORES; j++) {
             const int key = lane + j * LANES;
             const bool seen =
-                key < step.keys && sees(b.position + row, step.position + key, sizes.window);
+                key < walk.left && sees(b.position + row, walk.position + key, sizes.window);
             s[j] = seen ? s[j] * sizes.scale : -INFINITY;
             most = fmaxf(most, s[j]);
         }
@@ -204,7 +206,7 @@ static __global__ void __launch_bounds__(THREADS)
             }
         }
         __syncwarp(); /* the weights of a row are there for its threads */
-        add_rows<D>(acc, weights, v);
+        add_rows<D>(acc, weights, v, dim);
         __syncthreads(); /* keys, values and weights have been read */
     }
     sum = row_sum<LANES>(sum);
@@ -243,26 +245,25 @@ static __global__ void __launch_bounds__(THREADS)
     }
     delta = row_sum<LANES>(delta);
     if (row < b.rows && lane == 0) x.delta[token * sizes.heads + b.head] = delta;
-    const key_walk walk = walk_of<ROWS>(b.tile, b.begin, b.rows, sizes.window);
+    key_walk walk = walk_of(b.tile, b.begin, b.rows, sizes.window);
     float acc[shape::VECTORS][4] = {};
-    for (int i = 0; i < walk.steps; i++) {
-        const key_step step = step_of<ROWS>(&walk, i);
-        load_tile<D>(k, k_column + step.token * x.qkv_stride, x.qkv_stride, step.keys, dim);
-        load_tile<D>(v, v_column + step.token * x.qkv_stride, x.qkv_stride, step.keys, dim);
+    for (; walk.left > 0; pass<ROWS>(&walk)) {
+        load_tile<D>(k, k_column + walk.token * x.qkv_stride, x.qkv_stride, walk.left, dim);
+        load_tile<D>(v, v_column + walk.token * x.qkv_stride, x.qkv_stride, walk.left, dim);
         __syncthreads(); /* queries, dout, keys and values are there */
         float s[shape::SCORES], dp[shape::SCORES];
-        products<D>(s, q, k);
-        products<D>(dp, dout, v);
+        products<D>(s, q, k, dim);
+        products<D>(dp, dout, v, dim);
 #pragma unroll
         for (int j = 0; j < shape::SCORES; j++) {
             const int key = lane + j * LANES;
             const bool seen =
-                key < step.keys && sees(b.position + row, step.position + key, sizes.window);
+                key < walk.left && sees(b.position + row, walk.position + key, sizes.window);
             const float p = seen ? expf(s[j] * sizes.scale - lse) : 0.0f;
             weights[row * shape::SCORE_STRIDE + key] = p * (dp[j] - delta);
         }
         __syncwarp(); /* the weights of a row are there for its threads */
-        add_rows<D>(acc, weights, k);
+        add_rows<D>(acc, weights, k, dim);
         __syncthreads(); /* keys, values and weights have been read */
     }
     if (row < b.rows)
@@ -283,7 +284,7 @@ __device__ __forceinline__ void zero_unasked(float *dq, int64_t stride, int toke
 
 /* dk and dv: a block per ROWS keys and kv head, past all its heads and the queries that see the keys. */
 template <int D>
-static __global__ void __launch_bounds__(THREADS)
+static __global__ void __launch_bounds__(THREADS, 2)
     attention_dkv_f32_kernel(f32_tensors x, const plan_counts *counts, const query_tile *tiles,
                              const key_tile *key_tiles, attention_sizes sizes, int parts)
 {
@@ -318,8 +319,8 @@ static __global__ void __launch_bounds__(THREADS)
                 load_tile<D>(dout, x.dout + from * x.dout_stride + column, x.dout_stride, rows, dim);
                 __syncthreads(); /* keys, values, queries and dout are there */
                 float s[shape::SCORES], dp[shape::SCORES];
-                products<D>(s, k, q);
-                products<D>(dp, v, dout);
+                products<D>(s, k, q, dim);
+                products<D>(dp, v, dout, dim);
 #pragma unroll
                 for (int j = 0; j < shape::SCORES; j++) {
                     const int n = lane + j * LANES;
@@ -332,8 +333,8 @@ static __global__ void __launch_bounds__(THREADS)
                     slopes[row * shape::SCORE_STRIDE + n] = ds;
                 }
                 __syncwarp(); /* the weights of a row are there for its threads */
-                add_rows<D>(dv, weights, dout);
-                add_rows<D>(dk, slopes, q);
+                add_rows<D>(dv, weights, dout, dim);
+                add_rows<D>(dk, slopes, q, dim);
                 __syncthreads(); /* queries, dout and weights have been read */
             }
         }

@@ -1,0 +1,217 @@
+/* test_attention_tiles.c - attention where tiles, ranges of queries and windows begin and end. */
+/* rooms: backend base */
+/* backends: cpu cuda */
+#include "test_attention.h"
+
+/* Sparse in bf16, where one key too many shows; fp32 shows it anyway. */
+static void check_edges(backend *be, problem *x, uint64_t seed)
+{
+    problem_fill(x, seed, NORMAL);
+    if (x->wanted != NULL) hide_unwanted(x);
+    check_as(be, x, DTYPE_F32);
+    if (!has_bf16(be, x)) return;
+    problem_fill(x, seed, SPARSE);
+    if (x->wanted != NULL) hide_unwanted(x);
+    check_as(be, x, DTYPE_BF16);
+}
+
+static void check_group(backend *be, problem x, int prompt, int completions, const int *length)
+{
+    problem_add(&x, prompt, completions, length);
+    check_edges(be, &x, (uint64_t)(x.T + x.shape.head_dim));
+    problem_free(&x);
+}
+
+/* Lengths around the edges of tiles of 16, 32, 64 and 128, alone, as a prompt, and behind one. */
+static void lengths_around_tiles(backend *be)
+{
+    static const int n[] = {1, 15, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 200};
+    enum { COUNT = sizeof n / sizeof *n };
+    for (int i = 0; i < COUNT; i++) {
+        const int length[] = {n[COUNT - 1 - i], n[(i + 5) % COUNT]};
+        check_group(be, problem_begin(1, 1, 64, 0), n[i], 2, length);
+    }
+}
+
+/* Each head_dim of the kernels, and some that are padded, with queries and keys behind the first tile. */
+static void head_dims(backend *be)
+{
+    static const int D[] = {8, 24, 64, 72, 80, 96, 104, 128, 136, 192, 256};
+    for (size_t i = 0; i < sizeof D / sizeof *D; i++) {
+        check_group(be, problem_begin(1, 1, D[i], 0), 140, 2, (const int[]){150, 1});
+        problem x = problem_begin(2, 1, D[i], 0);
+        problem_add(&x, 20, 1, (const int[]){30});
+        problem_fill(&x, 70 + i, NORMAL);
+        check_problem(be, &x);
+        problem_free(&x);
+    }
+}
+
+/* Windows that end inside, at and across tiles, of the prompt and of the segment. */
+static void windows(backend *be)
+{
+    static const int window[] = {1, 2, 16, 33, 64, 65, 127, 128, 129, 140, 300};
+    for (size_t i = 0; i < sizeof window / sizeof *window; i++) {
+        check_group(be, problem_begin(1, 1, 64, window[i]), 150, 2, (const int[]){140, 30});
+        check_group(be, problem_begin(1, 1, i % 2 == 0 ? 128 : 256, window[i]), 20, 1,
+                    (const int[]){135});
+    }
+}
+
+/* Shared keys: all heads in one block's turn or several's, and as many parts as there are heads or fewer. */
+static void heads_that_share_keys(backend *be)
+{
+    static const int heads[][2] = {{1, 1}, {2, 1}, {2, 2}, {7, 1}, {14, 2}, {6, 3}};
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
+        check_group(be, problem_begin(heads[i][0], heads[i][1], 64, 0), 40, 2, (const int[]){70, 3});
+    }
+}
+
+/* So many tiles of keys that three heads of a kv head are in two parts. */
+static void heads_in_few_parts(backend *be)
+{
+    problem x = problem_begin(60, 20, 8, 0);
+    for (int g = 0; g < 40; g++) {
+        problem_add(&x, 0, 1, (const int[]){100});
+    }
+    want_range(&x, 0, x.T, 9, 200);
+    problem_fill(&x, 600, SPARSE);
+    hide_unwanted(&x);
+    if (has_bf16(be, &x)) check_as(be, &x, DTYPE_BF16);
+    problem_free(&x);
+}
+
+/* The end of a long prompt and what follows it ask; the rest are keys. */
+static void long_prompt(backend *be)
+{
+    problem x = problem_begin(1, 1, 64, 0);
+    problem_add(&x, 4000, 2, (const int[]){20, 9});
+    want_range(&x, 3990, x.T, 5, 1);
+    check_edges(be, &x, 700);
+    problem_free(&x);
+}
+
+/* Many groups of a few tokens: prompts of 0 .. 4, completions of 1 .. 3, and empty ones. */
+static void tiny_groups(backend *be)
+{
+    problem x = problem_begin(2, 1, 64, 0);
+    for (int g = 0; g < 64; g++) {
+        const int length[] = {1 + g % 3, g % 7 == 0 ? 0 : 1, g % 2};
+        problem_add(&x, g % 5, 1 + g % 3, length);
+    }
+    check_edges(be, &x, 800);
+    problem_free(&x);
+}
+
+/* Askers: one, some at the edges of tiles, ranges of which parts do not ask, none in some segments. */
+static void some_ask(backend *be)
+{
+    static const int first[] = {0, 1, 64, 100, 199};
+    for (size_t i = 0; i < sizeof first / sizeof *first; i++) {
+        problem x = problem_begin(2, 1, 64, i == 3 ? 90 : 0);
+        problem_add(&x, 200, 2, (const int[]){130, 70});
+        want_range(&x, first[i], first[i] + 1, 1, 1);
+        if (i % 2 == 0) want_range(&x, 210, 330, i, 17);
+        if (i != 1) want_range(&x, 399, 400, 1, 1);
+        check_edges(be, &x, 900 + i);
+        problem_free(&x);
+    }
+}
+
+/* Nobody asks: no gradient at all. */
+static void none_ask(backend *be)
+{
+    problem x = problem_begin(2, 1, 64, 0);
+    problem_add(&x, 20, 1, (const int[]){150});
+    x.wanted = zeros(1, sizeof *x.wanted);
+    check_edges(be, &x, 950);
+    problem_free(&x);
+}
+
+/* All scores equal: with keys that are all the same, out is the mean of the values, and dk the same for all keys that the
+ * same queries see.  Then scores of 1e4 and -1e4, where a weight is 0 or 1 and every step exact: queries are 100, keys 100
+ * or -100 in the first of their elements.  Token 0 has a high score and so has each third one. */
+static void extreme_scores(backend *be)
+{
+    for (int bf16 = 0; bf16 <= be->on_device; bf16++) {
+        problem x = problem_begin(1, 1, 64, 0);
+        problem_add(&x, 100, 1, (const int[]){50});
+        problem_fill(&x, 960, NORMAL);
+        x.type = bf16_or_f32(bf16);
+        x.shape.scale = 1.0f;
+        for (int64_t t = 0; t < x.T; t++) {
+            float *q = x.qkv + t * x.W, *k = q + 64, *v = k + 64;
+            memset(q, 0, 128 * sizeof *q);
+            q[0] = 100.0f;
+            k[0] = t % 3 == 0 ? 100.0f : -100.0f;
+            for (int d = 0; d < 64; d++) {
+                v[d] = t % 3 == 0 ? (float)(d % 16) : 1e30f;
+                x.dout[t * 64 + d] = 1.0f;
+            }
+        }
+        float *out = zeros(x.T * 64, 4), *lse = zeros(x.T, 4), *dqkv = zeros(x.T * x.W, 4);
+        ops o = ops_begin(be);
+        run(&o, out, lse, dqkv, &x);
+        for (int64_t t = 0; t < x.T; t++) {
+            CHECK_NEAR(lse[t], 1e4 + log((double)(t / 3 + 1)), 1e4 * 4 * EPS);
+            for (int d = 0; d < 64; d++) {
+                const double most = bf16 ? EPS_BF16 : 8 * EPS; /* of weights 1 / n; 2^-7 at the end */
+                CHECK_NEAR(out[t * 64 + d], d % 16, d % 16 * 2 * most);
+            }
+            for (int64_t i = 0; i < x.W; i++) {
+                assert_true(isfinite(dqkv[t * x.W + i]));
+            }
+            if (t % 3 != 0) CHECK_NEAR(dqkv[t * x.W + 128], 0.0, 0.0); /* dv of a key with weight 0 */
+        }
+        ops_end(&o);
+        free(out);
+        free(lse);
+        free(dqkv);
+        problem_free(&x);
+    }
+}
+
+static void run_many(ops *o, float *result, dtype type)
+{
+    problem x = problem_begin(4, 2, 64, 0);
+    problem_add(&x, 90, 2, (const int[]){150, 20});
+    problem_add(&x, 10, 1, (const int[]){40});
+    problem_fill(&x, 970, NORMAL);
+    want_range(&x, 0, x.T, 3, 2);
+    hide_unwanted(&x);
+    x.type = type;
+    run(o, NULL, NULL, result, &x);
+    problem_free(&x);
+}
+
+static void run_many_f32(ops *o, float *result)
+{
+    run_many(o, result, DTYPE_F32);
+}
+
+static void run_many_bf16(ops *o, float *result)
+{
+    run_many(o, result, DTYPE_BF16);
+}
+
+static void same_bits_again(backend *be)
+{
+    enum { N = (90 + 150 + 20 + 10 + 40) * 8 * 64 };
+    check_repeatable(be, run_many_f32, N);
+    if (be->on_device) check_repeatable(be, run_many_bf16, N);
+}
+
+static const op_case cases[] = {
+    {"lengths_around_tiles", lengths_around_tiles},
+    {"head_dims", head_dims},
+    {"windows", windows},
+    {"heads_that_share_keys", heads_that_share_keys},
+    {"heads_in_few_parts", heads_in_few_parts},
+    {"long_prompt", long_prompt},
+    {"tiny_groups", tiny_groups},
+    {"some_ask", some_ask},
+    {"none_ask", none_ask},
+    {"extreme_scores", extreme_scores},
+    {"same_bits_again", same_bits_again},
+};
+OPS_MAIN(cases)
