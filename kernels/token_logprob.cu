@@ -273,7 +273,7 @@ __device__ __forceinline__ void write_stats(float *stats, const row_sums *s, dou
 
 template <typename T, typename G, bool GRADIENT, bool STATS, bool ALIGNED>
 __device__ __forceinline__ void score_row(row_memory *m, float *logp, float *stats, float *scale,
-                                          T *row, int label, int V)
+                                          T *row, int label, int V, int *fault)
 {
     const bool known = label >= 0 && label < V;
     if (!known) label = -1; /* no element's index */
@@ -294,10 +294,10 @@ __device__ __forceinline__ void score_row(row_memory *m, float *logp, float *sta
     const double d = (double)target - (double)k, e = known ? exp(d) : 0.0;
     *logp = (float)log_share(d, sums.exponentials);
     if (STATS) write_stats(stats, &sums, d, e, !beaten, V);
-    if (GRADIENT) {
-        *scale = (float)(1.0 / (sums.exponentials + e));
-        if (known) reinterpret_cast<G *>(row)[label] = from_float<G>((float)-sums.exponentials);
-    }
+    if (GRADIENT) *scale = (float)(1.0 / (sums.exponentials + e));
+    if (GRADIENT && known)
+        reinterpret_cast<G *>(row)[label] = from_float<G>((float)-sums.exponentials);
+    if (!known && fault != NULL) atomicOr(fault, (int)FAULT_LABEL);
 }
 
 __device__ __forceinline__ float *float_at(tensor t, int64_t r)
@@ -307,7 +307,7 @@ __device__ __forceinline__ float *float_at(tensor t, int64_t r)
 
 /* A block a row: with references, of the policy and of the reference in turn. */
 template <typename T, typename G, bool GRADIENT, bool STATS, bool ALIGNED>
-static __global__ void __launch_bounds__(THREADS, 4)
+static __global__ void __launch_bounds__(THREADS, ALIGNED ? 4 : 3)
     token_logprob_kernel(logprob_tensors rows, int *fault)
 {
     SHARED(row_memory, memory, [1]);
@@ -315,18 +315,15 @@ static __global__ void __launch_bounds__(THREADS, 4)
     const int64_t r = paired ? blockIdx.x / 2 : blockIdx.x;
     const int V = (int)rows.logits.cols;
     const int label = ((const int32_t *)rows.label.data)[r * rows.label.stride];
-    if (paired && blockIdx.x % 2 == 1) {
+    if (paired && blockIdx.x % 2 == 1)
         score_row<T, G, false, false, ALIGNED>(
             memory, float_at(rows.reference_logp, r), NULL, NULL,
-            (T *)rows.reference_logits.data + r * rows.reference_logits.stride, label, V);
-        return;
-    }
-    score_row<T, G, GRADIENT, STATS, ALIGNED>(
-        memory, float_at(rows.logp, r), STATS ? float_at(rows.stats, r) : NULL,
-        GRADIENT ? float_at(rows.scale, r) : NULL, (T *)rows.logits.data + r * rows.logits.stride,
-        label, V);
-    if (fault != NULL && threadIdx.x == 0 && (label < 0 || label >= V))
-        atomicOr(fault, (int)FAULT_LABEL);
+            (T *)rows.reference_logits.data + r * rows.reference_logits.stride, label, V, fault);
+    else
+        score_row<T, G, GRADIENT, STATS, ALIGNED>(
+            memory, float_at(rows.logp, r), STATS ? float_at(rows.stats, r) : NULL,
+            GRADIENT ? float_at(rows.scale, r) : NULL,
+            (T *)rows.logits.data + r * rows.logits.stride, label, V, fault);
 }
 
 /* Every row starts on a 16-byte boundary. */

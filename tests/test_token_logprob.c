@@ -198,8 +198,18 @@ static void equal_logits(backend *be)
 /* The largest logit twice: the label hits where it is the first of them, wherever the other one is. */
 static void ties(backend *be)
 {
-    static const int32_t place[][2] = {{0, 1},    {2, 5},       {3, 1100},    {8, 11},
-                                       {3, 4000}, {3072, 3073}, {4000, 7000}, {7000, 7198}};
+    /* CHUNK elements apart, one thread of the device has both. */
+    static const int32_t place[][2] = {{0, 1},
+                                       {2, 5},
+                                       {3, 1100},
+                                       {8, 11},
+                                       {3, 4000},
+                                       {3072, 3073},
+                                       {4000, 7000},
+                                       {7000, 7198},
+                                       {5, 5 + CHUNK_F32},
+                                       {6, 6 + CHUNK_BF16},
+                                       {9, 9 + 2 * CHUNK_F32}};
     enum { V = 7200, N = sizeof place / sizeof place[0] };
     for (int n = 0; n < N * score_kinds_of(be); n++) {
         float *z = random_floats(4, 2 * V);
