@@ -1,8 +1,9 @@
 # The real kernels on the host: tests/simt/README.md.  A test whose third line is
 #   /* backends: cpu cuda */
 # is built again as <name>_simt (and <name>_race, under the race and initialisation checker) with the CUDA backend on the
-# emulator in place of the CPU's, and as <name>_gpu where there is nvcc.
+# emulator in place of the CPU's.
 enable_language(CXX)
+find_package(OpenMP REQUIRED COMPONENTS CXX)
 set(simt ${CMAKE_CURRENT_SOURCE_DIR}/simt)
 set(SIMT_SCHEDULES fwd rev rand:1 rand:2)
 
@@ -14,44 +15,76 @@ target_compile_options(simt_options INTERFACE -g -ffp-contract=off -fno-strict-a
 target_include_directories(simt_options INTERFACE ${simt} ${simt}/cuda ${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/kernels
                            ${CMAKE_CURRENT_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/include
                            ${CMAKE_SOURCE_DIR}/src)
-set_source_files_properties(${CUDPO_KERNELS} TARGET_DIRECTORY cudpo_base PROPERTIES LANGUAGE CXX)
 
-# simt_<variant>: kernels, host side of the backend, runtime.
-function(simt_library variant)
-  set(sources)
-  foreach(kernel ${CUDPO_KERNELS} ${CMAKE_CURRENT_SOURCE_DIR}/ptx/ptx.cu)
-    get_filename_component(stem ${kernel} NAME_WE)
-    # A wrapper per kernel, because a .cu file that nvcc compiles too can't be of another language here.
-    set(wrapper ${CMAKE_CURRENT_BINARY_DIR}/simt/${stem}.cpp)
-    file(CONFIGURE OUTPUT ${wrapper} CONTENT "#include \"${kernel}\"\n")
-    list(APPEND sources ${wrapper})
+# A library of .cu files as device code.  A wrapper for each, because one that nvcc compiles too can't be of another
+# language here; `folder` is where the wrappers are.
+function(simt_device_library name folder variant)
+  set(wrappers)
+  foreach(source ${ARGN})
+    get_filename_component(stem ${source} NAME_WE)
+    set(wrapper ${CMAKE_CURRENT_BINARY_DIR}/${folder}/${stem}.cpp)
+    file(CONFIGURE OUTPUT ${wrapper} CONTENT "#include \"${source}\"\n")
+    list(APPEND wrappers ${wrapper})
   endforeach()
-  # Object libraries: nothing of the runtime may be left out because no one names it (weak hooks, __tsan_*).
-  add_library(simt_kernels_${variant} OBJECT ${sources})
-  target_link_libraries(simt_kernels_${variant} PRIVATE simt_options)
-  target_compile_options(simt_kernels_${variant} PRIVATE ${ARGN})
-  add_library(simt_${variant} OBJECT ${CUDPO_CUDA_HOST} ${simt}/simt.cpp)
-  target_include_directories(simt_${variant} PRIVATE ${simt} ${simt}/cuda)
+  add_library(${name} OBJECT ${wrappers})
+  target_link_libraries(${name} PRIVATE simt_options)
+  target_compile_options(${name} PRIVATE ${SIMT_DEVICE_${variant}})
+endfunction()
+
+# Of a variant: simt_emulator_, simt_kernels_, and simt_, the host side of the CUDA backend.  Its options are those of
+# device code.
+file(GLOB simt_race_sources CONFIGURE_DEPENDS ${simt}/race*.cpp)
+file(GLOB simt_sources CONFIGURE_DEPENDS ${simt}/*.cpp)
+list(REMOVE_ITEM simt_sources ${simt_race_sources})
+function(simt_library variant)
+  set(SIMT_DEVICE_${variant} ${ARGN})
+  set(SIMT_DEVICE_${variant} ${ARGN} PARENT_SCOPE)
+  simt_device_library(simt_kernels_${variant} simt ${variant} ${CUDPO_KERNELS} ${CMAKE_CURRENT_SOURCE_DIR}/ptx/ptx.cu)
+  add_library(simt_emulator_${variant} OBJECT ${simt_sources})
+  target_include_directories(simt_emulator_${variant} PRIVATE ${simt} ${simt}/cuda)
+  target_link_libraries(simt_emulator_${variant} PUBLIC cudpo_options)
+  target_compile_features(simt_emulator_${variant} PRIVATE cxx_std_17)
+  add_library(simt_${variant} OBJECT ${CUDPO_CUDA_HOST})
+  target_include_directories(simt_${variant} PRIVATE ${simt}/cuda)
   target_link_libraries(simt_${variant} PUBLIC cudpo_options cudpo_backend)
-  target_compile_features(simt_${variant} PRIVATE cxx_std_17)
 endfunction()
 
 if(CUDPO_SANITIZE)
+  set(SIMT_VARIANTS simt)
   simt_library(simt -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
 else()
+  set(SIMT_VARIANTS simt race)
   simt_library(simt -O2)
-  simt_library(race -O1 -fsanitize=thread)
-  target_sources(simt_race PRIVATE ${simt}/simt_race.cpp)
+  # For the compiler's calls before each access: libtsan, which knows nothing of CUDA's threads, is not linked.  Vectors
+  # stay whole, so that there is one call for 16 bytes and not four.
+  simt_library(race -O1 -fsanitize=thread $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fno-tree-sra>)
+  target_sources(simt_emulator_race PRIVATE ${simt_race_sources})
+  target_compile_definitions(simt_emulator_race PRIVATE SIMT_RACE)
 endif()
-find_package(OpenMP REQUIRED COMPONENTS CXX)
-target_link_libraries(simt_simt PUBLIC OpenMP::OpenMP_CXX)
+# Blocks run on all cores, but for the race checker, which wants them one after another.
+target_link_libraries(simt_emulator_simt PUBLIC OpenMP::OpenMP_CXX)
 
 # <name>_<variant> of a test's source.
 function(simt_program name variant)
   set(program ${name}_${variant})
   add_executable(${program} ${name}.c)
   target_compile_definitions(${program} PRIVATE TEST_CUDA)
-  target_link_libraries(${program} PRIVATE cudpo_options PkgConfig::CMOCKA cudpo_base simt_${variant} simt_kernels_${variant})
+  target_link_libraries(${program} PRIVATE cudpo_options PkgConfig::CMOCKA cudpo_base simt_${variant} simt_kernels_${variant}
+                        simt_emulator_${variant})
+  set_target_properties(${program} PROPERTIES LINKER_LANGUAGE CXX)
+endfunction()
+
+# <name>_<variant> of .cu files, compiled as device code, and .cpp files.
+function(simt_device_program name variant)
+  set(program ${name}_${variant})
+  set(device ${ARGN})
+  set(host ${ARGN})
+  list(FILTER device INCLUDE REGEX "\\.cu$")
+  list(FILTER host EXCLUDE REGEX "\\.cu$")
+  simt_device_library(${program}_device ${name} ${variant} ${device})
+  add_executable(${program} ${host})
+  target_compile_features(${program} PRIVATE cxx_std_17)
+  target_link_libraries(${program} PRIVATE cudpo_options ${program}_device simt_emulator_${variant})
   set_target_properties(${program} PROPERTIES LINKER_LANGUAGE CXX)
 endfunction()
 
@@ -60,14 +93,39 @@ function(simt_test name program label environment)
   set_tests_properties(${name} PROPERTIES LABELS "${label}" SKIP_RETURN_CODE 77 TIMEOUT 600 ENVIRONMENT "${environment}")
 endfunction()
 
-foreach(name ${cuda_tests})
-  simt_program(${name} simt)
+# The ctests of a program: one for each schedule; the race checker finds the same in any of them.
+function(simt_tests name variant)
+  if(variant STREQUAL race)
+    simt_test(${name}_race ${name}_race "short;simt" "")
+    return()
+  endif()
   foreach(schedule ${SIMT_SCHEDULES})
     string(REPLACE ":" "" suffix ${schedule})
-    simt_test(${name}_simt_${suffix} ${name}_simt "short;simt" "SIMT_SCHED=${schedule}")
+    simt_test(${name}_${variant}_${suffix} ${name}_${variant} "short;simt" "SIMT_SCHED=${schedule}")
   endforeach()
-  if(TARGET simt_race)
-    simt_program(${name} race)
-    simt_test(${name}_race ${name}_race "short;simt" "")
-  endif()
+endfunction()
+
+foreach(name ${cuda_tests})
+  foreach(variant ${SIMT_VARIANTS})
+    simt_program(${name} ${variant})
+    simt_tests(${name} ${variant})
+  endforeach()
 endforeach()
+
+# The emulator itself: that it computes what CUDA does, and that it catches what CUDA forbids.
+file(GLOB simt_bugs CONFIGURE_DEPENDS ${simt}/bugs/*.cu ${simt}/bugs/*.cpp)
+foreach(variant ${SIMT_VARIANTS})
+  simt_device_program(test_simt ${variant} ${CMAKE_CURRENT_SOURCE_DIR}/test_simt.cu)
+  simt_tests(test_simt ${variant})
+  simt_device_program(simt_bugs ${variant} ${simt_bugs})
+  target_include_directories(simt_bugs_${variant} PRIVATE ${simt} ${simt}/cuda)
+  simt_test(simt_bugs_${variant} simt_bugs_${variant} "short;simt" "")
+  simt_device_program(simt_bench ${variant} ${simt}/bench.cu)
+  set_target_properties(simt_bench_${variant} simt_bench_${variant}_device PROPERTIES EXCLUDE_FROM_ALL ON)
+endforeach()
+if(TARGET simt_bugs_race)
+  target_compile_definitions(simt_bugs_race PRIVATE SIMT_RACE)
+endif()
+
+add_test(NAME dialect COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/check_kernels.sh ${CMAKE_SOURCE_DIR})
+set_tests_properties(dialect PROPERTIES LABELS short)

@@ -1,23 +1,82 @@
-/* mini/cuda_runtime_api.h - the part of the CUDA runtime API this project uses, for builds without NVIDIA's headers (C11 and C++). */
-#pragma once
+/* cuda_runtime_api.h - the part of NVIDIA's header of that name that this project uses, for builds without a toolkit.
+ *
+ * C11 and C++.  tests/simt/cudart.cpp has the functions; values of constants are NVIDIA's. */
+#ifndef CUDPO_SIMT_CUDA_RUNTIME_API_H
+#define CUDPO_SIMT_CUDA_RUNTIME_API_H
+
 #include <stddef.h>
-typedef enum { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorInvalidConfiguration = 9, cudaErrorNotReady = 600 } cudaError_t;
-typedef enum { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault } cudaMemcpyKind;
+
+typedef enum {
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidConfiguration = 9
+} cudaError_t;
+
+typedef enum {
+    cudaMemcpyHostToHost = 0,
+    cudaMemcpyHostToDevice = 1,
+    cudaMemcpyDeviceToHost = 2,
+    cudaMemcpyDeviceToDevice = 3,
+    cudaMemcpyDefault = 4
+} cudaMemcpyKind;
+
 typedef enum { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 } cudaFuncAttribute;
-typedef struct CUstream_st* cudaStream_t;
-typedef struct CUevent_st* cudaEvent_t;
+
+enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
+
+typedef struct CUstream_st *cudaStream_t;
+typedef struct CUevent_st *cudaEvent_t;
+
 #ifdef __cplusplus
 extern "C" {
 #endif
-cudaError_t cudaMalloc(void** p, size_t n); cudaError_t cudaFree(void* p); cudaError_t cudaMallocAsync(void** p, size_t n, cudaStream_t s); cudaError_t cudaFreeAsync(void* p, cudaStream_t s);
-cudaError_t cudaMallocHost(void** p, size_t n); cudaError_t cudaFreeHost(void* p);
-cudaError_t cudaMemcpy(void* d, const void* s, size_t n, cudaMemcpyKind k); cudaError_t cudaMemcpyAsync(void* d, const void* s, size_t n, cudaMemcpyKind k, cudaStream_t st);
-cudaError_t cudaMemset(void* d, int v, size_t n); cudaError_t cudaMemsetAsync(void* d, int v, size_t n, cudaStream_t st);
-cudaError_t cudaMemcpy2DAsync(void* d, size_t dp, const void* s, size_t sp, size_t w, size_t h, cudaMemcpyKind k, cudaStream_t st); cudaError_t cudaMemset2DAsync(void* d, size_t dp, int v, size_t w, size_t h, cudaStream_t st);
-cudaError_t cudaStreamCreate(cudaStream_t* s); cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned f); cudaError_t cudaStreamDestroy(cudaStream_t s); cudaError_t cudaStreamSynchronize(cudaStream_t s); cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned f);
-cudaError_t cudaDeviceSynchronize(void); cudaError_t cudaEventCreate(cudaEvent_t* e); cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned f); cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s); cudaError_t cudaEventSynchronize(cudaEvent_t e); cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t a, cudaEvent_t b); cudaError_t cudaEventDestroy(cudaEvent_t e);
-cudaError_t cudaGetLastError(void); cudaError_t cudaPeekAtLastError(void); const char* cudaGetErrorString(cudaError_t e); const char* cudaGetErrorName(cudaError_t e);
-cudaError_t cudaGetDeviceCount(int* n); cudaError_t cudaSetDevice(int d); cudaError_t cudaGetDevice(int* d); cudaError_t cudaFuncSetAttribute(const void* f, cudaFuncAttribute a, int v);
+
+cudaError_t cudaGetLastError(void);
+cudaError_t cudaPeekAtLastError(void);
+const char *cudaGetErrorName(cudaError_t error);
+const char *cudaGetErrorString(cudaError_t error);
+
+cudaError_t cudaGetDeviceCount(int *count);
+cudaError_t cudaGetDevice(int *device);
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaDeviceSynchronize(void);
+
+cudaError_t cudaMalloc(void **out, size_t bytes);
+cudaError_t cudaMallocAsync(void **out, size_t bytes, cudaStream_t stream);
+cudaError_t cudaMallocHost(void **out, size_t bytes);
+cudaError_t cudaFree(void *memory);
+cudaError_t cudaFreeAsync(void *memory, cudaStream_t stream);
+cudaError_t cudaFreeHost(void *memory);
+
+cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind);
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream);
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch,
+                              size_t width, size_t height, cudaMemcpyKind kind,
+                              cudaStream_t stream);
+cudaError_t cudaMemset(void *to, int byte, size_t bytes);
+cudaError_t cudaMemsetAsync(void *to, int byte, size_t bytes, cudaStream_t stream);
+cudaError_t cudaMemset2DAsync(void *to, size_t pitch, int byte, size_t width, size_t height,
+                              cudaStream_t stream);
+
+cudaError_t cudaStreamCreate(cudaStream_t *out);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+
+cudaError_t cudaEventCreate(cudaEvent_t *out);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t begin, cudaEvent_t end);
+
+cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value);
+
 #ifdef __cplusplus
 }
 #endif
+
+#endif /* CUDPO_SIMT_CUDA_RUNTIME_API_H */

@@ -1,0 +1,22 @@
+/* device_memory.h - the list of cudaMalloc's allocations, for the CUDA runtime's functions. */
+#ifndef CUDPO_SIMT_DEVICE_MEMORY_H
+#define CUDPO_SIMT_DEVICE_MEMORY_H
+
+#include <cstddef>
+
+namespace simt
+{
+
+struct Allocation {
+    char *data; /* NULL: none */
+    size_t bytes;
+};
+
+void *device_allocate(size_t bytes);         /* NULL: no memory */
+bool device_release(void *memory);           /* false: nothing that device_allocate() returned */
+Allocation device_allocation(const void *p); /* that p points into */
+void set_dynamic_shared_limit(const void *kernel, size_t bytes);
+
+} // namespace simt
+
+#endif /* CUDPO_SIMT_DEVICE_MEMORY_H */
