@@ -14,7 +14,8 @@ template <int D> struct forward_shape {
         PARTS = FORWARD_ROWS / ROWS, /* blocks to a tile of the plan */
         KEYS = D <= 128 ? 64 : 32,
         HELD = D <= 64, /* queries stay in registers */
-        BYTES = (ROWS + 2 * STAGES * KEYS) * D * (int)sizeof(bf16)
+        ELEMENTS = (ROWS + 2 * STAGES * KEYS) * D,
+        BYTES = ELEMENTS * (int)sizeof(bf16) + 16
     };
 };
 
@@ -216,7 +217,7 @@ static __global__ void __launch_bounds__(THREADS, D <= 128 ? 2 : 1)
     const int begin = blockIdx.x / sizes.heads % shape::PARTS * ROWS;
     if (tile >= counts->forward) return;
     const query_tile *t = tiles + tile;
-    const int rows = min((int)ROWS, t->rows - begin), index = t->index + begin;
+    const int rows = min((int)ROWS, t->rows - begin);
     if (rows <= 0) return;
 
     DYN_SHARED(bf16, memory);
@@ -224,11 +225,16 @@ static __global__ void __launch_bounds__(THREADS, D <= 128 ? 2 : 1)
     const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * M * 16;
     const int dim = sizes.head_dim, kv_head = head / (sizes.heads / sizes.kv_heads);
     const int k_column = (sizes.heads + kv_head) * dim, v_column = k_column + sizes.kv_heads * dim;
-    const int64_t token = t->token + begin;
-    const int query = t->prompt_length + index; /* position of the first */
+    const int64_t first_token = t->token + begin;
+    int *place = reinterpret_cast<int *>(memory + shape::ELEMENTS); /* what is not worth registers */
+    if (threadIdx.x == 0) {
+        place[0] = t->token + begin;
+        place[1] = rows;
+        place[2] = t->prompt_length + t->index + begin; /* position of the first query */
+    }
 
     key_walk walk = walk_of(t, begin, rows, sizes.window);
-    load_rows<D, ROWS, THREADS>(q, x.qkv + token * x.qkv_stride + head * dim, x.qkv_stride,
+    load_rows<D, ROWS, THREADS>(q, x.qkv + first_token * x.qkv_stride + head * dim, x.qkv_stride,
                                 rows, dim);
     load_rows<D, KEYS, THREADS>(keys, x.qkv + (int64_t)walk.token * x.qkv_stride + k_column, x.qkv_stride,
                                 walk.left, dim);
@@ -260,7 +266,7 @@ static __global__ void __launch_bounds__(THREADS, D <= 128 ? 2 : 1)
     while (walk.left > 0) {
         cp_async_wait<0>();
         __syncthreads(); /* this stage has arrived, and nobody reads the other any more */
-        const int position = walk.position, left = walk.left;
+        const int position = walk.position, left = walk.left, query = place[2];
         pass<KEYS>(&walk);
         if (walk.left > 0) {
             const bf16 *from = x.qkv + (int64_t)walk.token * x.qkv_stride;
@@ -271,15 +277,16 @@ static __global__ void __launch_bounds__(THREADS, D <= 128 ? 2 : 1)
             cp_async_commit();
         }
         /* Keys after the last query of the warp, and warps without queries, have nothing to do. */
-        if (row < rows && position <= query + row + M * 16 - 1)
+        if (row < place[1] && position <= query + row + M * 16 - 1)
             attend<D>(acc, maximum, sum, held, q, keys + stage * KEYS * D, values + stage * KEYS * D,
                       position, left, query, sizes.scale * LOG2_E, sizes.window);
         stage ^= 1;
     }
-    if (row < rows)
+    const int64_t token = place[0];
+    if (row < place[1])
         write_queries<D>(x.out + (token + row) * x.out_stride + head * dim,
                          x.lse + (token + row) * x.lse_stride + head, q + row * D, acc, maximum, sum,
-                         rows - row, &x, dim, sizes.scale);
+                         place[1] - row, &x, dim, sizes.scale);
 }
 
 template <int D>
@@ -313,14 +320,16 @@ extern "C" cudpo_status cuda_attention(tensor out, tensor lse, tensor qkv, tenso
     CUDPO_REQUIRE(is_float(out, T, query_columns(shape)) && out.type == qkv.type);
     CUDPO_REQUIRE(is_f32(lse, T, shape.heads));
     CUDPO_REQUIRE(plan_segments(plan, T) >= 0);
+    if (qkv.type == DTYPE_BF16) {
+        CUDPO_REQUIRE(shape.head_dim % 8 == 0);
+        CUDPO_REQUIRE(is_vectorisable(qkv) && is_vectorisable(out) && is_near(qkv) && is_near(out));
+    }
     CUDPO_REQUIRE(are_disjoint(out, qkv) && are_disjoint(lse, qkv) && are_disjoint(out, lse));
     CUDPO_REQUIRE(are_disjoint(plan, out) && are_disjoint(plan, lse));
     const plan_view p = plan_at(plan.data, T, plan_segments(plan, T));
     CUDPO_REQUIRE(p.most_forward * 8 * shape.heads <= INT32_MAX); /* blocks */
-    if (T == 0) return CUDPO_OK;
+    if (T == 0 || p.N == 0) return CUDPO_OK;
     if (qkv.type == DTYPE_F32) return attention_f32(out, lse, qkv, &p, shape, stream);
-    CUDPO_REQUIRE(shape.head_dim % 8 == 0);
-    CUDPO_REQUIRE(is_vectorisable(qkv) && is_vectorisable(out) && is_near(qkv) && is_near(out));
     const forward_tensors x = {(bf16 *)out.data, (float *)lse.data, (const bf16 *)qkv.data,
                                lse.stride,       (int)out.stride,   (int)qkv.stride};
     if (shape.head_dim <= 64) return launch<64>(&x, &p, shape, stream);

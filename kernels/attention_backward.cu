@@ -130,23 +130,17 @@ __device__ __forceinline__ void write_fragments(bf16 *to, int stride, int rows, 
 
 /* Where a block is on its way over heads, tiles of queries and steps of a tile. */
 typedef struct query_walk {
-    int head, tile, begin; /* the next step: its first row in the tile */
-    int token, rows, position, slot;
+    int head, tile, begin; /* the step: its first row in the tile */
+    int position, slot;    /* of that row; where the share in dq goes */
     bool more;
 } query_walk;
 
-/* Load what tile says, if any of its queries sees the keys. */
-__device__ __forceinline__ bool visit(query_walk *w, const query_tile *tiles, const key_tile *key)
+/* Does any query of the tile see the keys?  Then slot is the number of their share. */
+__device__ __forceinline__ bool sees_keys(int *slot, const query_tile *t, bool own, const key_tile *key)
 {
-    const query_tile *t = tiles + w->tile;
-    const bool own = w->tile < key->own_end;
     const int number = key->number - (own ? t->own_first : t->prompt_first);
-    if (number < 0 || number >= (own ? t->own_count : t->prompt_count)) return false;
-    w->token = t->token;
-    w->rows = t->rows;
-    w->position = t->prompt_length + t->index;
-    w->slot = t->slot + (own ? t->prompt_count : 0) + number;
-    return true;
+    *slot = t->slot + (own ? t->prompt_count : 0) + number;
+    return number >= 0 && number < (own ? t->own_count : t->prompt_count);
 }
 
 /* To the next step; more is false behind the last. */
@@ -155,8 +149,9 @@ __device__ __forceinline__ void advance(query_walk *w, const query_tile *tiles, 
                                         int head_end)
 {
     w->begin += QUERIES;
-    if (w->begin < w->rows) return;
-    w->begin = 0;
+    w->position += QUERIES;
+    if (QUERIES < BACKWARD_ROWS && w->tile >= key->query_begin && w->begin < tiles[w->tile].rows)
+        return;
     do {
         if (++w->tile >= key->query_end) {
             w->tile = key->query_begin;
@@ -165,17 +160,19 @@ __device__ __forceinline__ void advance(query_walk *w, const query_tile *tiles, 
                 return;
             }
         }
-    } while (!visit(w, tiles, key));
+    } while (!sees_keys(&w->slot, tiles + w->tile, w->tile < key->own_end, key));
+    w->begin = 0;
+    w->position = tiles[w->tile].prompt_length + tiles[w->tile].index;
 }
 
 /* Ask for a step's queries, dout and statistics. */
 template <typename shape, int D>
 __device__ __forceinline__ void load_step(bf16 *stage, float2 *statistics, const query_walk *w,
-                                          const backward_tensors *x, int head_dim)
+                                          const query_tile *tiles, const backward_tensors *x,
+                                          int head_dim)
 {
-    const int64_t token = w->token + w->begin;
-    const int column = w->head * head_dim;
-    const int rows = w->rows - w->begin;
+    const int64_t token = tiles[w->tile].token + w->begin;
+    const int rows = tiles[w->tile].rows - w->begin, column = w->head * head_dim;
     load_rows<D, shape::QUERIES, shape::THREADS>(stage, x->qkv + token * x->qkv_stride + column,
                                                  x->qkv_stride, rows, head_dim);
     load_rows<D, shape::QUERIES, shape::THREADS>(stage + shape::QUERIES * D,
@@ -399,9 +396,9 @@ static __global__ void __launch_bounds__(backward_shape<D, QUERIES>::THREADS,
     const bf16 *from = x.qkv + token * x.qkv_stride + k_column;
     load_rows<D, KEYS, THREADS>(memory, from, x.qkv_stride, key->keys, dim);
     load_rows<D, KEYS, THREADS>(memory + KEYS * D, from + v_ahead, x.qkv_stride, key->keys, dim);
-    query_walk next = {head_begin, key->query_begin - 1, 0, 0, 0, 0, 0, true};
-    advance<QUERIES>(&next, tiles, key, head_end);
-    if (next.more) load_step<shape, D>(stages, statistics, &next, &x, dim);
+    query_walk walk = {head_begin, key->query_begin - 1, 0, 0, 0, key->query_begin < key->query_end};
+    if (walk.more) advance<QUERIES>(&walk, tiles, key, head_end);
+    if (walk.more) load_step<shape, D>(stages, statistics, &walk, tiles, &x, dim);
     cp_async_commit();
     cp_async_wait<0>();
     __syncthreads(); /* keys, values and the first step have arrived */
@@ -423,16 +420,16 @@ static __global__ void __launch_bounds__(backward_shape<D, QUERIES>::THREADS,
     const float factor = sizes.scale * LOG2_E;
     int stage = 0;
 #pragma unroll 1
-    while (next.more) {
-        const query_walk now = next;
+    while (walk.more) {
         cp_async_wait<0>();
         __syncthreads(); /* the step has arrived; values, ds and the other stage have been read */
-        advance<QUERIES>(&next, tiles, key, head_end);
-        if (next.more)
+        const int query = walk.position, step = walk.begin / QUERIES;
+        const int slot = (walk.head - first_kv_head * ratio) * counts->slots + walk.slot;
+        advance<QUERIES>(&walk, tiles, key, head_end);
+        if (walk.more)
             load_step<shape, D>(stages + (stage ^ 1) * shape::STAGE_SIZE,
-                                statistics + (stage ^ 1) * QUERIES, &next, &x, dim);
+                                statistics + (stage ^ 1) * QUERIES, &walk, tiles, &x, dim);
         const bf16 *q = stages + stage * shape::STAGE_SIZE;
-        const int query = now.position + now.begin;
 #pragma unroll 1
         for (int c = 0; c < QUERIES / 16; c++) {
             past_keys<shape, D>(dk, dv, k_held, v_held, memory, ds, q + c * 16 * D,
@@ -440,10 +437,9 @@ static __global__ void __launch_bounds__(backward_shape<D, QUERIES>::THREADS,
                                 query + c * 16, keys, column, factor, sizes.window);
         }
         __syncthreads(); /* ds is there, and the stage has been read */
-        float4 *slot = x.dq + (((int64_t)(now.head - first_kv_head * ratio) * counts->slots +
-                                now.slot) * shape::HALVES + half) * shape::SLOT_VECTORS +
-                       now.begin / QUERIES * shape::DQ_VECTORS;
-        write_share<shape, D>(slot, memory + column, ds, query + QUERIES - key->position);
+        write_share<shape, D>(x.dq + ((int64_t)slot * shape::HALVES + half) * shape::SLOT_VECTORS +
+                                  step * shape::DQ_VECTORS,
+                              memory + column, ds, query + QUERIES - key->position);
         stage ^= 1;
     }
 
@@ -593,6 +589,7 @@ static division divide(int64_t T, int64_t N, attention_shape s)
     const int64_t parts = (BLOCKS + blocks - 1) / blocks;
     d.parts = parts < ratio ? (int)parts : ratio;
     d.heads_per_part = (ratio + d.parts - 1) / d.parts;
+    if (d.heads_per_part == 1 && ratio > 1) d.heads_per_part = 2; /* half the shares of dk and dv */
     d.parts = (ratio + d.heads_per_part - 1) / d.heads_per_part;
     d.keys = T / keys + N;
     d.queries = T / BACKWARD_ROWS + N;
@@ -670,6 +667,12 @@ extern "C" cudpo_status cuda_attention_backward(tensor dqkv, tensor dout, tensor
     CUDPO_REQUIRE(is_float(dout, T, query_columns(shape)) && dout.type == qkv.type);
     CUDPO_REQUIRE(is_f32(lse, T, shape.heads));
     CUDPO_REQUIRE(plan_segments(plan, T) >= 0);
+    if (qkv.type == DTYPE_BF16) {
+        CUDPO_REQUIRE(shape.head_dim % 8 == 0);
+        CUDPO_REQUIRE(is_vectorisable(qkv) && is_vectorisable(dqkv));
+        CUDPO_REQUIRE(is_vectorisable(out) && is_vectorisable(dout));
+        CUDPO_REQUIRE(is_near(qkv) && is_near(dqkv) && is_near(dout));
+    }
     CUDPO_REQUIRE(are_disjoint(dqkv, qkv) && are_disjoint(dqkv, dout) && are_disjoint(dqkv, out));
     CUDPO_REQUIRE(are_disjoint(dqkv, lse) && are_disjoint(dqkv, plan));
     const plan_view p = plan_at(plan.data, T, plan_segments(plan, T));
@@ -678,13 +681,9 @@ extern "C" cudpo_status cuda_attention_backward(tensor dqkv, tensor dout, tensor
     CUDPO_REQUIRE(T == 0 || (s.data != NULL && (uintptr_t)s.data % 16 == 0));
     CUDPO_REQUIRE(T == 0 ||
                   s.bytes >= cuda_attention_backward_scratch(T, p.N, shape, qkv.type, 1));
-    if (T == 0) return CUDPO_OK;
+    if (T == 0 || p.N == 0) return CUDPO_OK;
     if (qkv.type == DTYPE_F32)
         return attention_backward_f32(dqkv, dout, qkv, out, lse, &p, (float *)s.data, shape, stream);
-    CUDPO_REQUIRE(shape.head_dim % 8 == 0);
-    CUDPO_REQUIRE(is_vectorisable(qkv) && is_vectorisable(dqkv));
-    CUDPO_REQUIRE(is_vectorisable(out) && is_vectorisable(dout));
-    CUDPO_REQUIRE(is_near(qkv) && is_near(dqkv) && is_near(dout));
     char *memory = (char *)s.data;
     backward_tensors x = {};
     x.dqkv = (bf16 *)dqkv.data;
