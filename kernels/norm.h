@@ -147,7 +147,7 @@ static __global__ void __launch_bounds__(NORM_THREADS, 3) norm_kernel(norm_argum
             const int column = (v * LANES + lane) * N;
             if (a.branch.data != NULL) x[b][v] = add_bits<Real>(x[b][v], branch[b][v]);
             if (a.sum.data != NULL && r < a.count && column < D)
-                *reinterpret_cast<uint4 *>(row.of(a.sum, a.D) + column) = x[b][v];
+                store_bits(row.of(a.sum, a.D) + column, x[b][v]);
             float value[N];
             unpack(value, x[b][v]);
 #pragma unroll
@@ -168,7 +168,7 @@ static __global__ void __launch_bounds__(NORM_THREADS, 3) norm_kernel(norm_argum
             for (int j = 0; j < N; j++) {
                 value[j] = value[j] * rstd * weight[j];
             }
-            store_vector(row.of(a.y, a.D) + column, value);
+            store_bits(row.of(a.y, a.D) + column, pack(value));
         }
     }
 }
@@ -207,7 +207,7 @@ __device__ __forceinline__ void block_partial(float *partial,
 #pragma unroll
         for (int j = 0; column < D && j < N; j += 4) {
             const float four[4] = {dw[v][j], dw[v][j + 1], dw[v][j + 2], dw[v][j + 3]};
-            store_vector(partial + column + j, four);
+            store_bits(partial + column + j, pack(four));
         }
     }
 }
@@ -287,7 +287,7 @@ static __global__ void __launch_bounds__(NORM_THREADS, 2)
                     const float xhat = value[j] * rstd[b];
                     sum[j] += rstd[b] * (slope[j] * weight[j] - xhat * mean);
                 }
-                store_vector(row.of(a.dx, a.D) + column, sum);
+                store_bits(row.of(a.dx, a.D) + column, pack(sum));
             }
         }
     }

@@ -8,6 +8,15 @@
 #include "kernels.h"
 #include "vector.h"
 
+/* Store 16 bytes.  As one number, because nvcc 13.0 makes four stores of 4 bytes of a uint4 where it does not know the
+ * address from a load. */
+__device__ __forceinline__ void store_bits(void *p, uint4 bits)
+{
+    typedef unsigned __int128 all;
+    const uint64_t low = (uint64_t)bits.y << 32 | bits.x, high = (uint64_t)bits.w << 32 | bits.z;
+    *static_cast<all *>(p) = (all)high << 64 | low;
+}
+
 /* How a piece of N elements of type Real lies in memory and in a register. */
 template <typename Real, int N> struct piece {
     typedef uint4 bits;
@@ -45,7 +54,7 @@ __device__ __forceinline__ void store_piece(Real *p, const float (&x)[N])
     if constexpr (N == 1)
         *p = from_float<Real>(x[0]);
     else
-        store_vector(p, x);
+        store_bits(p, pack(x));
 }
 
 /* N elements of a type that they are more than 16 bytes of, or one. */
