@@ -43,6 +43,9 @@ function(simt_library variant)
   add_library(simt_emulator_${variant} OBJECT ${simt_sources})
   target_include_directories(simt_emulator_${variant} PRIVATE ${simt} ${simt}/cuda)
   target_link_libraries(simt_emulator_${variant} PUBLIC cudpo_options)
+  # Symbols for gdb, as in the kernels; the race checker's build knows no #pragma omp.
+  target_compile_options(simt_emulator_${variant} PRIVATE -g -Wall -Wextra -Wshadow -Wno-unknown-pragmas
+                         $<$<BOOL:${CUDPO_WERROR}>:-Werror>)
   target_compile_features(simt_emulator_${variant} PRIVATE cxx_std_17)
   add_library(simt_${variant} OBJECT ${CUDPO_CUDA_HOST})
   target_include_directories(simt_${variant} PRIVATE ${simt}/cuda)

@@ -28,8 +28,9 @@ template <bool CORRECT> static __global__ void wild_pointer(float *out, const fl
 
 template <bool CORRECT> static __global__ void null_pointer(float *out, const float *in)
 {
-    const float *p = opaque(CORRECT) ? in : nullptr;
-    out[threadIdx.x] = *p;
+    /* From a number that the compiler does not know: it may do as it likes with a null pointer that it sees. */
+    const uint64_t address = CORRECT ? (uint64_t)(uintptr_t)in : (uint64_t)opaque(0);
+    out[threadIdx.x] = *reinterpret_cast<const float *>(address);
 }
 
 template <bool CORRECT> static __global__ void behind_shared(float *out, const float *)
