@@ -11,6 +11,8 @@ enum {
     PARTIALS = 256 /* rows of partial sums at most, which the second half reads again */
 };
 
+static_assert((int)PARTIALS <= (int)SUM_ROWS, "column_sum adds up what all blocks leave");
+
 /* A piece a thread.  2N elements moved a row. */
 template <typename Real, int N>
 static __global__ void __launch_bounds__(THREADS)

@@ -12,11 +12,12 @@
 enum {
     SUM_WARPS = 32,
     SUM_THREADS = 32 * SUM_WARPS,
-    SUM_BATCH = 9 /* loads in flight: as many as a thread has at all, of up to 288 partial rows */
+    SUM_LOADS = 9, /* of a thread, all in flight at once: the kernel is bound by latency */
+    SUM_ROWS = SUM_LOADS * SUM_WARPS /* of partial sums, at most */
 };
 
 /* A column per lane, every 32nd row per warp.  rows * cols * 4 bytes read, from L2 where the first half has just left
- * them: bound by latency. */
+ * them. */
 template <typename Weight>
 static __global__ void __launch_bounds__(SUM_THREADS)
     column_sum_kernel(Weight *sum, const float *partial, int rows, int64_t cols)
@@ -24,18 +25,16 @@ static __global__ void __launch_bounds__(SUM_THREADS)
     SHARED(float, part, [SUM_WARPS][32]);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int64_t column = (int64_t)blockIdx.x * 32 + lane;
-    float x = 0.0f;
-    for (int first = warp; column < cols && first < rows; first += SUM_BATCH * SUM_WARPS) {
-        float value[SUM_BATCH];
+    float value[SUM_LOADS], x = 0.0f;
 #pragma unroll
-        for (int k = 0; k < SUM_BATCH; k++) {
-            const int row = first + k * SUM_WARPS;
-            value[k] = row < rows ? __ldcs(partial + row * cols + column) : 0.0f;
-        }
+    for (int k = 0; k < SUM_LOADS; k++) {
+        const int row = warp + k * SUM_WARPS;
+        const bool present = row < rows && column < cols;
+        value[k] = present ? __ldcs(partial + row * cols + column) : 0.0f;
+    }
 #pragma unroll
-        for (int k = 0; k < SUM_BATCH; k++) {
-            x += value[k];
-        }
+    for (int k = 0; k < SUM_LOADS; k++) {
+        x += value[k];
     }
     part[warp][lane] = x;
     __syncthreads(); /* all warps' parts are written */
@@ -48,7 +47,8 @@ static __global__ void __launch_bounds__(SUM_THREADS)
     sum[column] = from_float<Weight>(to_float(sum[column]) + x);
 }
 
-/* sum [1,cols] f32 or bf16 += the sums of the columns of partial [rows,cols] f32, dense; rounded once. */
+/* sum [1,cols] f32 or bf16 += the sums of the columns of partial [rows,cols] f32, dense, rows at most SUM_ROWS; rounded
+ * once. */
 static inline cudpo_status column_sum(tensor sum, const float *partial, int rows,
                                       cudpo_stream stream)
 {

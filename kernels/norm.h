@@ -20,6 +20,8 @@ enum {
     NORM_BLOCKS = 264 /* of a backward pass: two for each SM of an H100 or H200 */
 };
 
+static_assert((int)NORM_BLOCKS <= (int)SUM_ROWS, "column_sum adds up what all blocks leave");
+
 /* Row h of token t begins at data + t * stride + h * D. */
 template <typename Real> struct rows {
     Real *data; /* NULL: absent */
