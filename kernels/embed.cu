@@ -125,8 +125,8 @@ extern "C" cudpo_status cuda_embed_backward(tensor dtable, tensor dx, tensor tok
     CUDPO_REQUIRE(is_scratch(s, cuda_embed_backward_scratch(dx.rows)));
     CUDPO_REQUIRE(are_disjoint(dtable, dx) && are_disjoint(dtable, token));
     if (dx.rows == 0) return CUDPO_OK;
-    const int64_t T_ = dx.rows, V = dtable.rows, C = dx.cols, chunks = (C + CHUNK - 1) / CHUNK;
-    const int64_t blocks = (T_ + TILE - 1) / TILE * chunks;
+    const int64_t T_ = dx.rows, V = dtable.rows, C = dx.cols, chunks = blocks_for(C, CHUNK);
+    const int64_t blocks = blocks_for(T_, TILE) * chunks;
     CUDPO_REQUIRE(blocks <= INT32_MAX);
     const uint64_t *order;
     CUDPO_TRY(order_indices(&order, token, V, s, fault, FAULT_TOKEN, stream));

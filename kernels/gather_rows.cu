@@ -34,7 +34,7 @@ static cudpo_status gather_units(tensor out, tensor x, tensor index, tensor faul
                                  cudpo_stream stream)
 {
     const int64_t each = (int64_t)(sizeof(U) / dtype_size(x.type)), columns = x.cols / each;
-    const int64_t chunks = (columns + 32 * PIECES - 1) / (32 * PIECES), work = out.rows * chunks;
+    const int64_t chunks = blocks_for(columns, 32 * PIECES), work = out.rows * chunks;
     CUDPO_REQUIRE(work <= (int64_t)INT32_MAX * WARPS);
     LAUNCH((gather_kernel<U>), blocks_for(work, WARPS), THREADS, 0, stream, (U *)out.data,
            (const U *)x.data, (const int32_t *)index.data, out.rows, x.rows, columns, chunks,
@@ -173,7 +173,7 @@ extern "C" cudpo_status cuda_scale_rows(tensor x, tensor scale, cudpo_stream str
     CUDPO_REQUIRE(are_disjoint(x, scale));
     if (x.rows == 0) return CUDPO_OK;
     const bool quads = has_quads(x);
-    const int64_t each = 32 * PIECES * (quads ? 4 : 1), chunks = (x.cols + each - 1) / each;
+    const int64_t each = 32 * PIECES * (quads ? 4 : 1), chunks = blocks_for(x.cols, each);
     const int64_t work = x.rows * chunks;
     CUDPO_REQUIRE(work <= (int64_t)INT32_MAX * WARPS);
     FLOAT_TYPE(x.type, T, {

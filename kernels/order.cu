@@ -12,7 +12,7 @@ enum { TILE = 1024, THREADS = TILE / 2 };
 
 static int64_t tiles_of(int64_t n)
 {
-    return (n + TILE - 1) / TILE;
+    return blocks_for(n, TILE);
 }
 
 size_t order_scratch(int64_t n)
