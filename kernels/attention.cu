@@ -12,10 +12,10 @@ template <int D> struct forward_shape {
         FRAGMENTS = D <= 128 ? 2 : 1,
         ROWS = WARPS * FRAGMENTS * 16,
         PARTS = FORWARD_ROWS / ROWS, /* blocks to a tile of the plan */
-        KEYS = D <= 128 ? 64 : 32,
+        KEYS = D <= 64 ? 64 : 32,
         HELD = D <= 64, /* queries stay in registers */
         ELEMENTS = (ROWS + 2 * STAGES * KEYS) * D,
-        BYTES = ELEMENTS * (int)sizeof(bf16) + 16
+        BYTES = ELEMENTS * (int)sizeof(bf16) + (6 + THREADS) * (int)sizeof(int)
     };
 };
 
@@ -95,8 +95,8 @@ __device__ __forceinline__ void
 attend(float (&acc)[forward_shape<D>::FRAGMENTS][D / 8][4],
        float (&maximum)[forward_shape<D>::FRAGMENTS][2], float (&sum)[forward_shape<D>::FRAGMENTS][2],
        const uint32_t (&held)[forward_shape<D>::FRAGMENTS][forward_shape<D>::HELD ? D / 16 : 1][4],
-       const bf16 *q, const bf16 *k, const bf16 *v, int position, int keys, int query, float factor,
-       int window)
+       const bf16 *memory, int q_at, int k_at, int v_at, int position, int keys, int query,
+       float factor, int window)
 {
     typedef forward_shape<D> shape;
     enum { M = shape::FRAGMENTS, N = shape::KEYS / 8 };
@@ -113,13 +113,13 @@ attend(float (&acc)[forward_shape<D>::FRAGMENTS][D / 8][4],
                     a[m][i] = held[m][shape::HELD ? c : 0][i];
                 }
             } else {
-                ldmatrix_x4(a[m], q + chunk_at<D>(row + m * 16 + lane % 16, c * 2, lane / 16));
+                ldmatrix_x4(a[m], memory + further<D>(q_at, c * 2) + m * 16 * D);
             }
         }
 #pragma unroll
         for (int j = 0; j < N; j += 2) {
             uint32_t r[4];
-            ldmatrix_x4(r, k + chunk_at<D>(j * 8 + lane % 8 + lane / 16 * 8, c * 2, lane / 8 % 2));
+            ldmatrix_x4(r, memory + further<D>(k_at, c * 2) + j * 8 * D);
             const uint32_t b0[2] = {r[0], r[1]}, b1[2] = {r[2], r[3]};
 #pragma unroll
             for (int m = 0; m < M; m++) {
@@ -152,7 +152,7 @@ attend(float (&acc)[forward_shape<D>::FRAGMENTS][D / 8][4],
 #pragma unroll
         for (int j = 0; j < D / 8; j += 2) {
             uint32_t r[4];
-            ldmatrix_x4_trans(r, v + chunk_at<D>(c * 16 + lane % 16, j, lane / 16));
+            ldmatrix_x4_trans(r, memory + further<D>(v_at, j) + c * 16 * D);
             const uint32_t b0[2] = {r[0], r[1]}, b1[2] = {r[2], r[3]};
 #pragma unroll
             for (int m = 0; m < M; m++) {
@@ -231,14 +231,18 @@ static __global__ void __launch_bounds__(THREADS, D <= 128 ? 2 : 1)
         place[0] = t->token + begin;
         place[1] = rows;
         place[2] = t->prompt_length + t->index + begin; /* position of the first query */
+        place[3] = head;
+        place[4] = k_column;
+        place[5] = v_column;
     }
+    place[6 + threadIdx.x] = (int)threadIdx.x; /* so that nothing made from it is kept over the loop */
 
     key_walk walk = walk_of(t, begin, rows, sizes.window);
-    load_rows<D, ROWS, THREADS>(q, x.qkv + first_token * x.qkv_stride + head * dim, x.qkv_stride,
+    load_rows<D, ROWS, THREADS>(threadIdx.x, q, x.qkv + first_token * x.qkv_stride + head * dim, x.qkv_stride,
                                 rows, dim);
-    load_rows<D, KEYS, THREADS>(keys, x.qkv + (int64_t)walk.token * x.qkv_stride + k_column, x.qkv_stride,
+    load_rows<D, KEYS, THREADS>(threadIdx.x, keys, x.qkv + (int64_t)walk.token * x.qkv_stride + k_column, x.qkv_stride,
                                 walk.left, dim);
-    load_rows<D, KEYS, THREADS>(values, x.qkv + (int64_t)walk.token * x.qkv_stride + v_column, x.qkv_stride,
+    load_rows<D, KEYS, THREADS>(threadIdx.x, values, x.qkv + (int64_t)walk.token * x.qkv_stride + v_column, x.qkv_stride,
                                 walk.left, dim);
     cp_async_commit();
 
@@ -249,6 +253,9 @@ static __global__ void __launch_bounds__(THREADS, D <= 128 ? 2 : 1)
         maximum[m][0] = maximum[m][1] = -INFINITY;
         sum[m][0] = sum[m][1] = 0.0f;
     }
+    const int q_at = row_at<D>(row + lane % 16, lane / 16);
+    const int k_lane = ROWS * D + row_at<D>(lane % 8 + lane / 16 * 8, lane / 8 % 2);
+    const int v_lane = (ROWS + STAGES * KEYS) * D + row_at<D>(lane % 16, lane / 16);
     if (shape::HELD) {
         cp_async_wait<0>();
         __syncthreads(); /* queries have arrived */
@@ -256,12 +263,11 @@ static __global__ void __launch_bounds__(THREADS, D <= 128 ? 2 : 1)
         for (int m = 0; m < M; m++) {
 #pragma unroll
             for (int c = 0; c < (shape::HELD ? D / 16 : 1); c++) {
-                ldmatrix_x4(held[m][c],
-                            q + chunk_at<D>(row + m * 16 + lane % 16, c * 2, lane / 16));
+                ldmatrix_x4(held[m][c], memory + further<D>(q_at, c * 2) + m * 16 * D);
             }
         }
     }
-    int stage = 0;
+    int stage = 0; /* where it begins among the stages */
 #pragma unroll 1
     while (walk.left > 0) {
         cp_async_wait<0>();
@@ -270,22 +276,23 @@ static __global__ void __launch_bounds__(THREADS, D <= 128 ? 2 : 1)
         pass<KEYS>(&walk);
         if (walk.left > 0) {
             const bf16 *from = x.qkv + (int64_t)walk.token * x.qkv_stride;
-            load_rows<D, KEYS, THREADS>(keys + (stage ^ 1) * KEYS * D, from + k_column, x.qkv_stride,
+            const int k = place[4], v = place[5], thread = place[6 + threadIdx.x];
+            load_rows<D, KEYS, THREADS>(thread, keys + (KEYS * D - stage), from + k, x.qkv_stride,
                                         walk.left, dim);
-            load_rows<D, KEYS, THREADS>(values + (stage ^ 1) * KEYS * D, from + v_column,
+            load_rows<D, KEYS, THREADS>(thread, values + (KEYS * D - stage), from + v,
                                         x.qkv_stride, walk.left, dim);
             cp_async_commit();
         }
         /* Keys after the last query of the warp, and warps without queries, have nothing to do. */
         if (row < place[1] && position <= query + row + M * 16 - 1)
-            attend<D>(acc, maximum, sum, held, q, keys + stage * KEYS * D, values + stage * KEYS * D,
-                      position, left, query, sizes.scale * LOG2_E, sizes.window);
-        stage ^= 1;
+            attend<D>(acc, maximum, sum, held, memory, q_at, k_lane + stage, v_lane + stage, position,
+                      left, query, sizes.scale * LOG2_E, sizes.window);
+        stage = KEYS * D - stage;
     }
     const int64_t token = place[0];
     if (row < place[1])
-        write_queries<D>(x.out + (token + row) * x.out_stride + head * dim,
-                         x.lse + (token + row) * x.lse_stride + head, q + row * D, acc, maximum, sum,
+        write_queries<D>(x.out + (token + row) * x.out_stride + place[3] * dim,
+                         x.lse + (token + row) * x.lse_stride + place[3], q + row * D, acc, maximum, sum,
                          place[1] - row, &x, dim, sizes.scale);
 }
 

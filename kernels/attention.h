@@ -190,25 +190,28 @@ template <int D> __device__ __forceinline__ int chunk_at(int row, int chunk)
     return row * D + (chunk ^ (row >> swizzle<D>::SHIFT & swizzle<D>::MASK)) * 8;
 }
 
-/* The same for chunk `even` + odd, where even is known to the compiler and odd is 0 or 1: few different offsets, which
- * are registers, and constants. */
-template <int D> __device__ __forceinline__ int chunk_at(int row, int even, int odd)
+/* The same in two steps: an index for the row and an odd or even chunk of it, and from that one, to which whole rows may
+ * have been added 16 at a time, the index of the chunk `even` further.  One register is enough for a row's chunks. */
+template <int D> __device__ __forceinline__ int row_at(int row, int odd)
+{
+    return chunk_at<D>(row, odd);
+}
+template <int D> __device__ __forceinline__ int further(int at, int even)
 {
     enum { MASK = swizzle<D>::MASK };
-    const int own = (odd ^ row >> swizzle<D>::SHIFT) & MASK;
-    return row * D + ((own ^ (even & MASK)) * 8) + (even & ~MASK) * 8;
+    return (at ^ (even & MASK) * 8) + (even & ~MASK) * 8;
 }
 
-/* Ask for rows x columns 0 .. head_dim-1 of a matrix; zeros below `valid` rows and right of head_dim, where nothing is
+/* Ask for rows x columns 0 .. head_dim-1 of a matrix, as the block's thread of that number; zeros below `valid` rows and right of head_dim, where nothing is
  * read. */
 template <int D, int ROWS, int THREADS>
-__device__ __forceinline__ void load_rows(bf16 *shared, const bf16 *global, int stride, int valid,
-                                          int head_dim)
+__device__ __forceinline__ void load_rows(int thread, bf16 *shared, const bf16 *global, int stride,
+                                          int valid, int head_dim)
 {
     enum { CHUNKS = D / 8 };
     static_assert(ROWS * CHUNKS % THREADS == 0, "every thread asks for as many chunks");
     if (THREADS % CHUNKS == 0) { /* a thread stays in its column */
-        const int chunk = threadIdx.x % CHUNKS, top = threadIdx.x / CHUNKS;
+        const int chunk = thread % CHUNKS, top = thread / CHUNKS;
         const int step = THREADS / CHUNKS * stride;
         int at = top * stride + chunk * 8;
         valid = chunk * 8 < head_dim ? valid - top : 0;
@@ -222,7 +225,7 @@ __device__ __forceinline__ void load_rows(bf16 *shared, const bf16 *global, int 
     } else {
 #pragma unroll
         for (int i = 0; i < ROWS * CHUNKS / THREADS; i++) {
-            const int at = (int)threadIdx.x + i * THREADS, row = at / CHUNKS, chunk = at % CHUNKS;
+            const int at = thread + i * THREADS, row = at / CHUNKS, chunk = at % CHUNKS;
             cp_async_16(shared + chunk_at<D>(row, chunk), global + row * stride + chunk * 8,
                         row < valid && chunk * 8 < head_dim ? 16 : 0);
         }

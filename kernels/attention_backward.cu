@@ -6,6 +6,13 @@
  * past them.  The tile's share in the dq of a tile of queries goes to a slot of its own, and slots are added in order. */
 #include "attention_f32.h"
 
+/* Where a block is on its way over heads, tiles of queries and steps of a tile. */
+typedef struct query_walk {
+    int head, tile, begin; /* the step: its first row in the tile */
+    int position, slot;    /* of that row; where the share in dq goes */
+    bool more;
+} query_walk;
+
 /* What a block is made of.  Each warp has M times 16 keys; scores are transposed, keys down and queries across, so that p^T
  * and ds^T are left operands as they come out of the multiplication.  dq = ds k is cut into ROW_WARPS x COLUMN_WARPS
  * pieces of DQ_M x DQ_N fragments; for it ds goes through shared memory. */
@@ -34,7 +41,8 @@ template <int D, int QUERIES_> struct backward_shape {
         STAGE_SIZE = 2 * QUERIES * D, /* queries, then dout */
         ELEMENTS = STAGE + 2 * STAGE_SIZE,
         STAGING = ELEMENTS - 2 * KEYS * COLUMNS, /* of dk and dv, when all is done */
-        BYTES = ELEMENTS * (int)sizeof(bf16) + 2 * QUERIES * (int)sizeof(float2)
+        BYTES = ELEMENTS * (int)sizeof(bf16) + 2 * QUERIES * (int)sizeof(float2) +
+                2 * (int)sizeof(query_walk) + (7 + THREADS) * (int)sizeof(int)
     };
 };
 
@@ -128,13 +136,6 @@ __device__ __forceinline__ void write_fragments(bf16 *to, int stride, int rows, 
     }
 }
 
-/* Where a block is on its way over heads, tiles of queries and steps of a tile. */
-typedef struct query_walk {
-    int head, tile, begin; /* the step: its first row in the tile */
-    int position, slot;    /* of that row; where the share in dq goes */
-    bool more;
-} query_walk;
-
 /* Does any query of the tile see the keys?  Then slot is the number of their share. */
 __device__ __forceinline__ bool sees_keys(int *slot, const query_tile *t, bool own, const key_tile *key)
 {
@@ -148,6 +149,7 @@ template <int QUERIES>
 __device__ __forceinline__ void advance(query_walk *w, const query_tile *tiles, const key_tile *key,
                                         int head_end)
 {
+    if (!w->more) return;
     w->begin += QUERIES;
     w->position += QUERIES;
     if (QUERIES < BACKWARD_ROWS && w->tile >= key->query_begin && w->begin < tiles[w->tile].rows)
@@ -167,38 +169,36 @@ __device__ __forceinline__ void advance(query_walk *w, const query_tile *tiles, 
 
 /* Ask for a step's queries, dout and statistics. */
 template <typename shape, int D>
-__device__ __forceinline__ void load_step(bf16 *stage, float2 *statistics, const query_walk *w,
+__device__ __forceinline__ void load_step(int thread, bf16 *stage, float2 *statistics, const query_walk *w,
                                           const query_tile *tiles, const backward_tensors *x,
                                           int head_dim)
 {
     const int64_t token = tiles[w->tile].token + w->begin;
     const int rows = tiles[w->tile].rows - w->begin, column = w->head * head_dim;
-    load_rows<D, shape::QUERIES, shape::THREADS>(stage, x->qkv + token * x->qkv_stride + column,
+    load_rows<D, shape::QUERIES, shape::THREADS>(thread, stage, x->qkv + token * x->qkv_stride + column,
                                                  x->qkv_stride, rows, head_dim);
-    load_rows<D, shape::QUERIES, shape::THREADS>(stage + shape::QUERIES * D,
+    load_rows<D, shape::QUERIES, shape::THREADS>(thread, stage + shape::QUERIES * D,
                                                  x->dout + token * x->dout_stride + column,
                                                  x->dout_stride, rows, head_dim);
-    if (threadIdx.x < shape::QUERIES / 2)
-        cp_async_16(statistics + threadIdx.x * 2,
+    if (thread < shape::QUERIES / 2)
+        cp_async_16(statistics + thread * 2,
                     x->statistics +
                         ((int64_t)w->head * x->most_backward + w->tile) * BACKWARD_ROWS + w->begin +
-                        threadIdx.x * 2);
+                        thread * 2);
     cp_async_commit();
 }
 
-/* s += a b^T for M fragments of 16 rows of `a` in registers, or in shared memory from `row` on, and 16 rows of b in shared
- * memory. */
+/* s += a b^T for M fragments of 16 rows of `a`, in registers or at a_at in shared memory, and 16 rows of b at b_at. */
 template <typename shape, int D>
 __device__ __forceinline__ void
 transposed_scores(float (&s)[shape::M][2][4],
-                  const uint32_t (&held)[shape::M][shape::HELD ? D / 16 : 1][4], const bf16 *a, int row,
-                  const bf16 *b)
+                  const uint32_t (&held)[shape::M][shape::HELD ? D / 16 : 1][4], const bf16 *memory,
+                  int a_at, int b_at)
 {
-    const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int c = 0; c < D / 16; c++) {
         uint32_t r[4];
-        ldmatrix_x4(r, b + chunk_at<D>(lane % 8 + lane / 16 * 8, c * 2, lane / 8 % 2));
+        ldmatrix_x4(r, memory + further<D>(b_at, c * 2));
         const uint32_t b0[2] = {r[0], r[1]}, b1[2] = {r[2], r[3]};
 #pragma unroll
         for (int m = 0; m < shape::M; m++) {
@@ -207,7 +207,7 @@ transposed_scores(float (&s)[shape::M][2][4],
                 mma_m16n8k16_bf16(s[m][1], held[m][shape::HELD ? c : 0], b1, s[m][1]);
             } else {
                 uint32_t f[4];
-                ldmatrix_x4(f, a + chunk_at<D>(row + m * 16 + lane % 16, c * 2, lane / 16));
+                ldmatrix_x4(f, memory + further<D>(a_at, c * 2) + m * 16 * D);
                 mma_m16n8k16_bf16(s[m][0], f, b0, s[m][0]);
                 mma_m16n8k16_bf16(s[m][1], f, b1, s[m][1]);
             }
@@ -215,16 +215,16 @@ transposed_scores(float (&s)[shape::M][2][4],
     }
 }
 
-/* acc += a b for 16 rows of b in shared memory. */
+/* acc += a b for 16 rows of b at b_at in shared memory. */
 template <typename shape, int D>
 __device__ __forceinline__ void accumulate(float (&acc)[shape::M][shape::N][4],
-                                           const uint32_t (&a)[shape::M][4], const bf16 *b)
+                                           const uint32_t (&a)[shape::M][4], const bf16 *memory,
+                                           int b_at)
 {
-    const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int j = 0; j < shape::N; j += 2) {
         uint32_t r[4];
-        ldmatrix_x4_trans(r, b + chunk_at<D>(lane % 16, j, lane / 16));
+        ldmatrix_x4_trans(r, memory + further<D>(b_at, j));
         const uint32_t b0[2] = {r[0], r[1]}, b1[2] = {r[2], r[3]};
 #pragma unroll
         for (int m = 0; m < shape::M; m++) {
@@ -234,32 +234,33 @@ __device__ __forceinline__ void accumulate(float (&acc)[shape::M][shape::N][4],
     }
 }
 
-/* The keys of a warp: rows `row` on of the tile, at positions `first` on, `count` of them. */
-typedef struct warp_keys {
-    int row, first, count;
-} warp_keys;
-
-/* 16 queries, from position `query` on, past the warp's keys: dk, dv and ds^T. */
+/* 16 queries, whose first is at position `query` and at `at` in shared memory, past the keys of the warp of this thread of
+ * the block: dk, dv and ds^T.  The tile has `count` keys from position `first` on. */
 template <typename shape, int D>
 __device__ __forceinline__ void
 past_keys(float (&dk)[shape::M][shape::N][4], float (&dv)[shape::M][shape::N][4],
           const uint32_t (&k_held)[shape::M][shape::HELD ? D / 16 : 1][4],
           const uint32_t (&v_held)[shape::M][shape::HELD ? D / 16 : 1][4], const bf16 *memory, bf16 *ds,
-          const bf16 *q, const bf16 *dout, const float2 *statistics, int chunk, int query,
-          warp_keys keys, int column, float factor, int window)
+          int at, const float2 *statistics, int chunk, int query, int thread, int first, int count,
+          int column, float factor, int window)
 {
-    enum { M = shape::M, ROWS = M * 16 };
-    const int lane = threadIdx.x % 32, group = lane / 4, t = lane % 4 * 2;
-    const int last = keys.first + ROWS - 1;
+    enum { M = shape::M, ROWS = M * 16, DOUT = shape::QUERIES * D };
+    const int lane = thread % 32, group = lane / 4, t = lane % 4 * 2, row = thread / 32 * ROWS;
+    const int left_at = at + row_at<D>(lane % 8 + lane / 16 * 8, lane / 8 % 2);
+    const int right_at = at + row_at<D>(lane % 16, lane / 16) + column;
+    const int k_at = row_at<D>(row + lane % 16, lane / 16);
+    first += row;
+    count -= row;
+    const int last = first + ROWS - 1;
     uint32_t a[M][4];
     float s[M][2][4] = {}, dp[M][2][4] = {};
-    const bool none = keys.first > query + 15 || keys.count <= 0 ||
+    const bool none = first > query + 15 || count <= 0 ||
                       (window > 0 && query - last >= window);
     if (!none) {
-        transposed_scores<shape, D>(s, k_held, memory, keys.row, q);
-        transposed_scores<shape, D>(dp, v_held, memory + shape::DS, keys.row, dout);
-        const bool whole = last <= query && keys.count >= ROWS &&
-                           (window == 0 || query + 15 - keys.first < window);
+        transposed_scores<shape, D>(s, k_held, memory, k_at, left_at);
+        transposed_scores<shape, D>(dp, v_held, memory, k_at + shape::DS, left_at + DOUT);
+        const bool whole = last <= query && count >= ROWS &&
+                           (window == 0 || query + 15 - first < window);
 #pragma unroll
         for (int n = 0; n < 2; n++) {
             const float4 of = *reinterpret_cast<const float4 *>(statistics + n * 8 + t);
@@ -270,8 +271,8 @@ past_keys(float (&dk)[shape::M][shape::N][4], float (&dv)[shape::M][shape::N][4]
                     float p = exp2_approx(fmaf(s[m][n][e], factor, e % 2 == 0 ? -of.x : -of.z));
                     if (!whole) {
                         const int key = m * 16 + e / 2 * 8 + group;
-                        const int back = query + n * 8 + t + e % 2 - keys.first - key;
-                        if (back < 0 || (window > 0 && back >= window) || key >= keys.count)
+                        const int back = query + n * 8 + t + e % 2 - first - key;
+                        if (back < 0 || (window > 0 && back >= window) || key >= count)
                             p = 0.0f;
                     }
                     s[m][n][e] = p;
@@ -286,7 +287,7 @@ past_keys(float (&dk)[shape::M][shape::N][4], float (&dv)[shape::M][shape::N][4]
                 a[m][i] = pack_bf16(s[m][i / 2][i % 2 * 2], s[m][i / 2][i % 2 * 2 + 1]);
             }
         }
-        accumulate<shape, D>(dv, a, dout + column);
+        accumulate<shape, D>(dv, a, memory, right_at + DOUT);
     }
 #pragma unroll
     for (int m = 0; m < M; m++) {
@@ -295,50 +296,45 @@ past_keys(float (&dk)[shape::M][shape::N][4], float (&dv)[shape::M][shape::N][4]
             a[m][i] = pack_bf16(dp[m][i / 2][i % 2 * 2], dp[m][i / 2][i % 2 * 2 + 1]);
             *reinterpret_cast<uint32_t *>(
                 ds +
-                chunk_at<shape::QUERIES>(keys.row + m * 16 + i % 2 * 8 + group, chunk * 2 + i / 2) +
+                chunk_at<shape::QUERIES>(row + m * 16 + i % 2 * 8 + group, chunk * 2 + i / 2) +
                 t) = a[m][i];
         }
     }
-    if (!none) accumulate<shape, D>(dk, a, q + column);
+    if (!none) accumulate<shape, D>(dk, a, memory, right_at);
 }
 
-/* The step's share of dq, of keys 0 .. keys-1 of the tile. */
+/* The step's share of dq, of at least keys 0 .. keys-1 of the tile; ds of the others is 0. */
 template <typename shape, int D>
-__device__ __forceinline__ void write_share(float4 *slot, const bf16 *k, const bf16 *ds, int keys)
+__device__ __forceinline__ void write_share(int thread, float4 *slot, const bf16 *k, const bf16 *ds,
+                                            int keys)
 {
-    enum { M = shape::DQ_M, N = shape::DQ_N };
+    enum { N = shape::DQ_N };
     static_assert(N % 2 == 0, "fragments of keys are loaded in pairs");
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int row = warp / shape::COLUMN_WARPS * M * 2, column = warp % shape::COLUMN_WARPS * N;
-    float dq[M][N][4] = {};
+    const int lane = thread % 32, warp = thread / 32;
+    const int row = warp / shape::COLUMN_WARPS * shape::DQ_M * 2;
+    const int column = warp % shape::COLUMN_WARPS * N;
+#pragma unroll 1 /* dk and dv leave no registers for more than 16 rows at a time */
+    for (int m = 0; m < shape::DQ_M; m++) {
+        float dq[N][4] = {};
 #pragma unroll
-    for (int c = 0; c < shape::KEYS / 16; c++) {
-        if (c * 16 >= keys) break;
-        uint32_t a[M][4];
+        for (int c = 0; c < shape::KEYS / 16; c++) {
+            if (c == shape::KEYS / 32 && keys <= shape::KEYS / 2) break;
+            uint32_t a[4];
+            ldmatrix_x4_trans(a, ds + chunk_at<shape::QUERIES>(c * 16 + lane / 16 * 8 + lane % 8,
+                                                               row + m * 2 + lane / 8 % 2));
 #pragma unroll
-        for (int m = 0; m < M; m++) {
-            ldmatrix_x4_trans(a[m],
-                              ds + chunk_at<shape::QUERIES>(c * 16 + lane / 16 * 8 + lane % 8,
-                                                            row + m * 2 + lane / 8 % 2));
-        }
-#pragma unroll
-        for (int j = 0; j < N; j += 2) {
-            uint32_t r[4];
-            ldmatrix_x4_trans(r, k + chunk_at<D>(c * 16 + lane % 16, column + j + lane / 16));
-            const uint32_t b0[2] = {r[0], r[1]}, b1[2] = {r[2], r[3]};
-#pragma unroll
-            for (int m = 0; m < M; m++) {
-                mma_m16n8k16_bf16(dq[m][j], a[m], b0, dq[m][j]);
-                mma_m16n8k16_bf16(dq[m][j + 1], a[m], b1, dq[m][j + 1]);
+            for (int j = 0; j < N; j += 2) {
+                uint32_t r[4];
+                ldmatrix_x4_trans(r, k + chunk_at<D>(c * 16 + lane % 16, column + j + lane / 16));
+                const uint32_t b0[2] = {r[0], r[1]}, b1[2] = {r[2], r[3]};
+                mma_m16n8k16_bf16(dq[j], a, b0, dq[j]);
+                mma_m16n8k16_bf16(dq[j + 1], a, b1, dq[j + 1]);
             }
         }
-    }
-#pragma unroll
-    for (int m = 0; m < M; m++) {
 #pragma unroll
         for (int j = 0; j < N; j++) {
-            slot[(m * N + j) * shape::THREADS + threadIdx.x] =
-                make_float4(dq[m][j][0], dq[m][j][1], dq[m][j][2], dq[m][j][3]);
+            slot[(m * N + j) * shape::THREADS + thread] =
+                make_float4(dq[j][0], dq[j][1], dq[j][2], dq[j][3]);
         }
     }
 }
@@ -390,62 +386,85 @@ static __global__ void __launch_bounds__(backward_shape<D, QUERIES>::THREADS,
     bf16 *ds = memory + (shape::HELD ? (int)shape::DS : shape::DS + KEYS * D);
     bf16 *stages = memory + shape::STAGE;
     float2 *statistics = reinterpret_cast<float2 *>(memory + shape::ELEMENTS);
+    query_walk *walks = reinterpret_cast<query_walk *>(statistics + 2 * QUERIES); /* this step, next */
+    int *place = reinterpret_cast<int *>(walks + 2); /* what is not worth registers */
+    if (threadIdx.x == 0) {
+        place[0] = kv_head;
+        place[1] = part;
+        place[2] = head_begin;
+        place[3] = head_end;
+        place[4] = first_kv_head * ratio; /* of this pass */
+        place[5] = key->position;
+        place[6] = key->keys;
+        query_walk walk = {head_begin, key->query_begin - 1, 0, 0, 0,
+                           key->query_begin < key->query_end};
+        advance<QUERIES>(&walk, tiles, key, head_end);
+        walks[0] = walk;
+        advance<QUERIES>(&walk, tiles, key, head_end);
+        walks[1] = walk;
+    }
+    place[7 + threadIdx.x] = (int)threadIdx.x; /* so that nothing made from it is kept over the loop */
     const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * M * 16;
-    const int k_column = (sizes.heads + kv_head) * dim, v_ahead = sizes.kv_heads * dim;
-    const int64_t token = key->token;
-    const bf16 *from = x.qkv + token * x.qkv_stride + k_column;
-    load_rows<D, KEYS, THREADS>(memory, from, x.qkv_stride, key->keys, dim);
-    load_rows<D, KEYS, THREADS>(memory + KEYS * D, from + v_ahead, x.qkv_stride, key->keys, dim);
-    query_walk walk = {head_begin, key->query_begin - 1, 0, 0, 0, key->query_begin < key->query_end};
-    if (walk.more) advance<QUERIES>(&walk, tiles, key, head_end);
-    if (walk.more) load_step<shape, D>(stages, statistics, &walk, tiles, &x, dim);
+    const bf16 *from =
+        x.qkv + (int64_t)key->token * x.qkv_stride + (sizes.heads + kv_head) * dim;
+    load_rows<D, KEYS, THREADS>(threadIdx.x, memory, from, x.qkv_stride, key->keys, dim);
+    load_rows<D, KEYS, THREADS>(threadIdx.x, memory + KEYS * D, from + sizes.kv_heads * dim, x.qkv_stride,
+                                key->keys, dim);
+    __syncthreads(); /* the first two steps are known */
+    if (walks[0].more) load_step<shape, D>(threadIdx.x, stages, statistics, walks, tiles, &x, dim);
     cp_async_commit();
     cp_async_wait<0>();
     __syncthreads(); /* keys, values and the first step have arrived */
 
+    const int k_at = row_at<D>(row + lane % 16, lane / 16);
     uint32_t k_held[M][shape::HELD ? D / 16 : 1][4], v_held[M][shape::HELD ? D / 16 : 1][4];
     if (shape::HELD) {
 #pragma unroll
         for (int m = 0; m < M; m++) {
 #pragma unroll
             for (int c = 0; c < (shape::HELD ? D / 16 : 1); c++) {
-                const int at = chunk_at<D>(row + m * 16 + lane % 16, c * 2, lane / 16);
+                const int at = further<D>(k_at, c * 2) + m * 16 * D;
                 ldmatrix_x4(k_held[m][c], memory + at);
                 ldmatrix_x4(v_held[m][c], memory + KEYS * D + at);
             }
         }
     }
     float dk[M][N][4] = {}, dv[M][N][4] = {};
-    const warp_keys keys = {row, key->position + row, key->keys - row};
     const float factor = sizes.scale * LOG2_E;
-    int stage = 0;
 #pragma unroll 1
-    while (walk.more) {
+    for (int stage = 0;; stage ^= 1) {
         cp_async_wait<0>();
         __syncthreads(); /* the step has arrived; values, ds and the other stage have been read */
-        const int query = walk.position, step = walk.begin / QUERIES;
-        const int slot = (walk.head - first_kv_head * ratio) * counts->slots + walk.slot;
-        advance<QUERIES>(&walk, tiles, key, head_end);
-        if (walk.more)
-            load_step<shape, D>(stages + (stage ^ 1) * shape::STAGE_SIZE,
-                                statistics + (stage ^ 1) * QUERIES, &walk, tiles, &x, dim);
-        const bf16 *q = stages + stage * shape::STAGE_SIZE;
+        const query_walk *next = walks + (stage ^ 1);
+        if (!walks[stage].more) break;
+        if (next->more)
+            load_step<shape, D>(place[7 + threadIdx.x], stages + (stage ^ 1) * shape::STAGE_SIZE,
+                                statistics + (stage ^ 1) * QUERIES, next, tiles, &x, dim);
 #pragma unroll 1
         for (int c = 0; c < QUERIES / 16; c++) {
-            past_keys<shape, D>(dk, dv, k_held, v_held, memory, ds, q + c * 16 * D,
-                                q + (QUERIES + c * 16) * D, statistics + stage * QUERIES + c * 16, c,
-                                query + c * 16, keys, column, factor, sizes.window);
+            past_keys<shape, D>(dk, dv, k_held, v_held, memory, ds,
+                                shape::STAGE + stage * shape::STAGE_SIZE + c * 16 * D,
+                                statistics + stage * QUERIES + c * 16, c,
+                                walks[stage].position + c * 16, place[7 + threadIdx.x], place[5],
+                                place[6], column, factor, sizes.window);
         }
-        __syncthreads(); /* ds is there, and the stage has been read */
-        write_share<shape, D>(x.dq + ((int64_t)slot * shape::HALVES + half) * shape::SLOT_VECTORS +
-                                  step * shape::DQ_VECTORS,
-                              memory + column, ds, query + QUERIES - key->position);
-        stage ^= 1;
+        const int end = walks[stage].position + QUERIES - place[5]; /* of the keys that are seen */
+        float4 *slot = x.dq + (((int64_t)(walks[stage].head - place[4]) * counts->slots +
+                                walks[stage].slot) * shape::HALVES + half) * shape::SLOT_VECTORS +
+                       walks[stage].begin / QUERIES * shape::DQ_VECTORS;
+        __syncthreads(); /* ds is there, the stage has been read, and so has what the step is */
+        if (threadIdx.x == 0) {
+            query_walk walk = *next;
+            advance<QUERIES>(&walk, tiles, key, place[3]);
+            walks[stage] = walk;
+        }
+        write_share<shape, D>(place[7 + threadIdx.x], slot, memory + column, ds, end);
     }
 
-    zero_unasked(&x, key, head_begin, head_end - head_begin, column, shape::COLUMNS, dim, THREADS);
+    const int kv = place[0];
+    zero_unasked(&x, key, place[2], place[3] - place[2], column, shape::COLUMNS, dim, THREADS);
     if (x.dkv != NULL) {
-        float4 *to = x.dkv + ((((int64_t)kv_head * x.parts + part) * x.most_keys + tile) *
+        float4 *to = x.dkv + ((((int64_t)kv * x.parts + place[1]) * x.most_keys + (key - key_tiles)) *
                                   shape::HALVES + half) * 2 * shape::DKV_VECTORS + threadIdx.x;
 #pragma unroll
         for (int m = 0; m < M; m++) {
@@ -461,10 +480,12 @@ static __global__ void __launch_bounds__(backward_shape<D, QUERIES>::THREADS,
     }
     /* The stages, which all have read, are a place for rows; where they are too small, what is before them is too. */
     if (shape::STAGING < shape::STAGE) __syncthreads(); /* the last ds has been read */
-    bf16 *dk_column = x.dqkv + (token + row) * x.dqkv_stride + k_column + column;
+    bf16 *dk_column = x.dqkv + (int64_t)(key->token + row) * x.dqkv_stride +
+                      (sizes.heads + kv) * dim + column;
+    const int v_ahead = sizes.kv_heads * dim;
     bf16 *staging = memory + shape::STAGING + row * shape::COLUMNS;
-    write_fragments<M, N>(dk_column, x.dqkv_stride, keys.count, dim - column, dk, sizes.scale, staging);
-    write_fragments<M, N>(dk_column + v_ahead, x.dqkv_stride, keys.count, dim - column, dv, 1.0f,
+    write_fragments<M, N>(dk_column, x.dqkv_stride, place[6] - row, dim - column, dk, sizes.scale, staging);
+    write_fragments<M, N>(dk_column + v_ahead, x.dqkv_stride, place[6] - row, dim - column, dv, 1.0f,
                           staging + KEYS * shape::COLUMNS);
 }
 
