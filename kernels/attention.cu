@@ -91,12 +91,12 @@ __device__ __forceinline__ void soften(float (&s)[N][4], float (&acc)[M][4], flo
 
 /* One tile of keys for the warp's queries: s = q k^T, weights, acc += weights v. */
 template <int D>
-__device__ __forceinline__ void
-attend(float (&acc)[forward_shape<D>::FRAGMENTS][D / 8][4],
-       float (&maximum)[forward_shape<D>::FRAGMENTS][2], float (&sum)[forward_shape<D>::FRAGMENTS][2],
-       const uint32_t (&held)[forward_shape<D>::FRAGMENTS][forward_shape<D>::HELD ? D / 16 : 1][4],
-       const bf16 *memory, int q_at, int k_at, int v_at, int position, int keys, int query,
-       float factor, int window)
+__device__ __forceinline__ void attend(
+    float (&acc)[forward_shape<D>::FRAGMENTS][D / 8][4],
+    float (&maximum)[forward_shape<D>::FRAGMENTS][2], float (&sum)[forward_shape<D>::FRAGMENTS][2],
+    const uint32_t (&held)[forward_shape<D>::FRAGMENTS][forward_shape<D>::HELD ? D / 16 : 1][4],
+    const bf16 *memory, int q_at, int k_at, int v_at, int position, int keys, int query,
+    float factor, int window)
 {
     typedef forward_shape<D> shape;
     enum { M = shape::FRAGMENTS, N = shape::KEYS / 8 };
@@ -134,8 +134,8 @@ attend(float (&acc)[forward_shape<D>::FRAGMENTS][D / 8][4],
 #pragma unroll
     for (int m = 0; m < M; m++) {
         if (!whole) {
-            mask_scores(s[m], position, position + keys, first + m * 16 + lane / 4,
-                        lane % 4 * 2, window);
+            mask_scores(s[m], position, position + keys, first + m * 16 + lane / 4, lane % 4 * 2,
+                        window);
         }
         soften(s[m], acc[m], maximum[m], sum[m], factor);
     }
@@ -166,11 +166,12 @@ attend(float (&acc)[forward_shape<D>::FRAGMENTS][D / 8][4],
 /* The warp's means and log-sum-exps; rows are those of the warp that are queries.  Means go through the queries' place in
  * shared memory, which no other warp reads, to leave in 16-byte pieces. */
 template <int D>
-__device__ __forceinline__ void
-write_queries(bf16 *out, float *lse, bf16 *staging, float (&acc)[forward_shape<D>::FRAGMENTS][D / 8][4],
-              float (&maximum)[forward_shape<D>::FRAGMENTS][2],
-              float (&sum)[forward_shape<D>::FRAGMENTS][2], int rows, const forward_tensors *x,
-              int head_dim, float scale)
+__device__ __forceinline__ void write_queries(bf16 *out, float *lse, bf16 *staging,
+                                              float (&acc)[forward_shape<D>::FRAGMENTS][D / 8][4],
+                                              float (&maximum)[forward_shape<D>::FRAGMENTS][2],
+                                              float (&sum)[forward_shape<D>::FRAGMENTS][2],
+                                              int rows, const forward_tensors *x, int head_dim,
+                                              float scale)
 {
     enum { M = forward_shape<D>::FRAGMENTS, CHUNKS = D / 8 };
     const int lane = threadIdx.x % 32, group = lane / 4;
@@ -226,7 +227,8 @@ static __global__ void __launch_bounds__(THREADS, D <= 128 ? 2 : 1)
     const int dim = sizes.head_dim, kv_head = head / (sizes.heads / sizes.kv_heads);
     const int k_column = (sizes.heads + kv_head) * dim, v_column = k_column + sizes.kv_heads * dim;
     const int64_t first_token = t->token + begin;
-    int *place = reinterpret_cast<int *>(memory + shape::ELEMENTS); /* what is not worth registers */
+    int *place =
+        reinterpret_cast<int *>(memory + shape::ELEMENTS); /* what is not worth registers */
     if (threadIdx.x == 0) {
         place[0] = t->token + begin;
         place[1] = rows;
@@ -235,14 +237,17 @@ static __global__ void __launch_bounds__(THREADS, D <= 128 ? 2 : 1)
         place[4] = k_column;
         place[5] = v_column;
     }
-    place[6 + threadIdx.x] = (int)threadIdx.x; /* so that nothing made from it is kept over the loop */
+    place[6 + threadIdx.x] =
+        (int)threadIdx.x; /* so that nothing made from it is kept over the loop */
 
     key_walk walk = walk_of(t, begin, rows, sizes.window);
-    load_rows<D, ROWS, THREADS>(threadIdx.x, q, x.qkv + first_token * x.qkv_stride + head * dim, x.qkv_stride,
-                                rows, dim);
-    load_rows<D, KEYS, THREADS>(threadIdx.x, keys, x.qkv + (int64_t)walk.token * x.qkv_stride + k_column, x.qkv_stride,
+    load_rows<D, ROWS, THREADS>(threadIdx.x, q, x.qkv + first_token * x.qkv_stride + head * dim,
+                                x.qkv_stride, rows, dim);
+    load_rows<D, KEYS, THREADS>(threadIdx.x, keys,
+                                x.qkv + (int64_t)walk.token * x.qkv_stride + k_column, x.qkv_stride,
                                 walk.left, dim);
-    load_rows<D, KEYS, THREADS>(threadIdx.x, values, x.qkv + (int64_t)walk.token * x.qkv_stride + v_column, x.qkv_stride,
+    load_rows<D, KEYS, THREADS>(threadIdx.x, values,
+                                x.qkv + (int64_t)walk.token * x.qkv_stride + v_column, x.qkv_stride,
                                 walk.left, dim);
     cp_async_commit();
 
@@ -279,21 +284,21 @@ static __global__ void __launch_bounds__(THREADS, D <= 128 ? 2 : 1)
             const int k = place[4], v = place[5], thread = place[6 + threadIdx.x];
             load_rows<D, KEYS, THREADS>(thread, keys + (KEYS * D - stage), from + k, x.qkv_stride,
                                         walk.left, dim);
-            load_rows<D, KEYS, THREADS>(thread, values + (KEYS * D - stage), from + v,
-                                        x.qkv_stride, walk.left, dim);
+            load_rows<D, KEYS, THREADS>(thread, values + (KEYS * D - stage), from + v, x.qkv_stride,
+                                        walk.left, dim);
             cp_async_commit();
         }
         /* Keys after the last query of the warp, and warps without queries, have nothing to do. */
         if (row < place[1] && position <= query + row + M * 16 - 1)
-            attend<D>(acc, maximum, sum, held, memory, q_at, k_lane + stage, v_lane + stage, position,
-                      left, query, sizes.scale * LOG2_E, sizes.window);
+            attend<D>(acc, maximum, sum, held, memory, q_at, k_lane + stage, v_lane + stage,
+                      position, left, query, sizes.scale * LOG2_E, sizes.window);
         stage = KEYS * D - stage;
     }
     const int64_t token = place[0];
     if (row < place[1])
         write_queries<D>(x.out + (token + row) * x.out_stride + place[3] * dim,
-                         x.lse + (token + row) * x.lse_stride + place[3], q + row * D, acc, maximum, sum,
-                         place[1] - row, &x, dim, sizes.scale);
+                         x.lse + (token + row) * x.lse_stride + place[3], q + row * D, acc, maximum,
+                         sum, place[1] - row, &x, dim, sizes.scale);
 }
 
 template <int D>

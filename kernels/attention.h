@@ -182,7 +182,14 @@ template <int KEYS> __device__ __forceinline__ void pass(key_walk *w)
  * start in the same group; with D % 64 == 32 in two by turns, and with D % 32 == 16 in four. */
 template <int D> struct swizzle {
     static_assert(D % 16 == 0, "a row starts in one of few groups of banks");
-    enum { MASK = D % 64 == 0 ? 7 : D % 32 == 0 ? 3 : 1, SHIFT = D % 64 == 0 ? 0 : D % 32 == 0 ? 1 : 2 };
+    enum {
+        MASK = D % 64 == 0   ? 7
+               : D % 32 == 0 ? 3
+                             : 1,
+        SHIFT = D % 64 == 0   ? 0
+                : D % 32 == 0 ? 1
+                              : 2
+    };
 };
 
 template <int D> __device__ __forceinline__ int chunk_at(int row, int chunk)

@@ -21,22 +21,36 @@ template <int D, int QUERIES_> struct backward_shape {
         QUERIES = QUERIES_,
         STEPS = BACKWARD_ROWS / QUERIES, /* to a tile of queries */
         KEYS = D <= 128 ? 128 : 64,
-        COLUMNS = D <= 128 ? D : 128, /* of dk, dv and dq: with D = 256 two blocks have half of them each */
+        COLUMNS = D <= 128
+                      ? D
+                      : 128, /* of dk, dv and dq: with D = 256 two blocks have half of them each */
         HALVES = D / COLUMNS,
         M = D <= 64 ? 2 : 1,
         N = COLUMNS / 8,
         WARPS = KEYS / 16 / M,
         THREADS = WARPS * 32,
-        HELD = D <= 128, /* keys and values stay in registers */
-        ROW_WARPS = D == 96 ? 4 : QUERIES == 16 ? 1 : 2,
+        HELD =
+            D <=
+            128, /* values stay in registers, and of the keys as many columns, times 16, as there is room for */
+        VALUES_HELD = HELD ? D / 16 : 0,
+        KEYS_HELD = D == 64    ? 1
+                    : D == 96  ? 6
+                    : D == 128 ? 6
+                               : 0,
+        ROW_WARPS = D == 96         ? 4
+                    : QUERIES == 16 ? 1
+                                    : 2,
         COLUMN_WARPS = WARPS / ROW_WARPS,
         DQ_M = QUERIES / 16 / ROW_WARPS,
         DQ_N = COLUMNS / 8 / COLUMN_WARPS,
-        DQ_VECTORS = DQ_M * DQ_N * THREADS,      /* float4 of dq a step */
-        SLOT_VECTORS = DQ_VECTORS * STEPS,       /* and a slot and half */
-        DKV_VECTORS = M * N * THREADS,           /* of dk, and of dv, of a tile and half */
+        DQ_AT_ONCE = D == 128 ? 1 : DQ_M,   /* fragments down; there are registers for no more */
+        DQ_VECTORS = DQ_M * DQ_N * THREADS, /* float4 of dq a step */
+        SLOT_VECTORS = DQ_VECTORS * STEPS,  /* and a slot and half */
+        DKV_VECTORS = M * N * THREADS,      /* of dk, and of dv, of a tile and half */
         BLOCKS_PER_SM = D <= 64 ? 2 : 1,
-        DS = KEYS * D, /* where ds^T begins in shared memory: over the values once those are in registers */
+        DS =
+            KEYS *
+            D, /* where ds^T begins in shared memory: over the values once those are in registers */
         STAGE = DS + (HELD ? KEYS * (D > QUERIES ? D : QUERIES) : KEYS * D + KEYS * QUERIES),
         STAGE_SIZE = 2 * QUERIES * D, /* queries, then dout */
         ELEMENTS = STAGE + 2 * STAGE_SIZE,
@@ -48,12 +62,13 @@ template <int D, int QUERIES_> struct backward_shape {
 
 /* The tensors of the backward pass. */
 typedef struct backward_tensors {
-    bf16 *dqkv;            /* [T,Q+2KV] */
+    bf16 *dqkv;             /* [T,Q+2KV] */
     const bf16 *dout, *qkv; /* [T,Q], [T,Q+2KV] */
     int dqkv_stride, dout_stride, qkv_stride;
-    float2 *statistics; /* [H,tiles,BACKWARD_ROWS] lse log2 e, and delta; of rows without a query +inf and 0 */
-    float4 *dq;         /* slots */
-    float4 *dkv;        /* [K,parts,key tiles,HALVES,2] shares of dk and dv, or NULL */
+    float2 *
+        statistics; /* [H,tiles,BACKWARD_ROWS] lse log2 e, and delta; of rows without a query +inf and 0 */
+    float4 *dq;  /* slots */
+    float4 *dkv; /* [K,parts,key tiles,HALVES,2] shares of dk and dv, or NULL */
     int64_t most_backward, most_keys;
     int64_t capacity; /* slots of dq for all heads together */
     int parts, heads_per_part;
@@ -92,15 +107,14 @@ static __global__ void __launch_bounds__(STATISTICS_THREADS)
             sum += __shfl_xor_sync(0xffffffffu, sum, offset);
         }
         if (lane == 0)
-            to[row] = row < rows
-                          ? make_float2(lse[(token + row) * lse_stride + head] * LOG2_E, sum)
-                          : make_float2(INFINITY, 0.0f);
+            to[row] = row < rows ? make_float2(lse[(token + row) * lse_stride + head] * LOG2_E, sum)
+                                 : make_float2(INFINITY, 0.0f);
     }
 }
 
 /* kv heads that this pass over them has: as many at a time as there are slots for. */
-__device__ __forceinline__ int kv_heads_at_once(const backward_tensors *x, const plan_counts *counts,
-                                                attention_sizes sizes)
+__device__ __forceinline__ int kv_heads_at_once(const backward_tensors *x,
+                                                const plan_counts *counts, attention_sizes sizes)
 {
     const int64_t each = (int64_t)counts->slots * (sizes.heads / sizes.kv_heads);
     return each == 0 ? sizes.kv_heads : (int)min((int64_t)sizes.kv_heads, x->capacity / each);
@@ -137,7 +151,8 @@ __device__ __forceinline__ void write_fragments(bf16 *to, int stride, int rows, 
 }
 
 /* Does any query of the tile see the keys?  Then slot is the number of their share. */
-__device__ __forceinline__ bool sees_keys(int *slot, const query_tile *t, bool own, const key_tile *key)
+__device__ __forceinline__ bool sees_keys(int *slot, const query_tile *t, bool own,
+                                          const key_tile *key)
 {
     const int number = key->number - (own ? t->own_first : t->prompt_first);
     *slot = t->slot + (own ? t->prompt_count : 0) + number;
@@ -169,14 +184,14 @@ __device__ __forceinline__ void advance(query_walk *w, const query_tile *tiles, 
 
 /* Ask for a step's queries, dout and statistics. */
 template <typename shape, int D>
-__device__ __forceinline__ void load_step(int thread, bf16 *stage, float2 *statistics, const query_walk *w,
-                                          const query_tile *tiles, const backward_tensors *x,
-                                          int head_dim)
+__device__ __forceinline__ void load_step(int thread, bf16 *stage, float2 *statistics,
+                                          const query_walk *w, const query_tile *tiles,
+                                          const backward_tensors *x, int head_dim)
 {
     const int64_t token = tiles[w->tile].token + w->begin;
     const int rows = tiles[w->tile].rows - w->begin, column = w->head * head_dim;
-    load_rows<D, shape::QUERIES, shape::THREADS>(thread, stage, x->qkv + token * x->qkv_stride + column,
-                                                 x->qkv_stride, rows, head_dim);
+    load_rows<D, shape::QUERIES, shape::THREADS>(
+        thread, stage, x->qkv + token * x->qkv_stride + column, x->qkv_stride, rows, head_dim);
     load_rows<D, shape::QUERIES, shape::THREADS>(thread, stage + shape::QUERIES * D,
                                                  x->dout + token * x->dout_stride + column,
                                                  x->dout_stride, rows, head_dim);
@@ -188,12 +203,12 @@ __device__ __forceinline__ void load_step(int thread, bf16 *stage, float2 *stati
     cp_async_commit();
 }
 
-/* s += a b^T for M fragments of 16 rows of `a`, in registers or at a_at in shared memory, and 16 rows of b at b_at. */
-template <typename shape, int D>
-__device__ __forceinline__ void
-transposed_scores(float (&s)[shape::M][2][4],
-                  const uint32_t (&held)[shape::M][shape::HELD ? D / 16 : 1][4], const bf16 *memory,
-                  int a_at, int b_at)
+/* s += a b^T for M fragments of 16 rows of `a`, of which HELD times 16 columns are in registers and the others at a_at in
+ * shared memory, and 16 rows of b at b_at. */
+template <typename shape, int D, int HELD>
+__device__ __forceinline__ void transposed_scores(
+    float (&s)[shape::M][2][4], const uint32_t (&held)[shape::M][HELD > 0 ? HELD : 1][4],
+    const bf16 *memory, int a_at, int b_at)
 {
 #pragma unroll
     for (int c = 0; c < D / 16; c++) {
@@ -202,9 +217,9 @@ transposed_scores(float (&s)[shape::M][2][4],
         const uint32_t b0[2] = {r[0], r[1]}, b1[2] = {r[2], r[3]};
 #pragma unroll
         for (int m = 0; m < shape::M; m++) {
-            if (shape::HELD) {
-                mma_m16n8k16_bf16(s[m][0], held[m][shape::HELD ? c : 0], b0, s[m][0]);
-                mma_m16n8k16_bf16(s[m][1], held[m][shape::HELD ? c : 0], b1, s[m][1]);
+            if (c < HELD) {
+                mma_m16n8k16_bf16(s[m][0], held[m][c < HELD ? c : 0], b0, s[m][0]);
+                mma_m16n8k16_bf16(s[m][1], held[m][c < HELD ? c : 0], b1, s[m][1]);
             } else {
                 uint32_t f[4];
                 ldmatrix_x4(f, memory + further<D>(a_at, c * 2) + m * 16 * D);
@@ -237,12 +252,12 @@ __device__ __forceinline__ void accumulate(float (&acc)[shape::M][shape::N][4],
 /* 16 queries, whose first is at position `query` and at `at` in shared memory, past the keys of the warp of this thread of
  * the block: dk, dv and ds^T.  The tile has `count` keys from position `first` on. */
 template <typename shape, int D>
-__device__ __forceinline__ void
-past_keys(float (&dk)[shape::M][shape::N][4], float (&dv)[shape::M][shape::N][4],
-          const uint32_t (&k_held)[shape::M][shape::HELD ? D / 16 : 1][4],
-          const uint32_t (&v_held)[shape::M][shape::HELD ? D / 16 : 1][4], const bf16 *memory, bf16 *ds,
-          int at, const float2 *statistics, int chunk, int query, int thread, int first, int count,
-          int column, float factor, int window)
+__device__ __forceinline__ void past_keys(
+    float (&dk)[shape::M][shape::N][4], float (&dv)[shape::M][shape::N][4],
+    const uint32_t (&k_held)[shape::M][shape::KEYS_HELD > 0 ? shape::KEYS_HELD : 1][4],
+    const uint32_t (&v_held)[shape::M][shape::VALUES_HELD > 0 ? shape::VALUES_HELD : 1][4],
+    const bf16 *memory, bf16 *ds, int at, const float2 *statistics, int chunk, int query,
+    int thread, int first, int count, int column, float factor, int window)
 {
     enum { M = shape::M, ROWS = M * 16, DOUT = shape::QUERIES * D };
     const int lane = thread % 32, group = lane / 4, t = lane % 4 * 2, row = thread / 32 * ROWS;
@@ -254,13 +269,13 @@ past_keys(float (&dk)[shape::M][shape::N][4], float (&dv)[shape::M][shape::N][4]
     const int last = first + ROWS - 1;
     uint32_t a[M][4];
     float s[M][2][4] = {}, dp[M][2][4] = {};
-    const bool none = first > query + 15 || count <= 0 ||
-                      (window > 0 && query - last >= window);
+    const bool none = first > query + 15 || count <= 0 || (window > 0 && query - last >= window);
     if (!none) {
-        transposed_scores<shape, D>(s, k_held, memory, k_at, left_at);
-        transposed_scores<shape, D>(dp, v_held, memory, k_at + shape::DS, left_at + DOUT);
-        const bool whole = last <= query && count >= ROWS &&
-                           (window == 0 || query + 15 - first < window);
+        transposed_scores<shape, D, shape::KEYS_HELD>(s, k_held, memory, k_at, left_at);
+        transposed_scores<shape, D, shape::VALUES_HELD>(dp, v_held, memory, k_at + shape::DS,
+                                                        left_at + DOUT);
+        const bool whole =
+            last <= query && count >= ROWS && (window == 0 || query + 15 - first < window);
 #pragma unroll
         for (int n = 0; n < 2; n++) {
             const float4 of = *reinterpret_cast<const float4 *>(statistics + n * 8 + t);
@@ -272,8 +287,7 @@ past_keys(float (&dk)[shape::M][shape::N][4], float (&dv)[shape::M][shape::N][4]
                     if (!whole) {
                         const int key = m * 16 + e / 2 * 8 + group;
                         const int back = query + n * 8 + t + e % 2 - first - key;
-                        if (back < 0 || (window > 0 && back >= window) || key >= count)
-                            p = 0.0f;
+                        if (back < 0 || (window > 0 && back >= window) || key >= count) p = 0.0f;
                     }
                     s[m][n][e] = p;
                     dp[m][n][e] = p * (dp[m][n][e] - (e % 2 == 0 ? of.y : of.w));
@@ -295,8 +309,7 @@ past_keys(float (&dk)[shape::M][shape::N][4], float (&dv)[shape::M][shape::N][4]
         for (int i = 0; i < 4; i++) {
             a[m][i] = pack_bf16(dp[m][i / 2][i % 2 * 2], dp[m][i / 2][i % 2 * 2 + 1]);
             *reinterpret_cast<uint32_t *>(
-                ds +
-                chunk_at<shape::QUERIES>(row + m * 16 + i % 2 * 8 + group, chunk * 2 + i / 2) +
+                ds + chunk_at<shape::QUERIES>(row + m * 16 + i % 2 * 8 + group, chunk * 2 + i / 2) +
                 t) = a[m][i];
         }
     }
@@ -308,41 +321,51 @@ template <typename shape, int D>
 __device__ __forceinline__ void write_share(int thread, float4 *slot, const bf16 *k, const bf16 *ds,
                                             int keys)
 {
-    enum { N = shape::DQ_N };
+    enum { M = shape::DQ_AT_ONCE, N = shape::DQ_N };
     static_assert(N % 2 == 0, "fragments of keys are loaded in pairs");
     const int lane = thread % 32, warp = thread / 32;
     const int row = warp / shape::COLUMN_WARPS * shape::DQ_M * 2;
     const int column = warp % shape::COLUMN_WARPS * N;
-#pragma unroll 1 /* dk and dv leave no registers for more than 16 rows at a time */
-    for (int m = 0; m < shape::DQ_M; m++) {
-        float dq[N][4] = {};
+#pragma unroll 1
+    for (int first = 0; first < shape::DQ_M; first += M) {
+        float dq[M][N][4] = {};
 #pragma unroll
         for (int c = 0; c < shape::KEYS / 16; c++) {
             if (c == shape::KEYS / 32 && keys <= shape::KEYS / 2) break;
-            uint32_t a[4];
-            ldmatrix_x4_trans(a, ds + chunk_at<shape::QUERIES>(c * 16 + lane / 16 * 8 + lane % 8,
-                                                               row + m * 2 + lane / 8 % 2));
+            uint32_t a[M][4];
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                ldmatrix_x4_trans(
+                    a[m], ds + chunk_at<shape::QUERIES>(c * 16 + lane / 16 * 8 + lane % 8,
+                                                        row + (first + m) * 2 + lane / 8 % 2));
+            }
 #pragma unroll
             for (int j = 0; j < N; j += 2) {
                 uint32_t r[4];
                 ldmatrix_x4_trans(r, k + chunk_at<D>(c * 16 + lane % 16, column + j + lane / 16));
                 const uint32_t b0[2] = {r[0], r[1]}, b1[2] = {r[2], r[3]};
-                mma_m16n8k16_bf16(dq[j], a, b0, dq[j]);
-                mma_m16n8k16_bf16(dq[j + 1], a, b1, dq[j + 1]);
+#pragma unroll
+                for (int m = 0; m < M; m++) {
+                    mma_m16n8k16_bf16(dq[m][j], a[m], b0, dq[m][j]);
+                    mma_m16n8k16_bf16(dq[m][j + 1], a[m], b1, dq[m][j + 1]);
+                }
             }
         }
 #pragma unroll
-        for (int j = 0; j < N; j++) {
-            slot[(m * N + j) * shape::THREADS + thread] =
-                make_float4(dq[j][0], dq[j][1], dq[j][2], dq[j][3]);
+        for (int m = 0; m < M; m++) {
+#pragma unroll
+            for (int j = 0; j < N; j++) {
+                slot[((first + m) * N + j) * shape::THREADS + thread] =
+                    make_float4(dq[m][j][0], dq[m][j][1], dq[m][j][2], dq[m][j][3]);
+            }
         }
     }
 }
 
 /* Tokens of the tile that nobody asks about get dq = 0. */
-__device__ __forceinline__ void zero_unasked(const backward_tensors *x, const key_tile *key, int head,
-                                             int heads, int column, int columns, int head_dim,
-                                             int threads)
+__device__ __forceinline__ void zero_unasked(const backward_tensors *x, const key_tile *key,
+                                             int head, int heads, int column, int columns,
+                                             int head_dim, int threads)
 {
     const int chunks = min(columns, head_dim - column) / 8;
     if (key->token >= key->ask_begin && key->token + key->keys <= key->ask_end) return;
@@ -386,8 +409,9 @@ static __global__ void __launch_bounds__(backward_shape<D, QUERIES>::THREADS,
     bf16 *ds = memory + (shape::HELD ? (int)shape::DS : shape::DS + KEYS * D);
     bf16 *stages = memory + shape::STAGE;
     float2 *statistics = reinterpret_cast<float2 *>(memory + shape::ELEMENTS);
-    query_walk *walks = reinterpret_cast<query_walk *>(statistics + 2 * QUERIES); /* this step, next */
-    int *place = reinterpret_cast<int *>(walks + 2); /* what is not worth registers */
+    query_walk *walks =
+        reinterpret_cast<query_walk *>(statistics + 2 * QUERIES); /* this step, next */
+    int *place = reinterpret_cast<int *>(walks + 2);              /* what is not worth registers */
     if (threadIdx.x == 0) {
         place[0] = kv_head;
         place[1] = part;
@@ -396,20 +420,20 @@ static __global__ void __launch_bounds__(backward_shape<D, QUERIES>::THREADS,
         place[4] = first_kv_head * ratio; /* of this pass */
         place[5] = key->position;
         place[6] = key->keys;
-        query_walk walk = {head_begin, key->query_begin - 1, 0, 0, 0,
-                           key->query_begin < key->query_end};
+        query_walk walk = {
+            head_begin, key->query_begin - 1, 0, 0, 0, key->query_begin < key->query_end};
         advance<QUERIES>(&walk, tiles, key, head_end);
         walks[0] = walk;
         advance<QUERIES>(&walk, tiles, key, head_end);
         walks[1] = walk;
     }
-    place[7 + threadIdx.x] = (int)threadIdx.x; /* so that nothing made from it is kept over the loop */
+    place[7 + threadIdx.x] =
+        (int)threadIdx.x; /* so that nothing made from it is kept over the loop */
     const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * M * 16;
-    const bf16 *from =
-        x.qkv + (int64_t)key->token * x.qkv_stride + (sizes.heads + kv_head) * dim;
+    const bf16 *from = x.qkv + (int64_t)key->token * x.qkv_stride + (sizes.heads + kv_head) * dim;
     load_rows<D, KEYS, THREADS>(threadIdx.x, memory, from, x.qkv_stride, key->keys, dim);
-    load_rows<D, KEYS, THREADS>(threadIdx.x, memory + KEYS * D, from + sizes.kv_heads * dim, x.qkv_stride,
-                                key->keys, dim);
+    load_rows<D, KEYS, THREADS>(threadIdx.x, memory + KEYS * D, from + sizes.kv_heads * dim,
+                                x.qkv_stride, key->keys, dim);
     __syncthreads(); /* the first two steps are known */
     if (walks[0].more) load_step<shape, D>(threadIdx.x, stages, statistics, walks, tiles, &x, dim);
     cp_async_commit();
@@ -417,16 +441,17 @@ static __global__ void __launch_bounds__(backward_shape<D, QUERIES>::THREADS,
     __syncthreads(); /* keys, values and the first step have arrived */
 
     const int k_at = row_at<D>(row + lane % 16, lane / 16);
-    uint32_t k_held[M][shape::HELD ? D / 16 : 1][4], v_held[M][shape::HELD ? D / 16 : 1][4];
-    if (shape::HELD) {
+    uint32_t k_held[M][shape::KEYS_HELD > 0 ? shape::KEYS_HELD : 1][4];
+    uint32_t v_held[M][shape::VALUES_HELD > 0 ? shape::VALUES_HELD : 1][4];
 #pragma unroll
-        for (int m = 0; m < M; m++) {
+    for (int m = 0; m < M; m++) {
 #pragma unroll
-            for (int c = 0; c < (shape::HELD ? D / 16 : 1); c++) {
-                const int at = further<D>(k_at, c * 2) + m * 16 * D;
-                ldmatrix_x4(k_held[m][c], memory + at);
-                ldmatrix_x4(v_held[m][c], memory + KEYS * D + at);
-            }
+        for (int c = 0; c < shape::KEYS_HELD; c++) {
+            ldmatrix_x4(k_held[m][c], memory + further<D>(k_at, c * 2) + m * 16 * D);
+        }
+#pragma unroll
+        for (int c = 0; c < shape::VALUES_HELD; c++) {
+            ldmatrix_x4(v_held[m][c], memory + KEYS * D + further<D>(k_at, c * 2) + m * 16 * D);
         }
     }
     float dk[M][N][4] = {}, dv[M][N][4] = {};
@@ -449,9 +474,13 @@ static __global__ void __launch_bounds__(backward_shape<D, QUERIES>::THREADS,
                                 place[6], column, factor, sizes.window);
         }
         const int end = walks[stage].position + QUERIES - place[5]; /* of the keys that are seen */
-        float4 *slot = x.dq + (((int64_t)(walks[stage].head - place[4]) * counts->slots +
-                                walks[stage].slot) * shape::HALVES + half) * shape::SLOT_VECTORS +
-                       walks[stage].begin / QUERIES * shape::DQ_VECTORS;
+        float4 *slot =
+            x.dq +
+            (((int64_t)(walks[stage].head - place[4]) * counts->slots + walks[stage].slot) *
+                 shape::HALVES +
+             half) *
+                shape::SLOT_VECTORS +
+            walks[stage].begin / QUERIES * shape::DQ_VECTORS;
         __syncthreads(); /* ds is there, the stage has been read, and so has what the step is */
         if (threadIdx.x == 0) {
             query_walk walk = *next;
@@ -464,8 +493,12 @@ static __global__ void __launch_bounds__(backward_shape<D, QUERIES>::THREADS,
     const int kv = place[0];
     zero_unasked(&x, key, place[2], place[3] - place[2], column, shape::COLUMNS, dim, THREADS);
     if (x.dkv != NULL) {
-        float4 *to = x.dkv + ((((int64_t)kv * x.parts + place[1]) * x.most_keys + (key - key_tiles)) *
-                                  shape::HALVES + half) * 2 * shape::DKV_VECTORS + threadIdx.x;
+        float4 *to = x.dkv +
+                     ((((int64_t)kv * x.parts + place[1]) * x.most_keys + (key - key_tiles)) *
+                          shape::HALVES +
+                      half) *
+                         2 * shape::DKV_VECTORS +
+                     threadIdx.x;
 #pragma unroll
         for (int m = 0; m < M; m++) {
 #pragma unroll
@@ -480,13 +513,14 @@ static __global__ void __launch_bounds__(backward_shape<D, QUERIES>::THREADS,
     }
     /* The stages, which all have read, are a place for rows; where they are too small, what is before them is too. */
     if (shape::STAGING < shape::STAGE) __syncthreads(); /* the last ds has been read */
-    bf16 *dk_column = x.dqkv + (int64_t)(key->token + row) * x.dqkv_stride +
-                      (sizes.heads + kv) * dim + column;
+    bf16 *dk_column =
+        x.dqkv + (int64_t)(key->token + row) * x.dqkv_stride + (sizes.heads + kv) * dim + column;
     const int v_ahead = sizes.kv_heads * dim;
     bf16 *staging = memory + shape::STAGING + row * shape::COLUMNS;
-    write_fragments<M, N>(dk_column, x.dqkv_stride, place[6] - row, dim - column, dk, sizes.scale, staging);
-    write_fragments<M, N>(dk_column + v_ahead, x.dqkv_stride, place[6] - row, dim - column, dv, 1.0f,
-                          staging + KEYS * shape::COLUMNS);
+    write_fragments<M, N>(dk_column, x.dqkv_stride, place[6] - row, dim - column, dk, sizes.scale,
+                          staging);
+    write_fragments<M, N>(dk_column + v_ahead, x.dqkv_stride, place[6] - row, dim - column, dv,
+                          1.0f, staging + KEYS * shape::COLUMNS);
 }
 
 /* The sum of `count` tiles of fragments, `apart` float4 from each other. */
@@ -535,11 +569,10 @@ static __global__ void __launch_bounds__(backward_shape<D, QUERIES>::THREADS)
     if (rows <= 0) return;
     float sum[M][N][4] = {};
     const int64_t apart = (int64_t)shape::HALVES * shape::SLOT_VECTORS;
-    add_fragments<M, N, shape::THREADS>(
-        sum,
-        x.dq + ((int64_t)local * counts->slots + t->slot) * apart + half * shape::SLOT_VECTORS +
-            begin * shape::DQ_VECTORS,
-        t->prompt_count + t->own_count, apart);
+    add_fragments<M, N, shape::THREADS>(sum,
+                                        x.dq + ((int64_t)local * counts->slots + t->slot) * apart +
+                                            half * shape::SLOT_VECTORS + begin * shape::DQ_VECTORS,
+                                        t->prompt_count + t->own_count, apart);
     SHARED(uint4, staging, [shape::DQ_VECTORS / 2]);
     write_fragments<M, N>(x.dqkv + (int64_t)(t->token + begin * QUERIES + row) * x.dqkv_stride +
                               head * sizes.head_dim + column,
@@ -574,16 +607,15 @@ static __global__ void __launch_bounds__(backward_shape<D, QUERIES>::THREADS)
         x.dqkv + (int64_t)(key->token + row) * x.dqkv_stride +
             (sizes.heads + which * sizes.kv_heads + kv_head) * sizes.head_dim + column,
         x.dqkv_stride, key->keys - row, sizes.head_dim - column, sum,
-        which == 0 ? sizes.scale : 1.0f,
-        reinterpret_cast<bf16 *>(staging) + row * shape::COLUMNS);
+        which == 0 ? sizes.scale : 1.0f, reinterpret_cast<bf16 *>(staging) + row * shape::COLUMNS);
 }
 
 /* How the work and the scratch of a call are divided: by its shape alone. */
 typedef struct division {
-    int D;                   /* head_dim of the kernels */
-    int parts, heads_per_part; /* of a kv head's query heads */
-    int64_t keys, queries;   /* most tiles */
-    int64_t slots;           /* most of a head */
+    int D;                        /* head_dim of the kernels */
+    int parts, heads_per_part;    /* of a kv head's query heads */
+    int64_t keys, queries;        /* most tiles */
+    int64_t slots;                /* most of a head */
     size_t statistics, dkv, slot; /* bytes; slot: of one slot */
 } division;
 
@@ -594,7 +626,7 @@ static int64_t most_slots(int64_t T, int64_t N, attention_shape s)
 {
     const int64_t keys = key_rows(s.head_dim), full = T / BACKWARD_ROWS;
     const int64_t all = full * (T / keys + 2) - full * (full - 1) / 2 * BACKWARD_ROWS / keys +
-                  full + N * (T / keys + 2) + 1;
+                        full + N * (T / keys + 2) + 1;
     if (s.window == 0) return all;
     const int64_t near = (full + N) * ((s.window + BACKWARD_ROWS) / keys + 4) + 1;
     return near < all ? near : all;
@@ -617,7 +649,8 @@ static division divide(int64_t T, int64_t N, attention_shape s)
     d.slots = most_slots(T, N, s);
     d.statistics = sizeof(float2) * BACKWARD_ROWS * (size_t)(s.heads * d.queries);
     if (d.parts > 1)
-        d.dkv = 2 * sizeof(float) * (size_t)keys * (size_t)d.D * (size_t)(d.keys * s.kv_heads * d.parts);
+        d.dkv = 2 * sizeof(float) * (size_t)keys * (size_t)d.D *
+                (size_t)(d.keys * s.kv_heads * d.parts);
     d.slot = sizeof(float) * BACKWARD_ROWS * (size_t)d.D;
     return d;
 }
@@ -649,16 +682,16 @@ static cudpo_status launch(const backward_tensors *x, const plan_view *p, const 
 /* May blocks have so much shared memory here? */
 template <int D, int QUERIES> static bool fits(void)
 {
-    const cudaError_t error = cudaFuncSetAttribute(
-        attention_backward_kernel<D, QUERIES>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-        (int)backward_shape<D, QUERIES>::BYTES);
+    const cudaError_t error = cudaFuncSetAttribute(attention_backward_kernel<D, QUERIES>,
+                                                   cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                   (int)backward_shape<D, QUERIES>::BYTES);
     if (error != cudaSuccess) (void)cudaGetLastError(); /* it is answered */
     return error == cudaSuccess;
 }
 
 /* Bytes for `kv_heads` of the kv heads at a time. */
-extern "C" size_t cuda_attention_backward_scratch(int64_t T, int64_t segments, attention_shape shape,
-                                                  dtype type, int kv_heads)
+extern "C" size_t cuda_attention_backward_scratch(int64_t T, int64_t segments,
+                                                  attention_shape shape, dtype type, int kv_heads)
 {
     const division d = divide(T, segments, shape);
     if (type == DTYPE_F32) return d.statistics;
@@ -700,11 +733,11 @@ extern "C" cudpo_status cuda_attention_backward(tensor dqkv, tensor dout, tensor
     const division d = divide(T, p.N, shape);
     CUDPO_REQUIRE(d.queries * 8 * shape.heads <= INT32_MAX); /* blocks */
     CUDPO_REQUIRE(T == 0 || (s.data != NULL && (uintptr_t)s.data % 16 == 0));
-    CUDPO_REQUIRE(T == 0 ||
-                  s.bytes >= cuda_attention_backward_scratch(T, p.N, shape, qkv.type, 1));
+    CUDPO_REQUIRE(T == 0 || s.bytes >= cuda_attention_backward_scratch(T, p.N, shape, qkv.type, 1));
     if (T == 0 || p.N == 0) return CUDPO_OK;
     if (qkv.type == DTYPE_F32)
-        return attention_backward_f32(dqkv, dout, qkv, out, lse, &p, (float *)s.data, shape, stream);
+        return attention_backward_f32(dqkv, dout, qkv, out, lse, &p, (float *)s.data, shape,
+                                      stream);
     char *memory = (char *)s.data;
     backward_tensors x = {};
     x.dqkv = (bf16 *)dqkv.data;
@@ -726,13 +759,19 @@ extern "C" cudpo_status cuda_attention_backward(tensor dqkv, tensor dout, tensor
            p.counts, p.backward, shape.heads, shape.head_dim);
     CUDPO_TRY(LAUNCHED());
     switch (d.D) {
-    case 64: (void)fits<64, 64>(); return launch<64, 64>(&x, &p, &d, shape, stream);
-    case 96: (void)fits<96, 64>(); return launch<96, 64>(&x, &p, &d, shape, stream);
+    case 64:
+        (void)fits<64, 64>();
+        return launch<64, 64>(&x, &p, &d, shape, stream);
+    case 96:
+        (void)fits<96, 64>();
+        return launch<96, 64>(&x, &p, &d, shape, stream);
     case 128:
         if (shape.head_dim == 128 && fits<128, 64>())
             return launch<128, 64>(&x, &p, &d, shape, stream);
         (void)fits<128, 32>();
         return launch<128, 32>(&x, &p, &d, shape, stream);
-    default: (void)fits<256, 16>(); return launch<256, 16>(&x, &p, &d, shape, stream);
+    default:
+        (void)fits<256, 16>();
+        return launch<256, 16>(&x, &p, &d, shape, stream);
     }
 }

@@ -20,8 +20,8 @@ template <int D> struct f32_shape {
 
 /* Rows of a matrix into shared memory, zeros where there are none. */
 template <int D>
-__device__ __forceinline__ void load_tile(float *shared, const float *global, int64_t stride, int valid,
-                                          int head_dim)
+__device__ __forceinline__ void load_tile(float *shared, const float *global, int64_t stride,
+                                          int valid, int head_dim)
 {
     typedef f32_shape<D> shape;
     const int columns = (head_dim + 3) / 4 * 4; /* all that is read of a row */
@@ -34,8 +34,8 @@ __device__ __forceinline__ void load_tile(float *shared, const float *global, in
 
 /* Products of this thread's row of a with rows lane, lane + LANES, .. of b. */
 template <int D>
-__device__ __forceinline__ void products(float (&s)[f32_shape<D>::SCORES], const float *a, const float *b,
-                                         int head_dim)
+__device__ __forceinline__ void products(float (&s)[f32_shape<D>::SCORES], const float *a,
+                                         const float *b, int head_dim)
 {
     typedef f32_shape<D> shape;
     const int lane = threadIdx.x % shape::LANES, row = threadIdx.x / shape::LANES;
@@ -61,8 +61,8 @@ __device__ __forceinline__ void products(float (&s)[f32_shape<D>::SCORES], const
 
 /* acc += this thread's row of weights times b. */
 template <int D>
-__device__ __forceinline__ void add_rows(float (&acc)[f32_shape<D>::VECTORS][4], const float *weights,
-                                         const float *b, int head_dim)
+__device__ __forceinline__ void add_rows(float (&acc)[f32_shape<D>::VECTORS][4],
+                                         const float *weights, const float *b, int head_dim)
 {
     typedef f32_shape<D> shape;
     const int lane = threadIdx.x % shape::LANES, row = threadIdx.x / shape::LANES;
@@ -168,7 +168,8 @@ static __global__ void __launch_bounds__(THREADS)
     const int lane = threadIdx.x % LANES, row = threadIdx.x / LANES;
     const float *k_column = x.qkv + (int64_t)(sizes.heads + kv_head) * dim;
     const float *v_column = k_column + (int64_t)sizes.kv_heads * dim;
-    load_tile<D>(q, x.qkv + b.token * x.qkv_stride + (int64_t)b.head * dim, x.qkv_stride, b.rows, dim);
+    load_tile<D>(q, x.qkv + b.token * x.qkv_stride + (int64_t)b.head * dim, x.qkv_stride, b.rows,
+                 dim);
     key_walk walk = walk_of(b.tile, b.begin, b.rows, sizes.window);
     float acc[shape::VECTORS][4] = {}, maximum = -INFINITY, sum = 0.0f;
     for (; walk.left > 0; pass<ROWS>(&walk)) {
@@ -211,7 +212,8 @@ static __global__ void __launch_bounds__(THREADS)
     }
     sum = row_sum<LANES>(sum);
     if (row >= b.rows) return;
-    write_row<D>(x.out + (b.token + row) * x.out_stride + (int64_t)b.head * dim, acc, 1.0f / sum, dim);
+    write_row<D>(x.out + (b.token + row) * x.out_stride + (int64_t)b.head * dim, acc, 1.0f / sum,
+                 dim);
     if (lane == 0) x.lse[(b.token + row) * x.lse_stride + b.head] = maximum + logf(sum);
 }
 
@@ -266,13 +268,12 @@ static __global__ void __launch_bounds__(THREADS)
         add_rows<D>(acc, weights, k, dim);
         __syncthreads(); /* keys, values and weights have been read */
     }
-    if (row < b.rows)
-        write_row<D>(x.dqkv + token * x.dqkv_stride + column, acc, sizes.scale, dim);
+    if (row < b.rows) write_row<D>(x.dqkv + token * x.dqkv_stride + column, acc, sizes.scale, dim);
 }
 
 /* Tokens token .. token+rows-1 that nobody asks about get dq = 0 in columns 0 .. columns-1 of their rows from dq on. */
-__device__ __forceinline__ void zero_unasked(float *dq, int64_t stride, int token, int rows, int columns,
-                                             const key_tile *key)
+__device__ __forceinline__ void zero_unasked(float *dq, int64_t stride, int token, int rows,
+                                             int columns, const key_tile *key)
 {
     for (int row = 0; row < rows; row++) {
         if (token + row >= key->ask_begin && token + row < key->ask_end) continue;
@@ -311,12 +312,14 @@ static __global__ void __launch_bounds__(THREADS, 2)
         for (int i = key->query_begin; i < key->query_end; i++) {
             const query_tile *t = tiles + i;
             for (int r = 0; r < t->rows; r += ROWS) {
-                const int rows = min((int)ROWS, t->rows - r), query = t->prompt_length + t->index + r;
+                const int rows = min((int)ROWS, t->rows - r),
+                          query = t->prompt_length + t->index + r;
                 if (query + rows <= first) continue;
                 if (sizes.window > 0 && query - (first + keys - 1) >= sizes.window) continue;
                 const int64_t from = t->token + r, column = (int64_t)head * dim;
                 load_tile<D>(q, x.qkv + from * x.qkv_stride + column, x.qkv_stride, rows, dim);
-                load_tile<D>(dout, x.dout + from * x.dout_stride + column, x.dout_stride, rows, dim);
+                load_tile<D>(dout, x.dout + from * x.dout_stride + column, x.dout_stride, rows,
+                             dim);
                 __syncthreads(); /* keys, values, queries and dout are there */
                 float s[shape::SCORES], dp[shape::SCORES];
                 products<D>(s, k, q, dim);
@@ -380,9 +383,8 @@ static cudpo_status launch_backward(const f32_tensors *x, const plan_view *p, at
     CUDPO_TRY(LAUNCHED());
     (void)cudaFuncSetAttribute(attention_dkv_f32_kernel<D>,
                                cudaFuncAttributeMaxDynamicSharedMemorySize, dkv_bytes);
-    LAUNCH((attention_dkv_f32_kernel<D>),
-           (unsigned)((p->T / keys + p->N) * parts * sizes.kv_heads), THREADS, dkv_bytes, stream, *x,
-           p->counts, p->backward, p->key, sizes, parts);
+    LAUNCH((attention_dkv_f32_kernel<D>), (unsigned)((p->T / keys + p->N) * parts * sizes.kv_heads),
+           THREADS, dkv_bytes, stream, *x, p->counts, p->backward, p->key, sizes, parts);
     return LAUNCHED();
 }
 

@@ -68,8 +68,8 @@ typedef struct plan_inputs {
 
 /* Does segment n continue the pack, and does its prompt lead its group?  `leader` is the last segment up to n that has no
  * prompt. */
-__device__ __forceinline__ bool continues_pack(const plan_inputs *in, int64_t n, int64_t N, int64_t T,
-                                               int leader)
+__device__ __forceinline__ bool continues_pack(const plan_inputs *in, int64_t n, int64_t N,
+                                               int64_t T, int leader)
 {
     const int32_t *s = in->segments + n * in->stride, *before = s - in->stride;
     const int64_t begin = s[SEGMENT_BEGIN], length = s[SEGMENT_LENGTH];
@@ -186,7 +186,8 @@ __device__ __forceinline__ plan_segment segment_of_tile(const plan_view *p, int 
 }
 
 template <int KIND>
-__device__ __forceinline__ query_tile query_tile_of(const plan_view *p, const plan_inputs *in, int i)
+__device__ __forceinline__ query_tile query_tile_of(const plan_view *p, const plan_inputs *in,
+                                                    int i)
 {
     enum { ROWS = KIND == FORWARD ? FORWARD_ROWS : BACKWARD_ROWS };
     int number;
@@ -221,8 +222,7 @@ __device__ __forceinline__ key_tile key_tile_of(const plan_view *p, const plan_i
     const int unseeing = max(0, index - s.ask_begin) / BACKWARD_ROWS; /* tiles that end before it */
     t.own_end = s.first_backward + own;
     t.query_begin = s.first_backward + min(own, unseeing);
-    t.query_end =
-        s.group_end < p->N ? p->segment[s.group_end].first_backward : p->counts->backward;
+    t.query_end = s.group_end < p->N ? p->segment[s.group_end].first_backward : p->counts->backward;
     t.ask_begin = s.begin + s.ask_begin;
     t.ask_end = s.begin + s.ask_end;
     return t;
@@ -256,7 +256,8 @@ static __global__ void __launch_bounds__(THREADS) attention_plan_kernel(plan_vie
     const int forward = p.counts->forward, backward = p.counts->backward, keys = p.counts->keys;
     for (int i = threadIdx.x; i < forward; i += THREADS) {
         const query_tile t = query_tile_of<FORWARD>(&p, &in, i);
-        p.forward_work[i] = t.prompt_length + t.index + t.rows - first_visible(t.prompt_length + t.index, in.window);
+        p.forward_work[i] = t.prompt_length + t.index + t.rows -
+                            first_visible(t.prompt_length + t.index, in.window);
     }
     for (int i = threadIdx.x; i < keys; i += THREADS) {
         const key_tile t = key_tile_of(&p, &in, i);
@@ -302,7 +303,8 @@ extern "C" cudpo_status cuda_attention_plan(tensor plan, tensor segments, tensor
     CUDPO_REQUIRE(attention_shape_valid(shape));
     CUDPO_REQUIRE(T >= 0 && T <= MAX_TOKENS);
     CUDPO_REQUIRE(is_i32(segments, segments.rows, SEGMENT_FIELDS) && segments.rows <= MAX_TOKENS);
-    CUDPO_REQUIRE(!tensor_present(wanted) || (is_i32(wanted, wanted.rows, 1) && wanted.stride == 1));
+    CUDPO_REQUIRE(!tensor_present(wanted) ||
+                  (is_i32(wanted, wanted.rows, 1) && wanted.stride == 1));
     CUDPO_REQUIRE(plan_segments(plan, T) == segments.rows);
     CUDPO_REQUIRE(is_fault(fault));
     const plan_inputs in = {(const int32_t *)segments.data,

@@ -188,8 +188,8 @@ static inline int64_t visible_keys(int64_t *keys, const problem *x, const int32_
  * is rounded to bf16 once more.  SLACK is what fp32 may add: scores of this file are below 16, and their sums of D
  * products, which tensor cores cut off, are off by a few hundred EPS at most. */
 #define SLACK (512 * EPS)
-static inline void plain_query(const answer *a, const problem *x, const double *qkv, int64_t t, int h,
-                               const int64_t *keys, int64_t n, double *p)
+static inline void plain_query(const answer *a, const problem *x, const double *qkv, int64_t t,
+                               int h, const int64_t *keys, int64_t n, double *p)
 {
     const int64_t D = x->shape.head_dim, kv = h / (x->shape.heads / x->shape.kv_heads);
     const int64_t k0 = x->Q + kv * D, v0 = k0 + x->shape.kv_heads * D;
@@ -280,7 +280,8 @@ static inline double *doubles(const float *x, int64_t n)
 }
 
 /* A view with gaps between its rows: of `gap` elements in fp32, of so many 16-byte pieces in bf16. */
-static inline tensor gapped(ops *o, dtype type, const float *host, int64_t rows, int64_t cols, int gap)
+static inline tensor gapped(ops *o, dtype type, const float *host, int64_t rows, int64_t cols,
+                            int gap)
 {
     const int n = type == DTYPE_BF16 ? gap * 8 : gap;
     const tensor t = ops_make_at(o, type, rows, cols, cols + n, n);

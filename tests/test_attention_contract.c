@@ -232,14 +232,14 @@ static tensor moved(tensor t, int64_t elements)
 }
 
 /* One argument of a call that would succeed is changed; everything is refused and nothing written. */
-#define REFUSED(pass, text, ...)                          \
-    do {                                                  \
-        call c = good;                                    \
-        __VA_ARGS__;                                      \
-        CHECK_FAILS(pass(&c), CUDPO_EINVAL, text);        \
-        ops_check_untouched(&o, good.out);                \
-        ops_check_untouched(&o, good.lse);                \
-        ops_check_untouched(&o, good.dqkv);               \
+#define REFUSED(pass, text, ...)                   \
+    do {                                           \
+        call c = good;                             \
+        __VA_ARGS__;                               \
+        CHECK_FAILS(pass(&c), CUDPO_EINVAL, text); \
+        ops_check_untouched(&o, good.out);         \
+        ops_check_untouched(&o, good.lse);         \
+        ops_check_untouched(&o, good.dqkv);        \
     } while (0)
 
 static void broken_contracts(backend *be)

@@ -63,7 +63,8 @@ static void heads_that_share_keys(backend *be)
 {
     static const int heads[][2] = {{2, 1}, {2, 2}, {3, 1}, {7, 1}, {10, 2}};
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
-        check_group(be, problem_begin(heads[i][0], heads[i][1], 64, 0), 40, 2, (const int[]){70, 3});
+        check_group(be, problem_begin(heads[i][0], heads[i][1], 64, 0), 40, 2,
+                    (const int[]){70, 3});
     }
 }
 
@@ -141,13 +142,15 @@ static void extreme_scores(backend *be)
         for (int64_t t = 0; t < x.T; t++) {
             CHECK_NEAR(lse[t], 1e4 + log((double)(t / 3 + 1)), 1e4 * 4 * EPS);
             for (int d = 0; d < 64; d++) {
-                const double most = bf16 ? EPS_BF16 : 8 * EPS; /* of weights 1 / n; 2^-7 at the end */
+                const double most =
+                    bf16 ? EPS_BF16 : 8 * EPS; /* of weights 1 / n; 2^-7 at the end */
                 CHECK_NEAR(out[t * 64 + d], d % 16, d % 16 * 2 * most);
             }
             for (int64_t i = 0; i < x.W; i++) {
                 assert_true(isfinite(dqkv[t * x.W + i]));
             }
-            if (t % 3 != 0) CHECK_NEAR(dqkv[t * x.W + 128], 0.0, 0.0); /* dv of a key with weight 0 */
+            if (t % 3 != 0)
+                CHECK_NEAR(dqkv[t * x.W + 128], 0.0, 0.0); /* dv of a key with weight 0 */
         }
         ops_end(&o);
         free(out);

@@ -43,8 +43,8 @@ static cudpo_status attention(backend *be, tensor out, tensor lse, tensor qkv, t
     return cuda_attention(out, lse, qkv, plan, shape, of(be)->stream);
 }
 
-static cudpo_status attention_backward(backend *be, tensor dqkv, tensor dout, tensor qkv, tensor out,
-                                       tensor lse, tensor segments, tensor wanted,
+static cudpo_status attention_backward(backend *be, tensor dqkv, tensor dout, tensor qkv,
+                                       tensor out, tensor lse, tensor segments, tensor wanted,
                                        attention_shape shape)
 {
     tensor plan;
