@@ -187,7 +187,8 @@ __device__ __forceinline__ void add_chunk(row_sums *sums, G *gradient,
                                           int label, int V)
 {
     float exponentials = 0.0f, squares = 0.0f, weighted = 0.0f, all = 0.0f;
-#pragma unroll
+    /* Not all three vectors of 8 at once, which would take more registers than there are. */
+#pragma unroll(W > 4 ? 1 : DEPTH)
     for (int v = 0; v < DEPTH; v++) {
         const int i = element<W>(chunk, v);
         float z[W];
@@ -215,8 +216,8 @@ __device__ __forceinline__ void add_chunk(row_sums *sums, G *gradient,
     }
 }
 
-/* Read the row, add it up, and store E where there is a gradient.  Returns k, or 0 where all is -inf.  `beaten` is set
- * where another logit than the label's, `target`, is the first largest. */
+/* Read the row, add it up, and store E where there is a gradient.  Returns k: -inf where no logit is above it.  `beaten` is
+ * set where another logit than the label's, `target`, is the first largest. */
 template <typename T, typename G, bool GRADIENT, bool STATS, bool ALIGNED>
 __device__ __forceinline__ float read_row(row_sums *sums, bool *beaten, row_memory *m, T *row,
                                           int label, float target, int V)
@@ -251,7 +252,7 @@ __device__ __forceinline__ float read_row(row_sums *sums, bool *beaten, row_memo
         if (ALIGNED)
             request(m, row, chunk + SLOTS, V); /* into the slot that this thread has just used */
     }
-    return k > -INFINITY ? k : 0.0f;
+    return k;
 }
 
 /* log(e^d / (rest + e^d)), which is at most 0. */
