@@ -161,10 +161,10 @@ static void teams(backend *be)
 static void heads_beyond_the_grid(backend *be)
 {
     static const norm_sizes sizes[] = {
-        {128 * 88 + 1, 3, 4, .shift = 0},
+        {128 * 132 + 1, 3, 4, .shift = 0},
         {8 * 264 + 1, 1, 132, .shift = 0},
-        {133, 2, 3, .shift = 0},
-        {128 * 132 + 1, 2, 8, true, true, 0, 0},
+        {199, 2, 3, .shift = 0},
+        {128 * 132 + 1, 3, 8, true, true, 0, 0},
     };
     for (int i = 0; i < (be->on_device ? 4 : 1); i++) {
         norm_inputs in = norm_inputs_exact(sizes[i]);

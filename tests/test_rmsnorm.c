@@ -204,8 +204,8 @@ static void tails(backend *be)
  * boundaries; the width beyond the largest team. */
 static void teams(backend *be)
 {
-    static const int64_t vectors[] = {1, 127, 128, 129, 256, 257, 512, 513, 1024, 1025};
-    for (int i = 0; i < 10; i++) {
+    static const int64_t vectors[] = {1, 64, 65, 127, 128, 129, 256, 257, 512, 513, 1024, 1025};
+    for (int i = 0; i < 12; i++) {
         const int64_t rows = 1024 / vectors[i] < 8 ? 1024 / vectors[i] + 1 : 9;
         const norm_sizes f32 = {rows, 1, 4 * vectors[i], .dw_bf16 = i % 2 == 0 && be->on_device,
                                 .pad = 8};
@@ -234,11 +234,12 @@ static void loops_of_bf16(backend *be)
 static void rows_beyond_the_grid(backend *be)
 {
     static const norm_sizes sizes[] = {
-        {8 * 264 * 2 + 5, 1, 8, .shift = 0},    {2 * 264 + 1, 1, 7, .shift = 1},
-        {8 * 264 + 1, 1, 16, true, true, 0, 0}, {4 * 264 + 1, 1, 516, .shift = 0},
-        {2 * 264 + 1, 1, 1028, .shift = 0},     {264 + 1, 1, 2052, .shift = 0},
+        {16 * 264 + 5, 1, 8, .shift = 0},        {2 * 264 + 1, 1, 7, .shift = 1},
+        {16 * 264 + 1, 1, 16, true, true, 0, 0}, {4 * 396 + 1, 1, 260, .shift = 0},
+        {2 * 396 + 1, 1, 516, .shift = 0},       {396 + 1, 1, 1028, .shift = 0},
+        {264 + 1, 1, 2052, .shift = 0},
     };
-    for (int i = 0; i < (be->on_device ? 6 : 2); i++) {
+    for (int i = 0; i < (be->on_device ? 7 : 2); i++) {
         norm_inputs in = norm_inputs_exact(sizes[i]);
         check_backward(be, &in, true);
         norm_inputs_free(&in);
