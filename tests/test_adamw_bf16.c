@@ -1,7 +1,7 @@
 /* test_adamw_bf16.c - AdamW with bfloat16: gradients, copies of master weights, weights that round at random. */
 /* rooms: backend base */
 /* backends: cuda */
-#include "test_ops.h"
+#include "test_ends.h"
 #include "backend/cuda/ops.h"
 
 static cudpo_stream stream_of(backend *be)
@@ -392,6 +392,32 @@ static void a_bad_scale_writes_nothing(backend *be)
     }
 }
 
+/* Nothing beyond a tensor is read: whole quads, and single elements, that do not fill a block. */
+static void ends_of_memory(backend *be)
+{
+    static const int64_t sizes[] = {1, 4, 255, 256, 1024, 2044, 2047};
+    for (int i = 0; i < 7; i++) {
+        problem p = make(1, sizes[i]);
+        const int64_t n = sizes[i];
+        const tensor w = ends_make(be, DTYPE_F32, 1, n, p.w),
+                     m = ends_make(be, DTYPE_F32, 1, n, p.m);
+        const tensor v = ends_make(be, DTYPE_F32, 1, n, p.v),
+                     c = ends_make(be, DTYPE_BF16, 1, n, p.w);
+        const tensor g = ends_make(be, DTYPE_BF16, 1, n, p.g);
+        const adamw_tensors a = {.w = w, .m = m, .v = v, .copy = c, .gradient = g, .factor = 1};
+        const adamw_tensors b = {.w = c, .m = m, .v = v, .gradient = g, .factor = 1};
+        CHECK_OK(cuda_adamw(&a, p.step, stream_of(be)));
+        CHECK_OK(cuda_adamw(&b, p.step, stream_of(be)));
+        CHECK_OK(be->sync(be));
+        be->free(be, w.data);
+        be->free(be, m.data);
+        be->free(be, v.data);
+        be->free(be, c.data);
+        be->free(be, g.data);
+        drop(&p);
+    }
+}
+
 static void broken_contracts(backend *be)
 {
     problem p = make(2, 4);
@@ -462,6 +488,7 @@ static const op_case cases[] = {
     {"extremes", extremes},
     {"parts_are_the_whole", parts_are_the_whole},
     {"a_bad_scale_writes_nothing", a_bad_scale_writes_nothing},
+    {"ends_of_memory", ends_of_memory},
     {"broken_contracts", broken_contracts},
 };
 OPS_MAIN(cases)

@@ -1,7 +1,7 @@
 /* test_embed.c - rows of a table by token. */
 /* rooms: backend base */
 /* backends: cpu cuda */
-#include "test_ops.h"
+#include "test_ends.h"
 
 static void three_tokens_by_hand(backend *be)
 {
@@ -212,6 +212,29 @@ static void nothing_and_other_strides(backend *be)
     ops_end(&o);
 }
 
+/* Nothing beyond a tensor is read, in quads, vectors or elements. */
+static void ends_of_memory(backend *be)
+{
+    static const int64_t widths[] = {4, 5, 8, 31, 124, 129, 252, 260, 516};
+    enum { T = 5 };
+    static const int32_t token[T] = {2, 0, 2, 1, 4};
+    float *host = random_floats(1, T * 516);
+    for (int i = 0; i < 18; i++) {
+        const int64_t C = widths[i / 2];
+        const dtype type = bf16_or_f32(be->on_device && i % 2 == 1);
+        ops o = ops_begin(be);
+        const tensor x = ends_make(be, type, T, C, host), table = ends_make(be, type, T, C, host);
+        const tensor index = ops_indices(&o, token, T, 1);
+        CHECK_OK(be->embed(be, x, table, index));
+        CHECK_OK(be->embed_backward(be, table, x, index));
+        CHECK_OK(be->sync(be));
+        be->free(be, x.data);
+        be->free(be, table.data);
+        ops_end(&o);
+    }
+    free(host);
+}
+
 static void broken_contracts(backend *be)
 {
     static const int32_t bad[][2] = {{0, 3}, {-1, 0}, {0, INT32_MAX}, {INT32_MIN, 1}};
@@ -374,6 +397,7 @@ static const op_case cases[] = {
     {"lengths_and_runs", lengths_and_runs},
     {"sums_of_any_numbers", sums_of_any_numbers},
     {"nothing_and_other_strides", nothing_and_other_strides},
+    {"ends_of_memory", ends_of_memory},
     {"broken_contracts", broken_contracts},
     {"same_bits_with_any_threads", same_bits_with_any_threads},
 #ifdef TEST_CUDA

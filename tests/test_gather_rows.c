@@ -1,7 +1,7 @@
 /* test_gather_rows.c - rows by index, the way back, and scaled rows. */
 /* rooms: backend base */
 /* backends: cpu cuda */
-#include "test_ops.h"
+#include "test_ends.h"
 
 /* Two score rows share hidden row 1: out repeats it, and its gradient is the scaled sum. */
 static void by_hand(backend *be)
@@ -168,6 +168,32 @@ static void nothing_and_other_strides(backend *be)
     ops_end(&o);
 }
 
+/* Nothing beyond a tensor is read, in quads, vectors or elements. */
+static void ends_of_memory(backend *be)
+{
+    static const int64_t widths[] = {4, 5, 8, 31, 124, 129, 252, 260, 516};
+    enum { T = 5 };
+    static const int32_t row[T] = {2, 0, 2, 1, 4};
+    float *host = random_floats(1, T * 516);
+    for (int i = 0; i < 18; i++) {
+        const int64_t C = widths[i / 2];
+        const dtype type = bf16_or_f32(be->on_device && i % 2 == 1);
+        ops o = ops_begin(be);
+        const tensor x = ends_make(be, type, T, C, host), out = ends_make(be, type, T, C, host);
+        const tensor index = ops_indices(&o, row, T, 1),
+                     scale = ends_make(be, DTYPE_F32, T, 1, host);
+        CHECK_OK(be->gather_rows(be, out, x, index));
+        CHECK_OK(be->scatter_rows(be, x, out, index, scale));
+        CHECK_OK(be->scale_rows(be, x, scale));
+        CHECK_OK(be->sync(be));
+        be->free(be, x.data);
+        be->free(be, out.data);
+        be->free(be, scale.data);
+        ops_end(&o);
+    }
+    free(host);
+}
+
 static void broken_contracts(backend *be)
 {
     static const int32_t bad[][2] = {{0, 3}, {-1, 0}};
@@ -327,6 +353,7 @@ static const op_case cases[] = {
     {"widths_and_layouts", widths_and_layouts},
     {"numbers_of_rows", numbers_of_rows},
     {"nothing_and_other_strides", nothing_and_other_strides},
+    {"ends_of_memory", ends_of_memory},
     {"broken_contracts", broken_contracts},
     {"same_bits_with_any_threads", same_bits_with_any_threads},
     {"the_order_of_sums", the_order_of_sums},

@@ -1,7 +1,7 @@
 /* test_sum_squares.c - the squared norm of a gradient. */
 /* rooms: backend base */
 /* backends: cpu cuda */
-#include "test_ops.h"
+#include "test_ends.h"
 
 static double run_as(backend *be, dtype type, const float *x, int64_t rows, int64_t cols,
                      int64_t stride, int shift)
@@ -189,6 +189,22 @@ static void same_bits_with_any_threads(backend *be)
     free(x);
 }
 
+/* Nothing beyond the tensor is read. */
+static void ends_of_memory(backend *be)
+{
+    float *x = random_floats(1, 2049);
+    for (int64_t n = 1; n <= 2049; n = n < 40 ? n + 1 : 2 * n - 31) {
+        for (int bf16 = 0; bf16 <= (be->on_device ? 1 : 0); bf16++) {
+            double got = 0;
+            const tensor t = ends_make(be, bf16_or_f32(bf16), 1, n, x);
+            CHECK_OK(be->sum_squares(be, &got, t));
+            assert_true(got > 0);
+            be->free(be, t.data);
+        }
+    }
+    free(x);
+}
+
 static void broken_contracts(backend *be)
 {
     double untouched = 7;
@@ -209,6 +225,7 @@ static const op_case cases[] = {
     {"extremes", extremes},
     {"nan_and_inf_come_through", nan_and_inf_come_through},
     {"same_bits_with_any_threads", same_bits_with_any_threads},
+    {"ends_of_memory", ends_of_memory},
     {"broken_contracts", broken_contracts},
 };
 OPS_MAIN(cases)
