@@ -286,11 +286,11 @@ static void broken_contracts(backend *be)
         REFUSED(backward, "dout", c.dout.type = other);
         REFUSED(backward, "lse", c.lse.rows--);
         REFUSED(backward, "plan_segments", c.plan.rows++);
-        REFUSED(backward, "are_disjoint(dqkv, qkv)", c.dqkv.data = c.qkv.data);
-        REFUSED(backward, "are_disjoint(dqkv, dout)", c.dqkv.data = c.dout.data);
-        REFUSED(backward, "are_disjoint(dqkv, out)", c.dqkv.data = c.out.data);
-        REFUSED(backward, "are_disjoint(dqkv, lse)", c.dqkv.data = c.lse.data);
-        REFUSED(backward, "are_disjoint(dqkv, plan)", c.dqkv.data = c.plan.data);
+        REFUSED(backward, "are_disjoint(dqkv, qkv)", c.qkv.data = c.dqkv.data);
+        REFUSED(backward, "are_disjoint(dqkv, dout)", c.dout.data = c.dqkv.data);
+        REFUSED(backward, "are_disjoint(dqkv, out)", c.out.data = c.dqkv.data);
+        REFUSED(backward, "are_disjoint(dqkv, lse)", c.lse.data = c.dqkv.data);
+        REFUSED(backward, "are_disjoint(dqkv, plan)", c.plan.data = c.dqkv.data);
         REFUSED(backward, "s.data", c.memory.data = NULL);
         REFUSED(backward, "s.data", c.memory.data = (char *)c.memory.data + 4);
         REFUSED(backward, "s.bytes", c.memory.bytes--);
