@@ -55,6 +55,9 @@ static void by_hand(backend *be)
     assert_int_equal(run(be, r, 1e76, 1.0f), 0);
     CHECK_NEAR(r[0] * 1e-38, 1, 2 * EPS);
     CHECK_NEAR(r[1] * 1e38, 1, 1e-6);
+    const double largest = 0x1.fffffep127; /* its square is a double */
+    assert_int_equal(run(be, r, largest * largest, 0.0f), 0);
+    assert_true(r[0] == 0x1.fffffep127f && r[1] == 1.0f);
 }
 
 static void what_is_no_norm_is_a_fault(backend *be)
