@@ -12,7 +12,7 @@
 enum {
     SUM_WARPS = 32,
     SUM_THREADS = 32 * SUM_WARPS,
-    SUM_LOADS = 9, /* of a thread, all in flight at once: the kernel is bound by latency */
+    SUM_LOADS = 13, /* of a thread, all in flight at once: the kernel is bound by latency */
     SUM_ROWS = SUM_LOADS * SUM_WARPS /* of partial sums, at most */
 };
 

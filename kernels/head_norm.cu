@@ -83,7 +83,7 @@ extern "C" size_t cuda_head_norm_backward_scratch(int64_t T, int64_t heads, int6
  *           s       cuda_head_norm_backward_scratch(T, n, D) bytes.
  *           Nothing else overlaps; dx, dy and x may be columns of one matrix.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, outputs untouched; CUDPO_EDEVICE if a launch failed.
- *  Bytes: T n (3 D e + 4) and, in L2, 8 D min(T n, 264) of partial sums; e = 2 or 4 for an element.  Which heads are read
+ *  Bytes: T n (3 D e + 4) and, in L2, 8 D min(T n, 396) of partial sums; e = 2 or 4 for an element.  Which heads are read
  *  twice: see above.  Bitwise repeatable. */
 extern "C" cudpo_status cuda_head_norm_backward(tensor dx, tensor dw, tensor dy, tensor x,
                                                 tensor rstd, tensor w, scratch s,

@@ -17,7 +17,7 @@ enum {
     NORM_WARPS = NORM_THREADS / 32,
     NORM_LOADS =
         4, /* vectors of an operand that a thread has in flight: rows too short for that come in batches */
-    NORM_BLOCKS = 264 /* of a backward pass: two for each SM of an H100 or H200 */
+    NORM_BLOCKS = 396 /* of a backward pass, at most: three for each SM of an H100 or H200 */
 };
 
 static_assert((int)NORM_BLOCKS <= (int)SUM_ROWS, "column_sum adds up what all blocks leave");
@@ -214,16 +214,27 @@ __device__ __forceinline__ void block_partial(float *partial,
     }
 }
 
+/* What a block of the backward pass takes on: few vectors a thread, so that three blocks of an SM take turns in loading
+ * and adding up.  A team of several warps has one row at a time, because part serves one sum. */
+template <int LANES, int VECTORS> struct norm_backward_shape {
+    enum {
+        TEAMS = NORM_THREADS / LANES,
+        BATCH = LANES <= 32 ? NORM_LOADS / VECTORS : 1,
+        ROWS = TEAMS * BATCH,
+        BLOCKS_PER_SM = VECTORS == 1 || (VECTORS == 2 && LANES > 32) ? 3 : 2
+    };
+};
+
 /* A persistent grid: the blocks take batches of rows in turn and keep their share of dw in registers.  D elements of dy,
- * x, dx, and of dx again where it accumulates, moved a row.  Two blocks of an SM have 512 threads with 2 or 3 operands of
- * 64 bytes in flight, 64 to 96 KB, where latency times bandwidth is 20 KB: room for the sums in between, without loading
- * ahead. */
+ * x, dx, and of dx again where it accumulates, moved a row.  The threads of an SM have 64 to 96 KB in flight, where
+ * latency times bandwidth is 20 KB: room for the sums in between, without loading ahead. */
 template <typename Real, int LANES, int VECTORS, bool ACCUMULATE>
-static __global__ void __launch_bounds__(NORM_THREADS, 2)
+static __global__ void __launch_bounds__(NORM_THREADS,
+                                         (norm_backward_shape<LANES, VECTORS>::BLOCKS_PER_SM))
     norm_backward_kernel(norm_backward_arguments<Real> a)
 {
-    enum { N = lanes<Real>::COUNT, TEAMS = NORM_THREADS / LANES, BATCH = NORM_LOADS / VECTORS };
-    static_assert(LANES <= 32 || BATCH == 1, "part serves one sum at a time");
+    typedef norm_backward_shape<LANES, VECTORS> shape;
+    enum { N = lanes<Real>::COUNT, TEAMS = shape::TEAMS, BATCH = shape::BATCH };
     SHARED(float, part, [2][NORM_WARPS]); /* in turn: one barrier a batch is enough */
     const int lane = threadIdx.x % LANES, team = threadIdx.x / LANES, D = (int)a.D;
     float dw[VECTORS][N];
@@ -367,21 +378,22 @@ static cudpo_status norm_launch_loop(const norm_arguments<Real> &a, cudpo_stream
 }
 
 /* The blocks of a backward pass whose block takes `batch` rows at a time: one row of scratch each. */
-static inline unsigned norm_blocks(int64_t count, int64_t batch)
+static inline unsigned norm_blocks(int64_t count, int64_t batch, int blocks_per_sm)
 {
-    const int64_t blocks = (count + batch - 1) / batch;
-    return blocks < NORM_BLOCKS ? (unsigned)blocks : (unsigned)NORM_BLOCKS;
+    const int64_t blocks = (count + batch - 1) / batch, most = NORM_BLOCKS / 3 * blocks_per_sm;
+    return (unsigned)(blocks < most ? blocks : most);
 }
 static inline size_t norm_scratch(int64_t count, int64_t D)
 {
-    return (size_t)norm_blocks(count, 1) * (size_t)D * sizeof(float);
+    return (size_t)norm_blocks(count, 1, 3) * (size_t)D * sizeof(float);
 }
 
 template <typename Real, int LANES, int VECTORS, bool ACCUMULATE>
 static cudpo_status norm_backward_launch(const norm_backward_arguments<Real> &a, tensor dw,
                                          cudpo_stream stream)
 {
-    const unsigned blocks = norm_blocks(a.count, NORM_THREADS / LANES * (NORM_LOADS / VECTORS));
+    typedef norm_backward_shape<LANES, VECTORS> shape;
+    const unsigned blocks = norm_blocks(a.count, shape::ROWS, shape::BLOCKS_PER_SM);
     LAUNCH((norm_backward_kernel<Real, LANES, VECTORS, ACCUMULATE>), blocks, NORM_THREADS, 0,
            stream, a);
     CUDPO_TRY(LAUNCHED());
@@ -392,7 +404,7 @@ template <typename Real, bool ACCUMULATE>
 static cudpo_status norm_backward_launch_loop(const norm_backward_arguments<Real> &a, tensor dw,
                                               cudpo_stream stream)
 {
-    const unsigned blocks = norm_blocks(a.count, 1);
+    const unsigned blocks = norm_blocks(a.count, 1, 3);
     LAUNCH((norm_backward_loop_kernel<Real, ACCUMULATE>), blocks, NORM_THREADS, 0, stream, a);
     CUDPO_TRY(LAUNCHED());
     return column_sum(dw, a.partial, (int)blocks, stream);

@@ -66,9 +66,10 @@ static cudpo_status rmsnorm_backward(const norm_backward_arguments<Real> &a, ten
 {
     const int64_t count = a.D / lanes<Real>::COUNT;
     if (!vectors || count > 1024) return norm_backward_launch_loop<Real, true>(a, dw, stream);
-    if (count <= 128) return norm_backward_launch<Real, 32, 4, true>(a, dw, stream);
-    if (count <= 256) return norm_backward_launch<Real, 64, 4, true>(a, dw, stream);
-    if (count <= 512) return norm_backward_launch<Real, 128, 4, true>(a, dw, stream);
+    if (count <= 64) return norm_backward_launch<Real, 32, 2, true>(a, dw, stream);
+    if (count <= 128) return norm_backward_launch<Real, 64, 2, true>(a, dw, stream);
+    if (count <= 256) return norm_backward_launch<Real, 128, 2, true>(a, dw, stream);
+    if (count <= 512) return norm_backward_launch<Real, 256, 2, true>(a, dw, stream);
     return norm_backward_launch<Real, 256, 4, true>(a, dw, stream);
 }
 
@@ -85,7 +86,7 @@ extern "C" size_t cuda_rmsnorm_backward_scratch(int64_t T, int64_t C)
  *           s       cuda_rmsnorm_backward_scratch(T, C) bytes.
  *           Nothing overlaps.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, outputs untouched; CUDPO_EDEVICE if a launch failed.
- *  Bytes: T (4 C e + 4) and, in L2, 8 C min(T, 264) of partial sums; e = 2 or 4 for an element.  Rows beyond 16 KB, or not on
+ *  Bytes: T (4 C e + 4) and, in L2, 8 C min(T, 396) of partial sums; e = 2 or 4 for an element.  Rows beyond 16 KB, or not on
  *  16-byte boundaries, are read twice.  Bitwise repeatable: rows are added in an order that T, C, the type and the
  *  alignment decide. */
 extern "C" cudpo_status cuda_rmsnorm_backward(tensor dx, tensor dw, tensor dy, tensor x,
