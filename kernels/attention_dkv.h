@@ -12,13 +12,6 @@ typedef struct block_place {
     int head_end, slots, unused[2];            /* slots of a head */
 } block_place;
 
-/* From sm_100 on ptxas finds one register too few for 32 queries at a time with D = 128. */
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-enum { MANY_REGISTERS = 0 };
-#else
-enum { MANY_REGISTERS = 1 };
-#endif
-
 /* What a block is made of.  Each warp has M times 16 keys; scores are transposed, keys down and queries across, so that p^T
  * and ds^T are left operands as they come out of the multiplication. */
 template <int D, int QUERIES_> struct backward_shape {
@@ -32,7 +25,7 @@ template <int D, int QUERIES_> struct backward_shape {
         N = COLUMNS / 8,
         WARPS = KEYS / 16 / M,
         THREADS = WARPS * 32,
-        CHUNK = D == 96 || (D == 128 && (QUERIES == 32 || MANY_REGISTERS))
+        CHUNK = D == 96 || (D == 128 && (QUERIES == 32 || !FEWER_REGISTERS))
                     ? 32
                     : 16,              /* queries at a time */
         DKV_VECTORS = M * N * THREADS, /* of dk, and of dv, of a tile and half */

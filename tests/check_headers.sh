@@ -3,13 +3,14 @@
 # Usage: check_headers.sh ROOT CC
 cd "$1" || exit 1
 cc=$2 bad=0 files=0
-flags="-fsyntax-only -Wall -Wextra -Wpedantic -Wshadow -Werror -D_POSIX_C_SOURCE=200809L -Iinclude -Isrc"
+flags="-fsyntax-only -Wall -Wextra -Wpedantic -Wshadow -Werror -D_POSIX_C_SOURCE=200809L -Iinclude -Isrc -I."
 try() { # LANGUAGE STANDARD HEADER
     printf '#include "%s"\n' "$3" | "$cc" $flags -x "$1" -std="$2" - || bad=1
 }
 plus=no
 echo | "$cc" -fsyntax-only -x c++ - 2>/dev/null && plus=yes
-for header in $(cd include && find . -name '*.h') $(cd src && find . -name '*.h'); do
+for header in $(cd include && find . -name '*.h') $(cd src && find . -name '*.h') \
+    kernels/kernels.h kernels/types.h; do
     files=$((files + 1))
     try c c11 "${header#./}"
     case $header in ./cudpo/*) [ $plus = yes ] && try c++ c++11 "${header#./}" ;; esac

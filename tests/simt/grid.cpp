@@ -2,6 +2,8 @@
 #include "internal.h"
 
 #include <cstdint>
+#include <mutex>
+#include <vector>
 
 namespace simt
 {
@@ -21,6 +23,13 @@ static void prepare_worker()
 {
     if (worker != nullptr) return;
     worker = new Worker();
+    /* Kept in reach, because an OS thread may end before the program, and its worker is then no leak. */
+    static std::mutex guard;
+    static std::vector<Worker *> all;
+    {
+        std::lock_guard<std::mutex> lock(guard);
+        all.push_back(worker);
+    }
     shared_create(worker);
     faults_prepare_thread();
 }
