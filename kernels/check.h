@@ -3,6 +3,7 @@
 #define CUDPO_KERNELS_CHECK_H
 
 #include "device.h"
+#include "kernels.h"
 #include "tensor/tensor.h"
 
 #include <cmath>
@@ -76,6 +77,12 @@ static inline bool is_vectorisable(tensor t)
     const size_t size = dtype_size(t.type);
     return (uintptr_t)t.data % 16 == 0 && (t.rows <= 1 || (size_t)t.stride * size % 16 == 0) &&
            (size_t)t.cols * size % 16 == 0;
+}
+
+/* Room for that many bytes (none: nothing). */
+static inline bool is_scratch(scratch s, size_t bytes)
+{
+    return bytes == 0 || (s.data != NULL && (uintptr_t)s.data % 16 == 0 && s.bytes >= bytes);
 }
 
 /* Blocks for n units of work, `each` a block; the x dimension of a grid ends at 2^31 - 1. */

@@ -18,11 +18,6 @@ size_t order_scratch(int64_t n);
 cudpo_status order_indices(const uint64_t **order, tensor index, int64_t limit, scratch s,
                            tensor fault, int bit, cudpo_stream stream);
 
-static inline bool is_scratch(scratch s, size_t bytes)
-{
-    return bytes == 0 || (s.data != NULL && s.bytes >= bytes && (uintptr_t)s.data % 16 == 0);
-}
-
 __device__ __forceinline__ uint32_t index_of(uint64_t entry)
 {
     return (uint32_t)(entry >> 32);

@@ -8,15 +8,6 @@
 #include "kernels.h"
 #include "vector.h"
 
-/* Store 16 bytes.  As one number, because nvcc 13.0 makes four stores of 4 bytes of a uint4 where it does not know the
- * address from a load. */
-__device__ __forceinline__ void store_bits(void *p, uint4 bits)
-{
-    typedef unsigned __int128 all;
-    const uint64_t low = (uint64_t)bits.y << 32 | bits.x, high = (uint64_t)bits.w << 32 | bits.z;
-    *static_cast<all *>(p) = (all)high << 64 | low;
-}
-
 /* How a piece of N elements of type Real lies in memory and in a register. */
 template <typename Real, int N> struct piece {
     typedef uint4 bits;
@@ -101,12 +92,6 @@ template <int N> __device__ __forceinline__ place place_of(int64_t i, int64_t pi
 static inline bool is_same(tensor a, tensor b)
 {
     return a.data == b.data && a.stride == b.stride;
-}
-
-/* Room for that many bytes (none: nothing). */
-static inline bool is_scratch(scratch s, size_t bytes)
-{
-    return bytes == 0 || (s.data != NULL && (uintptr_t)s.data % 16 == 0 && s.bytes >= bytes);
 }
 
 /* n pieces can be numbered by blocks of that many threads: the x dimension of a grid ends at 2^31 - 1. */

@@ -73,16 +73,19 @@ __device__ __forceinline__ uint4 pack(const float (&x)[8])
                       pack_bf16(x[6], x[7]));
 }
 
-/* 16 aligned bytes of T as floats, and back. */
+/* 16 aligned bytes of T as floats. */
 template <typename T>
 __device__ __forceinline__ void load_vector(float (&x)[16 / sizeof(T)], const T *p)
 {
     unpack(x, *reinterpret_cast<const uint4 *>(p));
 }
-template <typename T>
-__device__ __forceinline__ void store_vector(T *p, const float (&x)[16 / sizeof(T)])
+/* Store 16 bytes.  As one number, because nvcc 13.0 makes four stores of 4 bytes of a uint4 where it does not know the
+ * address from a load. */
+__device__ __forceinline__ void store_bits(void *p, uint4 bits)
 {
-    *reinterpret_cast<uint4 *>(p) = pack(x);
+    typedef unsigned __int128 all;
+    const uint64_t low = (uint64_t)bits.y << 32 | bits.x, high = (uint64_t)bits.w << 32 | bits.z;
+    *static_cast<all *>(p) = (all)high << 64 | low;
 }
 
 /* The sum over a warp, in every lane: a butterfly, so that all lanes have the same bits. */
