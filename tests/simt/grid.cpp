@@ -25,10 +25,10 @@ static void prepare_worker()
     worker = new Worker();
     /* Kept in reach, because an OS thread may end before the program, and its worker is then no leak. */
     static std::mutex guard;
-    static std::vector<Worker *> all;
+    static std::vector<Worker *> *const all = new std::vector<Worker *>;
     {
         std::lock_guard<std::mutex> lock(guard);
-        all.push_back(worker);
+        all->push_back(worker);
     }
     shared_create(worker);
     faults_prepare_thread();
