@@ -97,7 +97,9 @@ endfunction()
 
 function(simt_test name program label environment)
   add_test(NAME ${name} COMMAND ${program} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-  set_tests_properties(${name} PROPERTIES LABELS "${label}" SKIP_RETURN_CODE 77 TIMEOUT 600 ENVIRONMENT "${environment}")
+  # One OS thread a program: ctest runs several at a time.
+  set_tests_properties(${name} PROPERTIES LABELS "${label}" SKIP_RETURN_CODE 77 TIMEOUT 600
+                       ENVIRONMENT "OMP_NUM_THREADS=1;${environment}")
 endfunction()
 
 # The ctests of a program: one for each schedule; the race checker finds the same in any of them.
