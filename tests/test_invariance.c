@@ -75,6 +75,24 @@ static void run(series *out, const setting *common, const setting *change)
     cudpo_config_free(&c);
 }
 
+/* The value of a metric of that name. */
+static double value_of(const double *value, const char *name)
+{
+    for (int k = 0; k < METRICS; k++) {
+        if (strcmp(metrics_names[k], name) == 0) return value[k];
+    }
+    return NAN;
+}
+
+/* While all rewards are 0 but for rounding, which completion is ahead is rounding too: a BLAS kernel need not give the same
+ * bits for a row wherever it stands in a matrix, and the cached reference was computed in other packs. */
+static bool is_undecided(const char *name, const double *value)
+{
+    return strcmp(name, "rewards/accuracies") == 0 &&
+           fabs(value_of(value, "rewards/margins")) <= 1e-6 &&
+           fabs(value_of(value, "rewards/chosen")) <= 1e-6;
+}
+
 static void compare(const char *what, const series *a, const series *b)
 {
     double worst = 0.0;
@@ -84,6 +102,7 @@ static void compare(const char *what, const series *a, const series *b)
             const double want = a->value[i][k], got = b->value[i][k];
             const char *name = k == METRICS ? "grad_norm" : metrics_names[k];
             if (isnan(want) && isnan(got)) continue;
+            if (is_undecided(name, a->value[i])) continue;
             const double error = fabs(got - want) / fmax(1.0, fabs(want));
             if (!(error <= tolerance))
                 fail_msg("%s, step %d: %s is %.9g, not %.9g", what, i + 1, name, got, want);
