@@ -29,15 +29,6 @@ extern "C" {
 
 typedef struct CUstream_st *cudpo_stream; /* a cudaStream_t */
 
-/* Bits of a fault word. */
-enum {
-    FAULT_TOKEN = 1,     /* a token outside of the embedding table */
-    FAULT_LABEL = 2,     /* a label outside of the vocabulary */
-    FAULT_INDEX = 4,     /* a row, position or sequence index out of range */
-    FAULT_SEGMENT = 8,   /* segments that do not tile the pack */
-    FAULT_NONFINITE = 16 /* a NaN or an Inf where finite numbers were expected */
-};
-
 struct loss_inputs; /* preference/loss.h */
 struct loss_outputs;
 struct loss_parameters;
@@ -88,6 +79,12 @@ size_t cuda_attention_backward_scratch(int64_t T, int64_t segments, attention_sh
 cudpo_status cuda_attention_backward(tensor dqkv, tensor dout, tensor qkv, tensor out, tensor lse,
                                      tensor plan, attention_shape shape, scratch s,
                                      cudpo_stream stream);
+
+cudpo_status cuda_cache_store(tensor k_cache, tensor v_cache, tensor qkv, tensor slot,
+                              attention_shape shape, tensor fault, cudpo_stream stream);
+cudpo_status cuda_attention_cached(tensor out, tensor qkv, tensor k_cache, tensor v_cache,
+                                   tensor first, tensor length, attention_shape shape, tensor fault,
+                                   cudpo_stream stream);
 
 cudpo_status cuda_swiglu(tensor act, tensor gate_up, cudpo_stream stream);
 cudpo_status cuda_swiglu_backward(tensor dgate_up, tensor act, tensor dact, tensor gate_up,

@@ -6,6 +6,15 @@
 
 #include <stdint.h>
 
+/* Bits of a fault word. */
+enum {
+    FAULT_TOKEN = 1,     /* a token outside of the embedding table */
+    FAULT_LABEL = 2,     /* a label outside of the vocabulary */
+    FAULT_INDEX = 4,     /* a row, position or sequence index out of range */
+    FAULT_SEGMENT = 8,   /* segments that do not tile the pack */
+    FAULT_NONFINITE = 16 /* a NaN or an Inf where finite numbers were expected */
+};
+
 /* A segment is a run of tokens of one pack that attend to the same things: a prompt (its own tokens, causally) or a
  * completion (all of its group's prompt, and its own tokens causally).  In a [N,4] i32 tensor, row n is
  *     begin, length, prompt_begin, prompt_length        (token indices of the pack; prompt_length 0: none)

@@ -46,7 +46,7 @@ function(simt_library variant)
   simt_device_library(simt_kernels_${variant} simt ${variant} ${CUDPO_KERNELS} ${CMAKE_CURRENT_SOURCE_DIR}/ptx/ptx.cu)
   add_library(simt_emulator_${variant} OBJECT ${simt_sources})
   target_include_directories(simt_emulator_${variant} PRIVATE ${simt} ${simt}/cuda)
-  target_link_libraries(simt_emulator_${variant} PUBLIC cudpo_options)
+  target_link_libraries(simt_emulator_${variant} PUBLIC cudpo_options PkgConfig::BLAS)
   # Symbols for gdb, as in the kernels; the race checker's build knows no #pragma omp.
   target_compile_options(simt_emulator_${variant} PRIVATE -g -Wall -Wextra -Wshadow -Wno-unknown-pragmas
                          $<$<BOOL:${CUDPO_WERROR}>:-Werror>)

@@ -29,10 +29,10 @@ static void check_refused(backend *be, const problem *x, const int32_t *segments
         else {
             uint32_t bits = 0;
             CHECK_OK(be->attention(be, out, lse, qkv, table, wanted, shape));
-            CHECK_OK(backend_cuda_faults(be, &bits));
+            CHECK_OK(be->faults(be, &bits));
             assert_int_equal(bits, fault);
             CHECK_OK(be->attention_backward(be, dqkv, out, qkv, out, lse, table, wanted, shape));
-            CHECK_OK(backend_cuda_faults(be, &bits));
+            CHECK_OK(be->faults(be, &bits));
             assert_int_equal(bits, fault);
         }
 #endif

@@ -13,7 +13,7 @@ static uint32_t faults_of(backend *be, tensor x)
 {
     uint32_t faults = 0;
     CHECK_OK(check_finite(be, x));
-    CHECK_OK(backend_cuda_faults(be, &faults));
+    CHECK_OK(be->faults(be, &faults));
     return faults;
 }
 

@@ -26,7 +26,7 @@ static uint32_t run(backend *be, float result[2], double sum, float max_norm)
                               ((cuda_backend *)be)->fault, stream_of(be)));
     ops_get(&o, &result[0], norm);
     ops_get(&o, &result[1], factor);
-    CHECK_OK(backend_cuda_faults(be, &bits));
+    CHECK_OK(be->faults(be, &bits));
     ops_end(&o);
     return bits;
 }
@@ -75,7 +75,7 @@ static void what_is_no_norm_is_a_fault(backend *be)
     CHECK_OK(cuda_clip_factor(norm, factor, double_of(&o, NAN), 1.0f, (tensor){0}, stream_of(be)));
     ops_get(&o, &got, factor);
     assert_true(isnan(got));
-    CHECK_OK(backend_cuda_faults(be, &bits));
+    CHECK_OK(be->faults(be, &bits));
     assert_int_equal(bits, 0);
     ops_end(&o);
 }

@@ -326,7 +326,7 @@ static void bad_tokens_are_faults(backend *be)
     static const double want[] = {5, 6, 0, 0, 1, 2}, gained[] = {6, 8, 3, 4, 6, 8};
     uint32_t bits = 0;
     float got[6];
-    CHECK_OK(backend_cuda_faults(be, &bits));
+    CHECK_OK(be->faults(be, &bits));
     for (int i = 0; i < 10; i++) {
         const int32_t token[] = {2, bad[i / 2], 0};
         ops o = ops_begin(be);
@@ -341,14 +341,14 @@ static void bad_tokens_are_faults(backend *be)
             ops_get(&o, got, w);
             check_close("dtable", got, gained, 6, 0);
         }
-        CHECK_OK(backend_cuda_faults(be, &bits));
+        CHECK_OK(be->faults(be, &bits));
         assert_int_equal(bits, FAULT_TOKEN);
         const cudpo_stream stream = ((cuda_backend *)be)->stream;
         CHECK_OK(cuda_embed(x, w, index, (tensor){0}, stream)); /* no word, no report */
         scratch s;
         CHECK_OK(cuda_scratch(&s, (cuda_backend *)be, cuda_embed_backward_scratch(3)));
         CHECK_OK(cuda_embed_backward(w, g, index, s, (tensor){0}, stream));
-        CHECK_OK(backend_cuda_faults(be, &bits));
+        CHECK_OK(be->faults(be, &bits));
         assert_int_equal(bits, 0);
         ops_end(&o);
     }

@@ -278,7 +278,7 @@ static void bad_indices_are_faults(backend *be)
     const cudpo_stream stream = ((cuda_backend *)be)->stream;
     uint32_t bits = 0;
     float got[6];
-    CHECK_OK(backend_cuda_faults(be, &bits));
+    CHECK_OK(be->faults(be, &bits));
     for (int i = 0; i < 10; i++) {
         const int32_t index[] = {2, bad[i / 2], 0};
         ops o = ops_begin(be);
@@ -293,13 +293,13 @@ static void bad_indices_are_faults(backend *be)
             ops_get(&o, got, out);
             check_close("dx", got, gained, 6, 0);
         }
-        CHECK_OK(backend_cuda_faults(be, &bits));
+        CHECK_OK(be->faults(be, &bits));
         assert_int_equal(bits, FAULT_INDEX);
         CHECK_OK(cuda_gather_rows(out, in, ti, none, stream)); /* no word, no report */
         scratch s;
         CHECK_OK(cuda_scratch(&s, (cuda_backend *)be, cuda_scatter_rows_scratch(3)));
         CHECK_OK(cuda_scatter_rows(out, in, ti, none, s, none, stream));
-        CHECK_OK(backend_cuda_faults(be, &bits));
+        CHECK_OK(be->faults(be, &bits));
         assert_int_equal(bits, 0);
         ops_end(&o);
     }

@@ -1,5 +1,6 @@
 /* test_gemm.c - matrix products, in all four orientations, through views, with tails. */
 /* rooms: backend base */
+/* backends: cpu cuda */
 #include "test_ops.h"
 
 /* [1 2 3; 4 5 6] [1 0; 0 1; 1 1] = [4 5; 10 11] */
@@ -21,28 +22,45 @@ static double at(const float *x, bool transposed, int64_t r, int64_t c, int64_t 
     return (double)(transposed ? x[c * rows + r] : x[r * cols + c]);
 }
 
+/* Dense host floats as a view of that type and stride; NULL: an output. */
+static tensor strided_as(ops *o, dtype type, const float *host, int64_t rows, int64_t cols,
+                         int64_t stride)
+{
+    const tensor t = ops_make(o, type, rows, cols, stride);
+    if (host != NULL) ops_put_floats(o, t, host);
+    return t;
+}
+
 /* All orientations of one shape, as strided views, against sums in double.  A sum of K products of normal numbers
- * rounds to within about sqrt(K) * EPS of its terms' size; 16 of them bound all that are compared here. */
-static void check_shape(backend *be, int64_t M, int64_t N, int64_t K)
+ * rounds to within about sqrt(K) * EPS of its terms' size; 16 of them bound all that are compared here.  In bf16 the
+ * products are exact, and the result is rounded once more. */
+static void check_shape_as(backend *be, dtype type, dtype c_type, int64_t M, int64_t N, int64_t K)
 {
     float *a = random_floats(1, M * K), *b = random_floats(2, K * N), *c = random_floats(3, M * N);
     float *got = zeros(M * N, sizeof *got);
+    round_to(type, a, M * K);
+    round_to(type, b, K * N);
+    round_to(c_type, c, M * N);
+    const double once = c_type == DTYPE_BF16 ? EPS_BF16 : 0;
     for (int flags = 0; flags < 8; flags++) {
         const bool ta = flags & 1, tb = flags & 2;
         const float beta = flags & 4 ? 1.0f : 0.0f;
         ops o = ops_begin(be);
-        const tensor ca = ta ? ops_strided(&o, a, K, M, M + 3) : ops_strided(&o, a, M, K, K + 5);
-        const tensor cb = tb ? ops_strided(&o, b, N, K, K + 1) : ops_strided(&o, b, K, N, N + 7);
-        const tensor cc = ops_strided(&o, beta != 0.0f ? c : NULL, M, N, N + 2);
+        const tensor ca =
+            ta ? strided_as(&o, type, a, K, M, M + 3) : strided_as(&o, type, a, M, K, K + 5);
+        const tensor cb =
+            tb ? strided_as(&o, type, b, N, K, K + 1) : strided_as(&o, type, b, K, N, N + 7);
+        const tensor cc = strided_as(&o, c_type, beta != 0.0f ? c : NULL, M, N, N + 2);
         CHECK_OK(be->gemm(be, cc, ca, ta, cb, tb, beta));
-        ops_get(&o, got, cc);
+        ops_get_floats(&o, got, cc);
         for (int64_t m = 0; m < M; m++) {
             for (int64_t n = 0; n < N; n++) {
                 double want = beta != 0.0f ? (double)c[m * N + n] : 0.0;
                 for (int64_t k = 0; k < K; k++) {
                     want += at(a, ta, m, k, M, K) * at(b, tb, k, n, K, N);
                 }
-                CHECK_NEAR((double)got[m * N + n], want, 16 * sqrt((double)K) * EPS + EPS);
+                const double sums = 16 * sqrt((double)K) * EPS + EPS;
+                CHECK_NEAR((double)got[m * N + n], want, sums + once * (fabs(want) + sums));
             }
         }
         ops_end(&o);
@@ -51,6 +69,14 @@ static void check_shape(backend *be, int64_t M, int64_t N, int64_t K)
     free(b);
     free(c);
     free(got);
+}
+
+static void check_shape(backend *be, int64_t M, int64_t N, int64_t K)
+{
+    check_shape_as(be, DTYPE_F32, DTYPE_F32, M, N, K);
+    if (!be->on_device) return; /* the CPU computes in float32 */
+    check_shape_as(be, DTYPE_BF16, DTYPE_BF16, M, N, K);
+    check_shape_as(be, DTYPE_BF16, DTYPE_F32, M, N, K);
 }
 
 static void every_orientation_and_tail(backend *be)
@@ -104,6 +130,9 @@ static void broken_contracts(backend *be)
     CHECK_FAILS(be->gemm(be, c, a, false, b, false, NAN), CUDPO_EINVAL, "beta");
     CHECK_FAILS(be->gemm(be, c, ints, false, b, false, 0.0f), CUDPO_EINVAL, "is_matrix");
     CHECK_FAILS(be->gemm(be, (tensor){0}, a, false, b, false, 0.0f), CUDPO_EINVAL, "is_matrix");
+    const tensor half = ops_output_as(&o, DTYPE_BF16, 4, 5);
+    CHECK_FAILS(be->gemm(be, c, a, false, half, false, 0.0f), CUDPO_EINVAL,
+                be->on_device ? "b.type" : "is_matrix");
     ops_check_untouched(&o, c);
     ops_end(&o);
 }

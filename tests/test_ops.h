@@ -224,6 +224,14 @@ static inline void ops_end(ops *o)
     o->count = 0;
 }
 
+/* The bits that ops have set since the last look. */
+static inline void check_fault(backend *be, uint32_t want)
+{
+    uint32_t bits = 0;
+    CHECK_OK(be->faults(be, &bits));
+    assert_int_equal(bits, want);
+}
+
 /* n normal numbers, a function of the seed. */
 static inline float *random_floats(uint64_t seed, int64_t n)
 {
@@ -315,7 +323,7 @@ static inline int ops_main(const op_case *cases, int count)
     static char names[MAX][96];
 #ifdef TEST_CUDA
     backend *present[1] = {NULL};
-    if (backend_cuda_open(&present[0]) != CUDPO_OK) {
+    if (backend_cuda_open(&present[0], NULL) != CUDPO_OK) {
         printf("skipped: %s\n", cudpo_error_message());
         return TEST_SKIPPED;
     }
@@ -334,7 +342,7 @@ static inline int ops_main(const op_case *cases, int count)
     if (n == 0) return 1; /* nothing run is nothing shown */
     const int failed = _cmocka_run_group_tests("ops", tests, (size_t)n, NULL, NULL);
 #ifdef TEST_CUDA
-    backend_cuda_close(present[0]);
+    present[0]->close(present[0]);
 #endif
     return failed;
 }

@@ -117,7 +117,7 @@ static void positions_out_of_range(backend *be)
         const tensor p = ops_indices(&o, position, T, 1);
         ops_put(&o, tx, x);
         CHECK_OK(be->rope(be, tx, c, s, p, 16, false));
-        CHECK_OK(backend_cuda_faults(be, &faults));
+        CHECK_OK(be->faults(be, &faults));
         assert_int_equal(faults, FAULT_INDEX);
         ops_get(&o, got, tx);
         for (int i = 0; i < T * W; i++) {
@@ -126,7 +126,7 @@ static void positions_out_of_range(backend *be)
         }
         CHECK_OK(cuda_rope(tx, c, s, p, 16, false, (tensor){0}, NULL)); /* nowhere to tell */
         CHECK_OK(be->rope(be, tensor_rows(tx, 1, 1), c, s, tensor_rows(p, 1, 1), 16, true));
-        CHECK_OK(backend_cuda_faults(be, &faults));
+        CHECK_OK(be->faults(be, &faults));
         assert_int_equal(faults, 0);
         ops_end(&o);
     }

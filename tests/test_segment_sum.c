@@ -202,7 +202,7 @@ static void broken_contracts(backend *be)
 static uint32_t faults_of(backend *be)
 {
     uint32_t bits = 77;
-    CHECK_OK(backend_cuda_faults(be, &bits));
+    CHECK_OK(be->faults(be, &bits));
     return bits;
 }
 

@@ -122,7 +122,7 @@ static void strided_vectors(backend *be)
 static uint32_t faults_of(backend *be)
 {
     uint32_t bits = 77;
-    CHECK_OK(backend_cuda_faults(be, &bits));
+    CHECK_OK(be->faults(be, &bits));
     return bits;
 }
 

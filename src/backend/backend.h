@@ -24,9 +24,16 @@ struct loss_inputs; /* preference/loss.h */
 struct loss_outputs;
 struct loss_parameters;
 
+/* What a backend is opened with. */
+typedef struct backend_options {
+    int device;        /* number of the GPU among those that are visible */
+    const char *cache; /* folder for what is measured once and kept; NULL: none */
+} backend_options;
+
 typedef struct backend backend;
 struct backend {
     const char *name;
+    void (*close)(backend *be); /* NULL is fine */
     bool
         on_device; /* float tensors may be bf16 too; indices are not checked before an op, but kept in bounds by it */
 
@@ -40,6 +47,8 @@ struct backend {
                          tensor src); /* same shape and type, strides may differ */
     cudpo_status (*zero)(backend *be, tensor t);
     cudpo_status (*sync)(backend *be);
+    /* FAULT_* bits that ops have set since the last call (a CPU refuses instead: 0); waits. */
+    cudpo_status (*faults)(backend *be, uint32_t *bits);
 
     /* c [M,N] = op(a) op(b) + beta * c, with op(a) [M,K], op(b) [K,N]; op transposes where the flag is set.
      * beta is 0 (c may hold anything, NaN too) or 1. */

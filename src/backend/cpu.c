@@ -82,10 +82,23 @@ static cudpo_status cpu_sync(backend *be)
     return CUDPO_OK;
 }
 
+static cudpo_status cpu_faults(backend *be, uint32_t *bits)
+{
+    (void)be;
+    *bits = 0;
+    return CUDPO_OK;
+}
+
+static void cpu_close(backend *be)
+{
+    (void)be; /* static */
+}
+
 backend *backend_cpu(void)
 {
     static backend cpu = {
         .name = "cpu",
+        .close = cpu_close,
         .alloc = cpu_alloc,
         .free = cpu_free,
         .copy_in = cpu_copy_bytes,
@@ -93,6 +106,7 @@ backend *backend_cpu(void)
         .copy = cpu_copy,
         .zero = cpu_zero,
         .sync = cpu_sync,
+        .faults = cpu_faults,
         .gemm = cpu_gemm,
         .embed = cpu_embed,
         .embed_backward = cpu_embed_backward,

@@ -1,20 +1,12 @@
-/* cudart.cpp - the CUDA runtime's functions: linked in place of libcudart.
- *
- * Everything is done when the call returns, whatever its stream: a host that forgets to synchronise is not noticed. */
+/* cudart.cpp - the CUDA runtime's functions but for streams and events: linked in place of libcudart. */
 #include "device_memory.h"
 #include "internal.h"
+#include "stream.h"
 
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-
-struct CUstream_st {
-    int unused;
-};
-struct CUevent_st {
-    double seconds;
-};
+#include <vector>
 
 namespace simt
 {
@@ -64,46 +56,84 @@ static void forbid_all(Allocation a)
     if (a.data != nullptr) forbid(a.data, a.bytes);
 }
 
-static cudaError_t copy(const char *function, void *to, size_t to_pitch, const void *from,
-                        size_t from_pitch, size_t width, size_t height, cudaMemcpyKind kind)
+static void copy_rows(char *to, size_t to_pitch, const char *from, size_t from_pitch, size_t width,
+                      size_t height)
 {
-    if (width == 0 || height == 0) return cudaSuccess;
-    const bool any = kind == cudaMemcpyDefault;
-    Allocation target, source;
-    const char *wrong = check_place(
-        {to, to_pitch, width, height},
-        kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice, any, &target);
-    if (wrong == nullptr)
-        wrong = check_place({from, from_pitch, width, height},
-                            kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice, any,
-                            &source);
-    if (wrong != nullptr) return invalid(function, wrong);
+    const Allocation target = device_allocation(to), source = device_allocation(from);
     allow_all(target);
     allow_all(source);
     for (size_t row = 0; row < height; row++) {
-        char *const begin = static_cast<char *>(to) + row * to_pitch;
-        memcpy(begin, static_cast<const char *>(from) + row * from_pitch, width);
-        if (target.data != nullptr) race_written(begin, width);
+        memcpy(to + row * to_pitch, from + row * from_pitch, width);
+        if (target.data != nullptr) race_written(to + row * to_pitch, width);
     }
     forbid_all(target);
     forbid_all(source);
+}
+
+static cudaError_t check_copy(const char *function, Rectangle to, Rectangle from,
+                              cudaMemcpyKind kind)
+{
+    const bool any = kind == cudaMemcpyDefault;
+    Allocation target, source;
+    const char *wrong = check_place(
+        to, kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice, any, &target);
+    if (wrong == nullptr)
+        wrong = check_place(
+            from, kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice, any, &source);
+    return wrong != nullptr ? invalid(function, wrong) : cudaSuccess;
+}
+
+/* What CUDA does with memory of the host that is not pinned: it has read it when the call returns, and has written it too. */
+static cudaError_t copy(const char *function, void *to_data, size_t to_pitch, const void *from_data,
+                        size_t from_pitch, size_t width, size_t height, cudaMemcpyKind kind,
+                        cudaStream_t stream)
+{
+    if (call_fails(function)) return set_error(cudaErrorLaunchFailure);
+    if (width == 0 || height == 0) return cudaSuccess;
+    const cudaError_t error = check_copy(function, {to_data, to_pitch, width, height},
+                                         {from_data, from_pitch, width, height}, kind);
+    if (error != cudaSuccess) return error;
+    char *const to = static_cast<char *>(to_data);
+    const char *const from = static_cast<const char *>(from_data);
+    const bool reads_host = device_allocation(from).data == nullptr;
+    const bool writes_host = device_allocation(to).data == nullptr;
+    if (reads_host && !is_pinned(from)) {
+        std::vector<char> now(width * height);
+        for (size_t row = 0; row < height; row++) {
+            memcpy(now.data() + row * width, from + row * from_pitch, width);
+        }
+        submit(stream, [=] { copy_rows(to, to_pitch, now.data(), width, width, height); });
+    } else {
+        submit(stream, [=] { copy_rows(to, to_pitch, from, from_pitch, width, height); });
+    }
+    if (writes_host && !is_pinned(to)) drain(stream);
     return cudaSuccess;
 }
 
 static cudaError_t fill(const char *function, void *to, size_t pitch, int byte, size_t width,
-                        size_t height)
+                        size_t height, cudaStream_t stream)
 {
+    if (call_fails(function)) return set_error(cudaErrorLaunchFailure);
     if (width == 0 || height == 0) return cudaSuccess;
     Allocation target;
     const char *const wrong = check_place({to, pitch, width, height}, true, false, &target);
     if (wrong != nullptr) return invalid(function, wrong);
-    allow_all(target);
-    for (size_t row = 0; row < height; row++) {
-        memset(static_cast<char *>(to) + row * pitch, byte, width);
-        race_written(static_cast<char *>(to) + row * pitch, width);
-    }
-    forbid_all(target);
+    submit(stream, [=] {
+        allow_all(target);
+        for (size_t row = 0; row < height; row++) {
+            memset(static_cast<char *>(to) + row * pitch, byte, width);
+            race_written(static_cast<char *>(to) + row * pitch, width);
+        }
+        forbid_all(target);
+    });
     return cudaSuccess;
+}
+
+/* Bytes of device memory: SIMT_MEMORY, or 64 GiB. */
+static size_t device_bytes()
+{
+    static const char *const wanted = getenv("SIMT_MEMORY");
+    return wanted != nullptr ? strtoull(wanted, nullptr, 10) : (size_t)64 << 30;
 }
 
 } // namespace simt
@@ -133,6 +163,14 @@ const char *cudaGetErrorName(cudaError_t error)
         return "cudaErrorMemoryAllocation";
     case cudaErrorInvalidConfiguration:
         return "cudaErrorInvalidConfiguration";
+    case cudaErrorInsufficientDriver:
+        return "cudaErrorInsufficientDriver";
+    case cudaErrorNoDevice:
+        return "cudaErrorNoDevice";
+    case cudaErrorNotReady:
+        return "cudaErrorNotReady";
+    case cudaErrorLaunchFailure:
+        return "cudaErrorLaunchFailure";
     }
     return "unrecognized error code";
 }
@@ -147,137 +185,130 @@ const char *cudaGetErrorString(cudaError_t error)
         return "out of memory";
     case cudaErrorInvalidConfiguration:
         return "invalid configuration argument";
+    case cudaErrorInsufficientDriver:
+        return "CUDA driver version is insufficient for CUDA runtime version";
+    case cudaErrorNoDevice:
+        return "no CUDA-capable device is detected";
+    case cudaErrorNotReady:
+        return "device not ready";
+    case cudaErrorLaunchFailure:
+        return "unspecified launch failure";
     }
     return "unrecognized error code";
 }
 
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = 13000;
+    return call_fails(__func__) ? set_error(cudaErrorInvalidValue) : cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    *version = 13000;
+    return call_fails(__func__) ? set_error(cudaErrorInvalidValue) : cudaSuccess;
+}
+/* SIMT_DEVICE=none: a machine without a GPU; old: with one that is too old. */
+static bool device_is(const char *kind)
+{
+    const char *const wanted = getenv("SIMT_DEVICE");
+    return wanted != nullptr && strcmp(wanted, kind) == 0;
+}
 cudaError_t cudaGetDeviceCount(int *count)
 {
+    *count = 0;
+    if (device_is("driver")) return set_error(cudaErrorInsufficientDriver);
+    if (device_is("none") || call_fails(__func__)) return set_error(cudaErrorNoDevice);
     *count = 1;
     return cudaSuccess;
 }
 cudaError_t cudaGetDevice(int *device)
 {
     *device = 0;
-    return cudaSuccess;
+    return call_fails(__func__) ? set_error(cudaErrorInvalidValue) : cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device)
 {
+    if (call_fails(__func__)) return set_error(cudaErrorInvalidValue);
     return device == 0 ? cudaSuccess : invalid(__func__, "there is one device, 0");
 }
-cudaError_t cudaDeviceSynchronize(void)
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device)
 {
+    if (call_fails(__func__)) return set_error(cudaErrorInvalidValue);
+    if (device != 0) return invalid(__func__, "there is one device, 0");
+    memset(out, 0, sizeof *out);
+    snprintf(out->name, sizeof out->name, "emulated GPU");
+    out->totalGlobalMem = device_bytes();
+    out->major = device_is("old") ? 7 : 9;
+    out->multiProcessorCount = 2;
     return cudaSuccess;
+}
+cudaError_t cudaDeviceCanAccessPeer(int *can, int, int)
+{
+    *can = 0;
+    return call_fails(__func__) ? set_error(cudaErrorInvalidValue) : cudaSuccess;
+}
+cudaError_t cudaMemGetInfo(size_t *available, size_t *total)
+{
+    *total = device_bytes();
+    *available = *total - device_allocated();
+    return call_fails(__func__) ? set_error(cudaErrorInvalidValue) : cudaSuccess;
 }
 
 cudaError_t cudaMalloc(void **out, size_t bytes)
 {
-    *out = bytes == 0 ? nullptr : device_allocate(bytes);
-    return bytes > 0 && *out == nullptr ? set_error(cudaErrorMemoryAllocation) : cudaSuccess;
-}
-cudaError_t cudaMallocAsync(void **out, size_t bytes, cudaStream_t)
-{
-    return cudaMalloc(out, bytes);
-}
-cudaError_t cudaMallocHost(void **out, size_t bytes)
-{
-    *out = malloc(bytes > 0 ? bytes : 1);
+    *out = nullptr;
+    if (call_fails(__func__)) return set_error(cudaErrorMemoryAllocation);
+    if (bytes == 0) return cudaSuccess;
+    if (bytes <= device_bytes() - device_allocated()) *out = device_allocate(bytes);
     return *out == nullptr ? set_error(cudaErrorMemoryAllocation) : cudaSuccess;
 }
 cudaError_t cudaFree(void *memory)
 {
+    drain_all();
     if (memory == nullptr || device_release(memory)) return cudaSuccess;
     return invalid(__func__, "not what cudaMalloc returned, or freed before");
 }
-cudaError_t cudaFreeAsync(void *memory, cudaStream_t)
+cudaError_t cudaMallocHost(void **out, size_t bytes)
 {
-    return cudaFree(memory);
+    *out = call_fails(__func__) ? nullptr : malloc(bytes > 0 ? bytes : 1);
+    if (*out == nullptr) return set_error(cudaErrorMemoryAllocation);
+    pin(*out, bytes);
+    return cudaSuccess;
 }
 cudaError_t cudaFreeHost(void *memory)
 {
+    drain_all();
+    unpin(memory);
     free(memory);
     return cudaSuccess;
 }
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind)
 {
-    return copy(__func__, to, bytes, from, bytes, bytes, 1, kind);
+    return copy(__func__, to, bytes, from, bytes, bytes, 1, kind, nullptr);
 }
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
-                            cudaStream_t)
+                            cudaStream_t stream)
 {
-    return copy(__func__, to, bytes, from, bytes, bytes, 1, kind);
+    return copy(__func__, to, bytes, from, bytes, bytes, 1, kind, stream);
 }
 cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch,
-                              size_t width, size_t height, cudaMemcpyKind kind, cudaStream_t)
+                              size_t width, size_t height, cudaMemcpyKind kind, cudaStream_t stream)
 {
-    return copy(__func__, to, to_pitch, from, from_pitch, width, height, kind);
+    return copy(__func__, to, to_pitch, from, from_pitch, width, height, kind, stream);
 }
 cudaError_t cudaMemset(void *to, int byte, size_t bytes)
 {
-    return fill(__func__, to, bytes, byte, bytes, 1);
+    return fill(__func__, to, bytes, byte, bytes, 1, nullptr);
 }
-cudaError_t cudaMemsetAsync(void *to, int byte, size_t bytes, cudaStream_t)
+cudaError_t cudaMemsetAsync(void *to, int byte, size_t bytes, cudaStream_t stream)
 {
-    return fill(__func__, to, bytes, byte, bytes, 1);
+    return fill(__func__, to, bytes, byte, bytes, 1, stream);
 }
 cudaError_t cudaMemset2DAsync(void *to, size_t pitch, int byte, size_t width, size_t height,
-                              cudaStream_t)
+                              cudaStream_t stream)
 {
-    return fill(__func__, to, pitch, byte, width, height);
-}
-
-cudaError_t cudaStreamCreate(cudaStream_t *out)
-{
-    *out = new CUstream_st{0};
-    return cudaSuccess;
-}
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned)
-{
-    return cudaStreamCreate(out);
-}
-cudaError_t cudaStreamDestroy(cudaStream_t stream)
-{
-    delete stream;
-    return cudaSuccess;
-}
-cudaError_t cudaStreamSynchronize(cudaStream_t)
-{
-    return cudaSuccess;
-}
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventCreate(cudaEvent_t *out)
-{
-    *out = new CUevent_st{0};
-    return cudaSuccess;
-}
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned)
-{
-    return cudaEventCreate(out);
-}
-cudaError_t cudaEventDestroy(cudaEvent_t event)
-{
-    delete event;
-    return cudaSuccess;
-}
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t)
-{
-    using namespace std::chrono;
-    event->seconds = duration<double>(steady_clock::now().time_since_epoch()).count();
-    return cudaSuccess;
-}
-cudaError_t cudaEventSynchronize(cudaEvent_t)
-{
-    return cudaSuccess;
-}
-cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t begin, cudaEvent_t end)
-{
-    *milliseconds = (float)((end->seconds - begin->seconds) * 1e3);
-    return cudaSuccess;
+    return fill(__func__, to, pitch, byte, width, height, stream);
 }
 
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value)

@@ -14,8 +14,9 @@
 namespace simt
 {
 
-static std::mutex mutex; /* of the two maps */
+static std::mutex mutex; /* of the maps */
 static std::map<char *, size_t> allocations;
+static std::map<const char *, size_t> pinned;
 static std::map<const void *, size_t>
     shared_limits; /* of kernels that asked for more than the default */
 
@@ -32,6 +33,37 @@ Allocation device_allocation(const void *p)
     const auto it = allocation_before(p);
     if (it == allocations.end() || p >= it->first + it->second) return {nullptr, 0};
     return {it->first, it->second};
+}
+
+size_t device_allocated()
+{
+    const std::lock_guard<std::mutex> lock(mutex);
+    size_t bytes = 0;
+    for (const auto &allocation : allocations) {
+        bytes += allocation.second;
+    }
+    return bytes;
+}
+
+void pin(const void *memory, size_t bytes)
+{
+    const std::lock_guard<std::mutex> lock(mutex);
+    pinned[static_cast<const char *>(memory)] = bytes;
+}
+
+void unpin(const void *memory)
+{
+    const std::lock_guard<std::mutex> lock(mutex);
+    pinned.erase(static_cast<const char *>(memory));
+}
+
+bool is_pinned(const void *p)
+{
+    const std::lock_guard<std::mutex> lock(mutex);
+    auto it = pinned.upper_bound(static_cast<const char *>(p));
+    if (it == pinned.begin()) return false;
+    --it;
+    return static_cast<const char *>(p) < it->first + it->second;
 }
 
 void describe_device_address(const char *p, char *text, size_t bytes)

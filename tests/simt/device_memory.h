@@ -15,7 +15,13 @@ struct Allocation {
 void *device_allocate(size_t bytes);         /* NULL: no memory */
 bool device_release(void *memory);           /* false: nothing that device_allocate() returned */
 Allocation device_allocation(const void *p); /* that p points into */
+size_t device_allocated();                   /* bytes of all allocations */
 void set_dynamic_shared_limit(const void *kernel, size_t bytes);
+
+/* Memory of the host that cudaMallocHost returned: copies may read and write it after the call. */
+void pin(const void *memory, size_t bytes);
+void unpin(const void *memory);
+bool is_pinned(const void *p);
 
 } // namespace simt
 

@@ -36,10 +36,20 @@ enum ExitCode {
 /* Say what is wrong with the running thread and end the process. */
 [[noreturn]] void die(Site site, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Run call(context) in every thread of a grid.  An impossible launch sets the error that cudaGetLastError() returns.
- * kernel is the function that is launched, as cudaFuncSetAttribute knows it. */
-void run_grid(const void *kernel, const char *name, dim3 grid, dim3 block, size_t shared_bytes,
-              void (*call)(void *), void *context, Site site);
+/* kernel is the function that is launched, as cudaFuncSetAttribute knows it. */
+struct Launch {
+    const void *kernel;
+    const char *name;
+    dim3 grid, block;
+    size_t shared_bytes;
+    Site site;
+};
+
+/* False where it is impossible: then cudaGetLastError() returns why. */
+bool may_launch(const Launch &launch);
+
+/* Run call(context) in every thread of the grid. */
+void run_grid(const Launch &launch, void (*call)(void *), void *context);
 
 /* __syncthreads and its variants: what each thread says becomes one answer for all of them. */
 enum BarrierOp { BARRIER_PLAIN, BARRIER_COUNT, BARRIER_AND, BARRIER_OR };

@@ -1,5 +1,6 @@
 /* grid.cpp - a launch: its limits, its blocks one by one on each OS thread. */
 #include "internal.h"
+#include "stream.h"
 
 #include <cstdint>
 #include <mutex>
@@ -80,30 +81,33 @@ static void run_block(dim3 grid, dim3 block, size_t shared_bytes, uint64_t numbe
     current = nullptr;
 }
 
-void run_grid(const void *kernel, const char *name, dim3 grid, dim3 block, size_t shared_bytes,
-              void (*call)(void *), void *context, Site site)
+bool may_launch(const Launch &l)
 {
-    const size_t limit = dynamic_shared_limit(kernel);
-    const cudaError_t error = check_launch(grid, block, shared_bytes, limit);
-    if (error != cudaSuccess) {
-        set_error(error);
-        return;
-    }
-    if (current != nullptr) die(site, "a kernel launches a kernel");
-    const uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
+    if (current != nullptr) die(l.site, "a kernel launches a kernel");
+    const cudaError_t error = call_fails(l.name) ? cudaErrorLaunchFailure
+                                                 : check_launch(l.grid, l.block, l.shared_bytes,
+                                                                dynamic_shared_limit(l.kernel));
+    return set_error(error) == cudaSuccess;
+}
+
+void run_grid(const Launch &l, void (*call)(void *), void *context)
+{
+    const size_t limit = dynamic_shared_limit(l.kernel);
+    const uint64_t blocks = (uint64_t)l.grid.x * l.grid.y * l.grid.z;
     device_memory_allow(true);
-    race_launch_begins(name);
+    race_launch_begins(l.name);
     faults_catch();
 #pragma omp parallel if (!config.serial && blocks > 1)
     {
         prepare_worker();
-        worker->kernel = name;
+        worker->kernel = l.name;
         worker->call = call;
         worker->context = context;
         worker->shared_limit = limit;
 #pragma omp for schedule(dynamic)
         for (uint64_t i = 0; i < blocks; i++) {
-            run_block(grid, block, shared_bytes, config.order == REVERSE ? blocks - 1 - i : i);
+            run_block(l.grid, l.block, l.shared_bytes,
+                      config.order == REVERSE ? blocks - 1 - i : i);
         }
         worker->kernel = nullptr;
     }

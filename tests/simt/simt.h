@@ -15,28 +15,34 @@
 #include <utility>
 
 #include "emulator.h"
+#include "stream.h"
 
 namespace simt
 {
 
 /* kernel<<<grid, block, shared_bytes, stream>>>(arguments...).  The arguments are converted to the types of the kernel's
- * parameters here, once, and every thread gets its own copy.  The stream is of no importance: all of them are in order. */
+ * parameters here, once, and every thread gets its own copy. */
 template <class... P, class... A>
 inline void launch(void (*kernel)(P...), const char *name, Site site, dim3 grid, dim3 block,
-                   size_t shared_bytes, cudaStream_t, A &&...arguments)
+                   size_t shared_bytes, cudaStream_t stream, A &&...arguments)
 {
     struct Call {
         void (*kernel)(P...);
         std::tuple<std::decay_t<P>...> arguments;
     };
     Call call{kernel, std::tuple<std::decay_t<P>...>(std::forward<A>(arguments)...)};
-    run_grid(
-        reinterpret_cast<const void *>(kernel), name, grid, block, shared_bytes,
-        [](void *context) {
-            Call *c = static_cast<Call *>(context);
-            std::apply(c->kernel, c->arguments);
-        },
-        &call, site);
+    const Launch what = {
+        reinterpret_cast<const void *>(kernel), name, grid, block, shared_bytes, site};
+    if (!may_launch(what)) return;
+    submit(stream, [what, call]() mutable {
+        run_grid(
+            what,
+            [](void *context) {
+                Call *c = static_cast<Call *>(context);
+                std::apply(c->kernel, c->arguments);
+            },
+            &call);
+    });
 }
 
 } // namespace simt

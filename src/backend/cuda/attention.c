@@ -60,8 +60,24 @@ static cudpo_status attention_backward(backend *be, tensor dqkv, tensor dout, te
     return cuda_attention_backward(dqkv, dout, qkv, out, lse, plan, shape, rest, of(be)->stream);
 }
 
+static cudpo_status cache_store(backend *be, tensor k_cache, tensor v_cache, tensor qkv,
+                                tensor slot, attention_shape shape)
+{
+    return cuda_cache_store(k_cache, v_cache, qkv, slot, shape, of(be)->fault, of(be)->stream);
+}
+
+static cudpo_status attention_cached(backend *be, tensor out, tensor qkv, tensor k_cache,
+                                     tensor v_cache, tensor first, tensor length,
+                                     attention_shape shape)
+{
+    return cuda_attention_cached(out, qkv, k_cache, v_cache, first, length, shape, of(be)->fault,
+                                 of(be)->stream);
+}
+
 void cuda_attention_install(backend *t)
 {
     t->attention = attention;
     t->attention_backward = attention_backward;
+    t->cache_store = cache_store;
+    t->attention_cached = attention_cached;
 }

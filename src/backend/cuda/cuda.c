@@ -1,8 +1,9 @@
 /* cuda.c - the CUDA backend: device memory, its one stream, faults. */
 #include "backend/cuda/cuda.h"
+#include "backend/cuda/gemm.h"
 #include "backend/cuda/ops.h"
+#include "backend/cuda/runtime.h"
 
-#include <cuda_runtime_api.h>
 #include <stdlib.h>
 
 static cuda_backend *of(backend *be)
@@ -10,26 +11,28 @@ static cuda_backend *of(backend *be)
     return (cuda_backend *)be;
 }
 
-static cudpo_status failed(const char *where, const char *what, cudaError_t error)
+cudpo_status cuda_failed(const char *where, const char *call, cudaError_t error)
 {
     const cudpo_status code = error == cudaErrorMemoryAllocation ? CUDPO_ENOMEM : CUDPO_EDEVICE;
-    return cudpo_fail(code, where, "%s: %s", what, cudaGetErrorString(error));
+    return cudpo_fail(code, where, "%s: %s", call, cudaGetErrorString(error));
 }
-
-/* Return the failure of a call of the CUDA runtime to our caller. */
-#define CUDA_TRY(call)                                                                 \
-    do {                                                                               \
-        const cudaError_t cuda_error_ = (call);                                        \
-        if (cuda_error_ != cudaSuccess) return failed(CUDPO_HERE, #call, cuda_error_); \
-    } while (0)
 
 static cudpo_status cuda_alloc(backend *be, void **out, size_t bytes)
 {
     (void)be;
     CUDPO_REQUIRE(out != NULL);
     *out = NULL;
-    CUDA_TRY(cudaMalloc(out, bytes > 0 ? bytes : 1));
-    return CUDPO_OK;
+    const cudaError_t error = cudaMalloc(out, bytes > 0 ? bytes : 1);
+    if (error != cudaErrorMemoryAllocation) {
+        CUDA_TRY(error);
+        return CUDPO_OK;
+    }
+    size_t available = 0, total = 0;
+    (void)cudaGetLastError();
+    (void)cudaMemGetInfo(&available, &total);
+    return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE,
+                      "no memory for %.3f GB on the GPU: %.3f of %.3f GB are free",
+                      (double)bytes * 1e-9, (double)available * 1e-9, (double)total * 1e-9);
 }
 
 static void cuda_free(backend *be, void *memory)
@@ -97,31 +100,63 @@ cudpo_status cuda_scratch(scratch *out, cuda_backend *be, size_t bytes)
     return CUDPO_OK;
 }
 
-cudpo_status backend_cuda_faults(backend *be, uint32_t *bits)
+static cudpo_status cuda_faults(backend *be, uint32_t *bits)
 {
     CUDPO_TRY(cuda_copy_out(be, bits, of(be)->fault.data, sizeof *bits));
     return cuda_zero(be, of(be)->fault);
 }
 
-static cudpo_status start(cuda_backend *be)
+enum { OLDEST = 80 }; /* compute capability that the kernels need, times 10 */
+
+static cudpo_status choose_device(int device)
 {
+    struct cudaDeviceProp p;
     int devices = 0;
     CUDA_TRY(cudaGetDeviceCount(&devices));
-    if (devices == 0) return cudpo_fail(CUDPO_EDEVICE, CUDPO_HERE, "there is no GPU");
-    CUDA_TRY(cudaStreamCreate(&be->stream));
-    void *word = NULL;
-    CUDPO_TRY(cuda_alloc(&be->table, &word, sizeof(uint32_t)));
-    be->fault = tensor_vector(word, DTYPE_I32, 1);
-    return cuda_zero(&be->table, be->fault);
+    if (device < 0 || device >= devices)
+        return cudpo_fail(CUDPO_EDEVICE, "device", "there is no GPU %d: %d are visible", device,
+                          devices);
+    CUDA_TRY(cudaSetDevice(device));
+    CUDA_TRY(cudaGetDeviceProperties(&p, device));
+    if (p.major * 10 + p.minor < OLDEST)
+        return cudpo_fail(CUDPO_EDEVICE, "device",
+                          "%s has compute capability %d.%d; cudpo needs %d.%d or later: use "
+                          "--device cpu",
+                          p.name, p.major, p.minor, OLDEST / 10, OLDEST % 10);
+    return CUDPO_OK;
 }
 
-cudpo_status backend_cuda_open(backend **out)
+static cudpo_status start(cuda_backend *be, const backend_options *options)
 {
+    void *word = NULL;
+    CUDPO_TRY(choose_device(options->device));
+    CUDA_TRY(cudaStreamCreateWithFlags(&be->stream, cudaStreamNonBlocking));
+    CUDPO_TRY(cuda_alloc(&be->table, &word, sizeof(uint32_t)));
+    be->fault = tensor_vector(word, DTYPE_I32, 1);
+    CUDPO_TRY(cuda_zero(&be->table, be->fault));
+    return cuda_gemm_open(&be->gemm, options->cache);
+}
+
+static void cuda_close(backend *be)
+{
+    if (be == NULL) return;
+    if (of(be)->stream != NULL) (void)cudaStreamSynchronize(of(be)->stream);
+    cuda_gemm_close(of(be)->gemm);
+    cuda_free(be, of(be)->memory.data);
+    cuda_free(be, of(be)->fault.data);
+    if (of(be)->stream != NULL) (void)cudaStreamDestroy(of(be)->stream);
+    free(of(be));
+}
+
+cudpo_status backend_cuda_open(backend **out, const backend_options *options)
+{
+    const backend_options none = {0};
     CUDPO_REQUIRE(out != NULL);
     *out = NULL;
     cuda_backend *be = calloc(1, sizeof *be);
     if (be == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "no memory for a backend");
     be->table = (backend){.name = "cuda",
+                          .close = cuda_close,
                           .alloc = cuda_alloc,
                           .free = cuda_free,
                           .copy_in = cuda_copy_in,
@@ -129,22 +164,13 @@ cudpo_status backend_cuda_open(backend **out)
                           .copy = cuda_copy,
                           .zero = cuda_zero,
                           .sync = cuda_sync,
+                          .faults = cuda_faults,
                           .on_device = true};
     cuda_ops_install(&be->table);
-    const cudpo_status status = start(be);
-    if (status != CUDPO_OK) {
-        backend_cuda_close(&be->table);
-        return status;
-    }
-    *out = &be->table;
-    return CUDPO_OK;
-}
-
-void backend_cuda_close(backend *be)
-{
-    if (be == NULL) return;
-    cuda_free(be, of(be)->memory.data);
-    cuda_free(be, of(be)->fault.data);
-    if (of(be)->stream != NULL) (void)cudaStreamDestroy(of(be)->stream);
-    free(of(be));
+    const cudpo_status status = start(be, options != NULL ? options : &none);
+    if (status == CUDPO_OK)
+        *out = &be->table;
+    else
+        cuda_close(&be->table);
+    return status;
 }

@@ -4,13 +4,10 @@
 
 #include "backend/backend.h"
 
-/** Open the CUDA backend on the current device.
- *  Out:     be  to be given to backend_cuda_close().
+/** Open the CUDA backend.
+ *  Out:     be  to be closed by its own close().
+ *  In:      options  NULL: the first device, nothing kept on disk.
  *  Returns: CUDPO_OK; CUDPO_EDEVICE where there is no usable GPU, with the reason; CUDPO_ENOMEM. */
-CUDPO_MUST_USE cudpo_status backend_cuda_open(backend **be);
-void backend_cuda_close(backend *be);
-
-/** The bits of kernels.h that kernels have set since the last call, which waits for the stream and clears them. */
-CUDPO_MUST_USE cudpo_status backend_cuda_faults(backend *be, uint32_t *bits);
+CUDPO_MUST_USE cudpo_status backend_cuda_open(backend **be, const backend_options *options);
 
 #endif /* CUDPO_BACKEND_CUDA_H */

@@ -1,9 +1,16 @@
-/* layers.c - the ops of a transformer layer but for GEMM and attention. */
+/* layers.c - the ops of a transformer layer but for attention. */
+#include "backend/cuda/gemm.h"
 #include "backend/cuda/ops.h"
 
 static cuda_backend *of(backend *be)
 {
     return (cuda_backend *)be;
+}
+
+static cudpo_status gemm(backend *be, tensor c, tensor a, bool transpose_a, tensor b,
+                         bool transpose_b, float beta)
+{
+    return cuda_gemm_run(of(be)->gemm, c, a, transpose_a, b, transpose_b, beta, of(be)->stream);
 }
 
 static cudpo_status add_rmsnorm(backend *be, tensor y, tensor rstd, tensor sum, tensor x,
@@ -74,6 +81,7 @@ static cudpo_status swiglu_backward(backend *be, tensor dgate_up, tensor act, te
 
 void cuda_layers_install(backend *t)
 {
+    t->gemm = gemm;
     t->add_rmsnorm = add_rmsnorm;
     t->rmsnorm_backward = rmsnorm_backward;
     t->rmsnorm_again = rmsnorm_again;

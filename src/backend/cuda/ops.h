@@ -11,6 +11,7 @@ typedef struct cuda_backend {
     cudpo_stream stream;
     tensor fault;   /* [1] i32 */
     scratch memory; /* grows when an op needs more */
+    struct cuda_gemm *gemm;
 } cuda_backend;
 
 /** Scratch of at least `bytes`, which holds until the next op asks.  Returns: CUDPO_OK; CUDPO_ENOMEM. */

@@ -1,0 +1,54 @@
+/* gemm.h - matrix products by cuBLASLt, and the table of the algorithms that were timed. */
+#ifndef CUDPO_BACKEND_CUDA_GEMM_H
+#define CUDPO_BACKEND_CUDA_GEMM_H
+
+#include "cudpo/status.h"
+#include "tensor/tensor.h"
+
+#include <cublasLt.h>
+#include <stdbool.h>
+
+/* All that an algorithm's choice depends on.  c [M,N] = op(a) op(b) + beta c. */
+typedef struct gemm_shape {
+    int64_t M, N, K;
+    int64_t a_stride, b_stride, c_stride;
+    uint32_t a_alignment, b_alignment, c_alignment; /* bytes, powers of two, 256 at most */
+    dtype type, c_type;                             /* of a and b; of c */
+    bool transpose_a, transpose_b, accumulate;
+} gemm_shape;
+
+/* ---- gemm_table.c: which algorithm was the fastest, by shape; kept in a file ---- */
+
+typedef struct gemm_table gemm_table;
+
+/** The table of a file that other processes may write too; a file that is absent, or of other content, is an empty one.
+ *  In:      path  NULL: nothing is kept.
+ *  Returns: CUDPO_OK; CUDPO_ENOMEM. */
+CUDPO_MUST_USE cudpo_status gemm_table_open(gemm_table **out, const char *path);
+void gemm_table_close(gemm_table *t);
+
+/** The algorithm of shapes like this one: sizes within an eighth of a power of two are alike.  False: none is known. */
+bool gemm_table_find(const gemm_table *t, const gemm_shape *shape, cublasLtMatmulAlgo_t *algorithm);
+
+/** Keep an algorithm.  Where another process has kept one in the meantime, that one stays: ask again.  A file that can't be
+ *  written is a warning, once.
+ *  Returns: CUDPO_OK; CUDPO_ENOMEM. */
+CUDPO_MUST_USE cudpo_status gemm_table_add(gemm_table *t, const gemm_shape *shape,
+                                           const cublasLtMatmulAlgo_t *algorithm);
+
+/* ---- gemm.c ---- */
+
+typedef struct cuda_gemm cuda_gemm;
+
+/** In:      folder  where timed algorithms are kept, in a file named after GPU and library; NULL: they are timed anew.
+ *  Returns: CUDPO_OK; CUDPO_ENOMEM; CUDPO_EDEVICE where cuBLASLt can't be used. */
+CUDPO_MUST_USE cudpo_status cuda_gemm_open(cuda_gemm **out, const char *folder);
+void cuda_gemm_close(cuda_gemm *g);
+
+/** See backend.h: c [M,N] = op(a) op(b) + beta c.  a and b are both f32 or both bf16; c is f32 or like them.
+ *  The first product of a kind times the algorithms, and waits for the stream. */
+CUDPO_MUST_USE cudpo_status cuda_gemm_run(cuda_gemm *g, tensor c, tensor a, bool transpose_a,
+                                          tensor b, bool transpose_b, float beta,
+                                          cudaStream_t stream);
+
+#endif /* CUDPO_BACKEND_CUDA_GEMM_H */

@@ -1,0 +1,206 @@
+/* stream.cpp - streams and events.
+ *
+ * Work is done when it is submitted; with SIMT_LAZY it waits in its stream until the host waits for that stream, or for an
+ * event behind it, or another stream that is being waited for does.  A host that reads a result, or writes over an input,
+ * without waiting then sees what it gets.  The stream NULL is CUDA's legacy default stream: everything before it first. */
+#include "stream.h"
+#include "internal.h"
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <memory>
+#include <vector>
+
+struct CUstream_st {
+    std::deque<std::function<void()>> work;
+};
+
+namespace
+{
+
+/* Outlives the event for as long as a stream refers to it. */
+struct EventState {
+    cudaStream_t stream; /* it was last recorded in */
+    unsigned recorded, done;
+    double seconds;
+};
+
+/* Not destroyed at the end of the process: other destructors may still synchronise. */
+std::vector<cudaStream_t> &streams()
+{
+    static auto *const all = new std::vector<cudaStream_t>;
+    return *all;
+}
+
+double now()
+{
+    using namespace std::chrono;
+    return duration<double>(steady_clock::now().time_since_epoch()).count();
+}
+
+bool is_lazy()
+{
+    static const bool lazy = getenv("SIMT_LAZY") != nullptr;
+    return lazy;
+}
+
+bool exists(cudaStream_t stream)
+{
+    for (cudaStream_t s : streams()) {
+        if (s == stream) return true;
+    }
+    return false;
+}
+
+/* Work of the stream until the condition holds. */
+template <typename Condition> void work_until(cudaStream_t stream, Condition holds)
+{
+    while (!holds() && exists(stream) && !stream->work.empty()) {
+        const std::function<void()> first = std::move(stream->work.front());
+        stream->work.pop_front();
+        first();
+    }
+}
+
+void wait_for(const std::shared_ptr<EventState> &event, unsigned recorded)
+{
+    work_until(event->stream, [&] { return event->done >= recorded; });
+}
+
+} // namespace
+
+struct CUevent_st {
+    std::shared_ptr<EventState> state;
+};
+
+namespace simt
+{
+
+void submit(cudaStream_t stream, std::function<void()> work)
+{
+    if (stream == nullptr) {
+        drain_all();
+        work();
+    } else if (is_lazy()) {
+        stream->work.push_back(std::move(work));
+    } else {
+        work();
+    }
+}
+
+void drain(cudaStream_t stream)
+{
+    if (stream == nullptr) return drain_all();
+    work_until(stream, [] { return false; });
+}
+
+void drain_all()
+{
+    for (size_t i = 0; i < streams().size(); i++) {
+        drain(streams()[i]);
+    }
+}
+
+bool call_fails(const char *function)
+{
+    static const char *const wanted = getenv("SIMT_FAIL");
+    static long calls;
+    if (wanted == nullptr || ++calls != atol(wanted)) return false;
+    fprintf(stderr, "SIMT: call %ld, %s, fails as SIMT_FAIL asks\n", calls, function);
+    return true;
+}
+
+} // namespace simt
+
+using namespace simt;
+
+extern "C" {
+
+cudaError_t cudaStreamCreate(cudaStream_t *out)
+{
+    *out = nullptr;
+    if (call_fails(__func__)) return set_error(cudaErrorMemoryAllocation);
+    *out = new CUstream_st;
+    streams().push_back(*out);
+    return cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned)
+{
+    return cudaStreamCreate(out);
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    if (!exists(stream)) return set_error(cudaErrorInvalidValue);
+    drain(stream);
+    for (size_t i = 0; i < streams().size(); i++) {
+        if (streams()[i] == stream) streams().erase(streams().begin() + (ptrdiff_t)i--);
+    }
+    delete stream;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+    if (call_fails(__func__)) return set_error(cudaErrorLaunchFailure);
+    drain(stream);
+    return cudaSuccess;
+}
+cudaError_t cudaDeviceSynchronize(void)
+{
+    if (call_fails(__func__)) return set_error(cudaErrorLaunchFailure);
+    drain_all();
+    return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
+{
+    if (call_fails(__func__)) return set_error(cudaErrorInvalidValue);
+    const std::shared_ptr<EventState> state = event->state;
+    const unsigned recorded = state->recorded;
+    submit(stream, [state, recorded] { wait_for(state, recorded); });
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t *out)
+{
+    *out = nullptr;
+    if (call_fails(__func__)) return set_error(cudaErrorMemoryAllocation);
+    *out = new CUevent_st{std::make_shared<EventState>()};
+    return cudaSuccess;
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned)
+{
+    return cudaEventCreate(out);
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    delete event;
+    return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    if (call_fails(__func__)) return set_error(cudaErrorInvalidValue);
+    const std::shared_ptr<EventState> state = event->state;
+    const unsigned recorded = ++state->recorded;
+    state->stream = stream;
+    submit(stream, [state, recorded] {
+        state->done = recorded;
+        state->seconds = now();
+    });
+    return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    if (call_fails(__func__)) return set_error(cudaErrorLaunchFailure);
+    wait_for(event->state, event->state->recorded);
+    return cudaSuccess;
+}
+cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t begin, cudaEvent_t end)
+{
+    if (call_fails(__func__)) return set_error(cudaErrorInvalidValue);
+    if (begin->state->done != begin->state->recorded || end->state->done != end->state->recorded)
+        return set_error(cudaErrorNotReady);
+    *milliseconds = (float)((end->state->seconds - begin->state->seconds) * 1e3);
+    return cudaSuccess;
+}
+}
