@@ -169,10 +169,10 @@ extern "C" cudpo_status cuda_adamw(const adamw_tensors *p, adamw_step step, cudp
     CUDPO_TRY(check_step(step));
     const tensor out[4] = {p->w, p->m, p->v, p->copy};
     for (int i = 0; i < 4; i++) {
-        CUDPO_REQUIRE(are_disjoint(out[i], p->gradient));
-        CUDPO_REQUIRE(are_disjoint(out[i], p->gradient_scale));
+        CUDPO_REQUIRE(tensor_disjoint(out[i], p->gradient));
+        CUDPO_REQUIRE(tensor_disjoint(out[i], p->gradient_scale));
         for (int j = 0; j < i; j++) {
-            CUDPO_REQUIRE(are_disjoint(out[i], out[j]));
+            CUDPO_REQUIRE(tensor_disjoint(out[i], out[j]));
         }
     }
     if (R == 0) return CUDPO_OK;

@@ -30,7 +30,7 @@ static __global__ void __launch_bounds__(THREADS)
 extern "C" cudpo_status cuda_add(tensor x, tensor y, cudpo_stream stream)
 {
     CUDPO_REQUIRE(is_matrix(x) && is_like(y, x));
-    CUDPO_REQUIRE(are_disjoint(x, y));
+    CUDPO_REQUIRE(tensor_disjoint(x, y));
     if (x.rows == 0) return CUDPO_OK;
     FLOAT_TYPE(x.type, Real, {
         PIECES(is_vectorisable(x) && is_vectorisable(y), lanes<Real>::COUNT, N, {

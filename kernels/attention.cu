@@ -336,8 +336,9 @@ extern "C" cudpo_status cuda_attention(tensor out, tensor lse, tensor qkv, tenso
         CUDPO_REQUIRE(shape.head_dim % 8 == 0);
         CUDPO_REQUIRE(is_vectorisable(qkv) && is_vectorisable(out) && is_near(qkv) && is_near(out));
     }
-    CUDPO_REQUIRE(are_disjoint(out, qkv) && are_disjoint(lse, qkv) && are_disjoint(out, lse));
-    CUDPO_REQUIRE(are_disjoint(plan, out) && are_disjoint(plan, lse));
+    CUDPO_REQUIRE(tensor_disjoint(out, qkv) && tensor_disjoint(lse, qkv) &&
+                  tensor_disjoint(out, lse));
+    CUDPO_REQUIRE(tensor_disjoint(plan, out) && tensor_disjoint(plan, lse));
     const plan_view p = plan_at(plan.data, T, plan_segments(plan, T));
     CUDPO_REQUIRE(p.most_forward * 8 * shape.heads <= INT32_MAX); /* blocks */
     if (T == 0 || p.N == 0) return CUDPO_OK;

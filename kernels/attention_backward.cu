@@ -166,8 +166,9 @@ extern "C" cudpo_status cuda_attention_backward(tensor dqkv, tensor dout, tensor
         CUDPO_REQUIRE(is_vectorisable(out) && is_vectorisable(dout));
         CUDPO_REQUIRE(is_near(qkv) && is_near(dqkv) && is_near(dout));
     }
-    CUDPO_REQUIRE(are_disjoint(dqkv, qkv) && are_disjoint(dqkv, dout) && are_disjoint(dqkv, out));
-    CUDPO_REQUIRE(are_disjoint(dqkv, lse) && are_disjoint(dqkv, plan));
+    CUDPO_REQUIRE(tensor_disjoint(dqkv, qkv) && tensor_disjoint(dqkv, dout) &&
+                  tensor_disjoint(dqkv, out));
+    CUDPO_REQUIRE(tensor_disjoint(dqkv, lse) && tensor_disjoint(dqkv, plan));
     const plan_view p = plan_at(plan.data, T, plan_segments(plan, T));
     const division d = divide(T, p.N, shape);
     CUDPO_REQUIRE(d.queries * 8 * shape.heads <= INT32_MAX); /* blocks */

@@ -60,9 +60,9 @@ extern "C" cudpo_status cuda_cache_store(tensor k_cache, tensor v_cache, tensor 
     CUDPO_REQUIRE(is_matrix(qkv) && qkv.cols == Q + 2 * KV);
     CUDPO_REQUIRE(are_caches(k_cache, v_cache, qkv, shape));
     CUDPO_REQUIRE(is_i32(slot, qkv.rows, 1) && is_fault(fault));
-    CUDPO_REQUIRE(are_disjoint(k_cache, v_cache) && are_disjoint(k_cache, qkv));
-    CUDPO_REQUIRE(are_disjoint(v_cache, qkv) && are_disjoint(k_cache, slot));
-    CUDPO_REQUIRE(are_disjoint(v_cache, slot));
+    CUDPO_REQUIRE(tensor_disjoint(k_cache, v_cache) && tensor_disjoint(k_cache, qkv));
+    CUDPO_REQUIRE(tensor_disjoint(v_cache, qkv) && tensor_disjoint(k_cache, slot));
+    CUDPO_REQUIRE(tensor_disjoint(v_cache, slot));
     if (qkv.rows == 0) return CUDPO_OK;
     const bool vectors = is_vectorisable(k_cache) && is_vectorisable(v_cache) &&
                          is_vectorisable(tensor_cols(qkv, Q, KV)) &&
@@ -175,9 +175,9 @@ extern "C" cudpo_status cuda_attention_cached(tensor out, tensor qkv, tensor k_c
     CUDPO_REQUIRE(out.type == qkv.type && is_float(out, B, Q));
     CUDPO_REQUIRE(are_caches(k_cache, v_cache, qkv, shape));
     CUDPO_REQUIRE(is_i32(first, B, 1) && is_i32(length, B, 1) && is_fault(fault));
-    CUDPO_REQUIRE(are_disjoint(out, qkv) && are_disjoint(out, k_cache));
-    CUDPO_REQUIRE(are_disjoint(out, v_cache) && are_disjoint(out, first));
-    CUDPO_REQUIRE(are_disjoint(out, length) && B <= INT32_MAX / shape.heads);
+    CUDPO_REQUIRE(tensor_disjoint(out, qkv) && tensor_disjoint(out, k_cache));
+    CUDPO_REQUIRE(tensor_disjoint(out, v_cache) && tensor_disjoint(out, first));
+    CUDPO_REQUIRE(tensor_disjoint(out, length) && B <= INT32_MAX / shape.heads);
     if (B == 0) return CUDPO_OK;
     FLOAT_TYPE(out.type, Real, {
         LAUNCH((attention_cached_kernel<Real>), (unsigned)(B * shape.heads), THREADS, 0, stream,

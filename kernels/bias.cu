@@ -39,7 +39,7 @@ static __global__ void __launch_bounds__(THREADS)
 extern "C" cudpo_status cuda_bias_add(tensor x, tensor bias, cudpo_stream stream)
 {
     CUDPO_REQUIRE(is_matrix(x) && bias.type == x.type && is_float(bias, 1, x.cols));
-    CUDPO_REQUIRE(are_disjoint(x, bias));
+    CUDPO_REQUIRE(tensor_disjoint(x, bias));
     if (x.rows == 0) return CUDPO_OK;
     const bool vectors = is_vectorisable(x) && is_vectorisable(bias);
     FLOAT_TYPE(x.type, Real, {
@@ -134,7 +134,7 @@ extern "C" size_t cuda_bias_backward_scratch(int64_t T, int64_t N)
 extern "C" cudpo_status cuda_bias_backward(tensor dbias, tensor dx, scratch s, cudpo_stream stream)
 {
     CUDPO_REQUIRE(is_matrix(dx) && is_float(dbias, 1, dx.cols));
-    CUDPO_REQUIRE(are_disjoint(dbias, dx));
+    CUDPO_REQUIRE(tensor_disjoint(dbias, dx));
     CUDPO_REQUIRE(is_scratch(s, cuda_bias_backward_scratch(dx.rows, dx.cols)));
     if (dx.rows == 0) return CUDPO_OK;
     unsigned partials = 0;

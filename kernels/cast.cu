@@ -40,7 +40,7 @@ static cudpo_status cast(tensor out, tensor x, cudpo_stream stream)
 extern "C" cudpo_status cuda_cast(tensor out, tensor x, cudpo_stream stream)
 {
     CUDPO_REQUIRE(is_matrix(x) && is_float(out, x.rows, x.cols));
-    CUDPO_REQUIRE(are_disjoint(out, x));
+    CUDPO_REQUIRE(tensor_disjoint(out, x));
     if (x.rows == 0) return CUDPO_OK;
     if (out.type == x.type) {
         const size_t size = dtype_size(x.type);

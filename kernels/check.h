@@ -8,11 +8,17 @@
 
 #include <cmath>
 
-/* Of type float32 or bfloat16, of that shape, its elements on their natural boundary. */
+/* Of that type and shape, its elements on their natural boundary, and no more of them than 64 bits can count. */
+static inline bool is_typed(tensor t, dtype type, int64_t rows, int64_t cols)
+{
+    return tensor_is(t, type, rows, cols) && (uintptr_t)t.data % dtype_size(type) == 0 &&
+           (rows == 0 || t.stride <= INT64_MAX / 16 / rows);
+}
+
+/* Of type float32 or bfloat16. */
 static inline bool is_float(tensor t, int64_t rows, int64_t cols)
 {
-    return (t.type == DTYPE_F32 || t.type == DTYPE_BF16) && tensor_is(t, t.type, rows, cols) &&
-           (uintptr_t)t.data % dtype_size(t.type) == 0;
+    return (t.type == DTYPE_F32 || t.type == DTYPE_BF16) && is_typed(t, t.type, rows, cols);
 }
 
 /* A float matrix of any shape. */
@@ -25,11 +31,6 @@ static inline bool is_matrix(tensor t)
 static inline bool is_like(tensor t, tensor other)
 {
     return t.type == other.type && is_float(t, other.rows, other.cols);
-}
-
-static inline bool is_typed(tensor t, dtype type, int64_t rows, int64_t cols)
-{
-    return tensor_is(t, type, rows, cols) && (uintptr_t)t.data % dtype_size(type) == 0;
 }
 
 static inline bool is_f32(tensor t, int64_t rows, int64_t cols)
@@ -48,29 +49,6 @@ static inline bool is_fault(tensor t)
     return !tensor_present(t) || is_i32(t, 1, 1);
 }
 
-/* Bytes from the first element to the last. */
-static inline size_t extent(tensor t)
-{
-    if (t.rows <= 0 || t.cols <= 0) return 0;
-    return (size_t)((t.rows - 1) * t.stride + t.cols) * dtype_size(t.type);
-}
-
-/* No byte of one lies between the first and the last byte of the other.  Interleaved views (columns of one matrix)
- * count as disjoint where their columns are. */
-static inline bool are_disjoint(tensor a, tensor b)
-{
-    const uintptr_t x = (uintptr_t)a.data, y = (uintptr_t)b.data;
-    if (!tensor_present(a) || !tensor_present(b)) return true;
-    if (x + extent(a) <= y || y + extent(b) <= x) return true;
-    const size_t row = (size_t)a.stride * dtype_size(a.type);
-    if (row != (size_t)b.stride * dtype_size(b.type) || row == 0) return false;
-    const size_t wide_a = (size_t)a.cols * dtype_size(a.type);
-    const size_t wide_b = (size_t)b.cols * dtype_size(b.type);
-    const size_t ahead =
-        x <= y ? (y - x) % row : row - (x - y) % row; /* of b's column in a's row */
-    return ahead % row >= wide_a && ahead % row + wide_b <= row;
-}
-
 /* Every row starts on a 16-byte boundary and holds whole 16-byte vectors. */
 static inline bool is_vectorisable(tensor t)
 {
@@ -83,6 +61,13 @@ static inline bool is_vectorisable(tensor t)
 static inline bool is_scratch(scratch s, size_t bytes)
 {
     return bytes == 0 || (s.data != NULL && (uintptr_t)s.data % 16 == 0 && s.bytes >= bytes);
+}
+
+/* The first `bytes` of scratch and a tensor have no byte in common. */
+static inline bool is_apart(scratch s, size_t bytes, tensor t)
+{
+    const int64_t halves = (int64_t)((bytes + 1) / 2);
+    return bytes == 0 || tensor_disjoint(tensor_matrix(s.data, DTYPE_BF16, 1, halves), t);
 }
 
 /* Blocks for n units of work, `each` a block; the x dimension of a grid ends at 2^31 - 1. */

@@ -38,7 +38,7 @@ static __global__ void __launch_bounds__(THREADS)
 extern "C" cudpo_status cuda_check_finite(tensor x, tensor fault, cudpo_stream stream)
 {
     CUDPO_REQUIRE(is_matrix(x) && is_i32(fault, 1, 1));
-    CUDPO_REQUIRE(are_disjoint(x, fault));
+    CUDPO_REQUIRE(tensor_disjoint(x, fault));
     if (x.rows == 0) return CUDPO_OK;
     FLOAT_TYPE(x.type, Real, {
         PIECES(is_vectorisable(x), lanes<Real>::COUNT, N, {

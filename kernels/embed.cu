@@ -13,7 +13,7 @@ extern "C" cudpo_status cuda_embed(tensor x, tensor table, tensor token, tensor 
     CUDPO_REQUIRE(x.type == table.type && x.cols == table.cols);
     CUDPO_REQUIRE(is_i32(token, x.rows, 1));
     CUDPO_REQUIRE(is_fault(fault));
-    CUDPO_REQUIRE(are_disjoint(x, table) && are_disjoint(x, token));
+    CUDPO_REQUIRE(tensor_disjoint(x, table) && tensor_disjoint(x, token));
     return gather_indexed(x, table, token, fault, FAULT_TOKEN, stream);
 }
 
@@ -123,7 +123,7 @@ extern "C" cudpo_status cuda_embed_backward(tensor dtable, tensor dx, tensor tok
     CUDPO_REQUIRE(is_i32(token, dx.rows, 1));
     CUDPO_REQUIRE(is_fault(fault));
     CUDPO_REQUIRE(is_scratch(s, cuda_embed_backward_scratch(dx.rows)));
-    CUDPO_REQUIRE(are_disjoint(dtable, dx) && are_disjoint(dtable, token));
+    CUDPO_REQUIRE(tensor_disjoint(dtable, dx) && tensor_disjoint(dtable, token));
     if (dx.rows == 0) return CUDPO_OK;
     const int64_t T_ = dx.rows, V = dtable.rows, C = dx.cols, chunks = blocks_for(C, CHUNK);
     const int64_t blocks = blocks_for(T_, TILE) * chunks;

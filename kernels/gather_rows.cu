@@ -64,7 +64,7 @@ extern "C" cudpo_status cuda_gather_rows(tensor out, tensor x, tensor index, ten
     CUDPO_REQUIRE(out.type == x.type && out.cols == x.cols);
     CUDPO_REQUIRE(is_i32(index, out.rows, 1));
     CUDPO_REQUIRE(is_fault(fault));
-    CUDPO_REQUIRE(are_disjoint(out, x) && are_disjoint(out, index));
+    CUDPO_REQUIRE(tensor_disjoint(out, x) && tensor_disjoint(out, index));
     return gather_indexed(out, x, index, fault, FAULT_INDEX, stream);
 }
 
@@ -116,7 +116,8 @@ extern "C" cudpo_status cuda_scatter_rows(tensor dx, tensor drow, tensor index, 
     CUDPO_REQUIRE(!tensor_present(scale) || is_f32(scale, drow.rows, 1));
     CUDPO_REQUIRE(is_fault(fault));
     CUDPO_REQUIRE(is_scratch(s, cuda_scatter_rows_scratch(drow.rows)));
-    CUDPO_REQUIRE(are_disjoint(dx, drow) && are_disjoint(dx, index) && are_disjoint(dx, scale));
+    CUDPO_REQUIRE(tensor_disjoint(dx, drow) && tensor_disjoint(dx, index) &&
+                  tensor_disjoint(dx, scale));
     if (dx.rows == 0) return CUDPO_OK;
     const uint64_t *order;
     CUDPO_TRY(order_indices(&order, index, dx.rows, s, fault, FAULT_INDEX, stream));
@@ -170,7 +171,7 @@ extern "C" cudpo_status cuda_scale_rows(tensor x, tensor scale, cudpo_stream str
 {
     CUDPO_REQUIRE(is_matrix(x));
     CUDPO_REQUIRE(is_f32(scale, x.rows, 1));
-    CUDPO_REQUIRE(are_disjoint(x, scale));
+    CUDPO_REQUIRE(tensor_disjoint(x, scale));
     if (x.rows == 0) return CUDPO_OK;
     const bool quads = has_quads(x);
     const int64_t each = 32 * PIECES * (quads ? 4 : 1), chunks = blocks_for(x.cols, each);

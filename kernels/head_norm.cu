@@ -40,8 +40,8 @@ extern "C" cudpo_status cuda_head_norm(tensor y, tensor rstd, tensor x, tensor w
 {
     CUDPO_REQUIRE(is_heads(x, rstd, w) && is_like(y, x));
     CUDPO_REQUIRE(std::isfinite(epsilon) && epsilon >= 0.0f);
-    CUDPO_REQUIRE(are_disjoint(y, x) && are_disjoint(y, w) && are_disjoint(y, rstd));
-    CUDPO_REQUIRE(are_disjoint(rstd, x) && are_disjoint(rstd, w));
+    CUDPO_REQUIRE(tensor_disjoint(y, x) && tensor_disjoint(y, w) && tensor_disjoint(y, rstd));
+    CUDPO_REQUIRE(tensor_disjoint(rstd, x) && tensor_disjoint(rstd, w));
     if (x.rows == 0) return CUDPO_OK;
     const bool vectorisable = is_vectorisable(y) && is_vectorisable(x) && is_vectorisable(w);
     FLOAT_TYPE(x.type, Real, {
@@ -91,10 +91,10 @@ extern "C" cudpo_status cuda_head_norm_backward(tensor dx, tensor dw, tensor dy,
 {
     CUDPO_REQUIRE(is_heads(x, rstd, w) && is_float(dw, 1, w.cols));
     CUDPO_REQUIRE(is_like(dx, x) && is_like(dy, x));
-    CUDPO_REQUIRE(is_same(dx, dy) || are_disjoint(dx, dy));
-    CUDPO_REQUIRE(are_disjoint(dx, x) && are_disjoint(dx, rstd) && are_disjoint(dx, w));
-    CUDPO_REQUIRE(are_disjoint(dw, dx) && are_disjoint(dw, dy) && are_disjoint(dw, x));
-    CUDPO_REQUIRE(are_disjoint(dw, rstd) && are_disjoint(dw, w));
+    CUDPO_REQUIRE(is_same(dx, dy) || tensor_disjoint(dx, dy));
+    CUDPO_REQUIRE(tensor_disjoint(dx, x) && tensor_disjoint(dx, rstd) && tensor_disjoint(dx, w));
+    CUDPO_REQUIRE(tensor_disjoint(dw, dx) && tensor_disjoint(dw, dy) && tensor_disjoint(dw, x));
+    CUDPO_REQUIRE(tensor_disjoint(dw, rstd) && tensor_disjoint(dw, w));
     CUDPO_REQUIRE(is_scratch(s, cuda_head_norm_backward_scratch(x.rows, rstd.cols, w.cols)));
     if (x.rows == 0) return CUDPO_OK;
     const bool vectorisable =

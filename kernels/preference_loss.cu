@@ -15,9 +15,9 @@ static __global__ void __launch_bounds__(THREADS)
 
 static bool is_apart(tensor output, const loss_inputs *in)
 {
-    return are_disjoint(output, in->policy) && are_disjoint(output, in->reference) &&
-           are_disjoint(output, in->tokens) && are_disjoint(output, in->label) &&
-           are_disjoint(output, in->kl);
+    return tensor_disjoint(output, in->policy) && tensor_disjoint(output, in->reference) &&
+           tensor_disjoint(output, in->tokens) && tensor_disjoint(output, in->label) &&
+           tensor_disjoint(output, in->kl);
 }
 
 /* The loss of every unit, its metrics, and its slope in every sequence's score.  All maths is double, and rounded once.
@@ -28,7 +28,7 @@ extern "C" cudpo_status cuda_preference_loss(const loss_outputs *out, const loss
                                              const loss_parameters *parameters, cudpo_stream stream)
 {
     CUDPO_TRY(loss_check(out, in, parameters));
-    CUDPO_REQUIRE(are_disjoint(out->coefficient, out->columns));
+    CUDPO_REQUIRE(tensor_disjoint(out->coefficient, out->columns));
     CUDPO_REQUIRE(is_apart(out->coefficient, in) && is_apart(out->columns, in));
     const int64_t G = out->columns.rows;
     CUDPO_REQUIRE(G <= (int64_t)INT32_MAX * THREADS);

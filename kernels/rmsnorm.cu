@@ -35,11 +35,13 @@ extern "C" cudpo_status cuda_add_rmsnorm(tensor y, tensor rstd, tensor sum, tens
     CUDPO_REQUIRE(w.type == x.type && is_float(w, 1, x.cols));
     CUDPO_REQUIRE(!tensor_present(branch) || is_like(branch, x));
     CUDPO_REQUIRE(std::isfinite(epsilon) && epsilon >= 0.0f);
-    CUDPO_REQUIRE(is_same(sum, x) || are_disjoint(sum, x));
-    CUDPO_REQUIRE(are_disjoint(sum, branch) && are_disjoint(sum, w) && are_disjoint(sum, rstd));
-    CUDPO_REQUIRE(are_disjoint(y, x) && are_disjoint(y, branch) && are_disjoint(y, w));
-    CUDPO_REQUIRE(are_disjoint(y, sum) && are_disjoint(y, rstd));
-    CUDPO_REQUIRE(are_disjoint(rstd, x) && are_disjoint(rstd, branch) && are_disjoint(rstd, w));
+    CUDPO_REQUIRE(is_same(sum, x) || tensor_disjoint(sum, x));
+    CUDPO_REQUIRE(tensor_disjoint(sum, branch) && tensor_disjoint(sum, w) &&
+                  tensor_disjoint(sum, rstd));
+    CUDPO_REQUIRE(tensor_disjoint(y, x) && tensor_disjoint(y, branch) && tensor_disjoint(y, w));
+    CUDPO_REQUIRE(tensor_disjoint(y, sum) && tensor_disjoint(y, rstd));
+    CUDPO_REQUIRE(tensor_disjoint(rstd, x) && tensor_disjoint(rstd, branch) &&
+                  tensor_disjoint(rstd, w));
     if (x.rows == 0) return CUDPO_OK;
     const bool vectors = is_vectorisable(y) && is_vectorisable(sum) && is_vectorisable(x) &&
                          is_vectorisable(w) && (!tensor_present(branch) || is_vectorisable(branch));
@@ -94,10 +96,10 @@ extern "C" cudpo_status cuda_rmsnorm_backward(tensor dx, tensor dw, tensor dy, t
 {
     CUDPO_REQUIRE(is_matrix(x) && is_like(dx, x) && is_like(dy, x) && is_f32(rstd, x.rows, 1));
     CUDPO_REQUIRE(w.type == x.type && is_float(w, 1, x.cols) && is_float(dw, 1, x.cols));
-    CUDPO_REQUIRE(are_disjoint(dx, dy) && are_disjoint(dx, x) && are_disjoint(dx, w));
-    CUDPO_REQUIRE(are_disjoint(dx, rstd) && are_disjoint(dx, dw));
-    CUDPO_REQUIRE(are_disjoint(dw, dy) && are_disjoint(dw, x) && are_disjoint(dw, w));
-    CUDPO_REQUIRE(are_disjoint(dw, rstd));
+    CUDPO_REQUIRE(tensor_disjoint(dx, dy) && tensor_disjoint(dx, x) && tensor_disjoint(dx, w));
+    CUDPO_REQUIRE(tensor_disjoint(dx, rstd) && tensor_disjoint(dx, dw));
+    CUDPO_REQUIRE(tensor_disjoint(dw, dy) && tensor_disjoint(dw, x) && tensor_disjoint(dw, w));
+    CUDPO_REQUIRE(tensor_disjoint(dw, rstd));
     CUDPO_REQUIRE(is_scratch(s, cuda_rmsnorm_backward_scratch(x.rows, x.cols)));
     if (x.rows == 0) return CUDPO_OK;
     const bool vectors =
@@ -147,7 +149,7 @@ extern "C" cudpo_status cuda_rmsnorm_again(tensor y, tensor x, tensor rstd, tens
 {
     CUDPO_REQUIRE(is_matrix(x) && is_like(y, x) && is_f32(rstd, x.rows, 1));
     CUDPO_REQUIRE(w.type == x.type && is_float(w, 1, x.cols));
-    CUDPO_REQUIRE(are_disjoint(y, x) && are_disjoint(y, rstd) && are_disjoint(y, w));
+    CUDPO_REQUIRE(tensor_disjoint(y, x) && tensor_disjoint(y, rstd) && tensor_disjoint(y, w));
     if (x.rows == 0) return CUDPO_OK;
     const bool vectors = is_vectorisable(y) && is_vectorisable(x) && is_vectorisable(w);
     FLOAT_TYPE(x.type, Real, {

@@ -63,8 +63,9 @@ extern "C" cudpo_status cuda_rope(tensor x, tensor cosine, tensor sine, tensor p
     CUDPO_REQUIRE(is_f32(cosine, cosine.rows, head_dim / 2));
     CUDPO_REQUIRE(is_f32(sine, cosine.rows, head_dim / 2));
     CUDPO_REQUIRE(is_i32(position, x.rows, 1) && is_fault(fault));
-    CUDPO_REQUIRE(are_disjoint(x, cosine) && are_disjoint(x, sine) && are_disjoint(x, position));
-    CUDPO_REQUIRE(are_disjoint(x, fault));
+    CUDPO_REQUIRE(tensor_disjoint(x, cosine) && tensor_disjoint(x, sine) &&
+                  tensor_disjoint(x, position));
+    CUDPO_REQUIRE(tensor_disjoint(x, fault));
     if (x.rows == 0) return CUDPO_OK;
     const bool rows = is_vectorisable(x) && is_vectorisable(cosine) && is_vectorisable(sine);
     FLOAT_TYPE(x.type, Real, {

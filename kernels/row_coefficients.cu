@@ -32,8 +32,8 @@ extern "C" cudpo_status cuda_row_coefficients(tensor row, tensor coefficient, te
     CUDPO_REQUIRE(is_i32(sequence, row.rows, 1));
     CUDPO_REQUIRE(is_f32(scale, row.rows, 1));
     CUDPO_REQUIRE(is_fault(fault) && row.rows <= (int64_t)INT32_MAX * THREADS);
-    CUDPO_REQUIRE(are_disjoint(row, coefficient) && are_disjoint(row, sequence));
-    CUDPO_REQUIRE(are_disjoint(row, scale));
+    CUDPO_REQUIRE(tensor_disjoint(row, coefficient) && tensor_disjoint(row, sequence));
+    CUDPO_REQUIRE(tensor_disjoint(row, scale));
     if (row.rows == 0) return CUDPO_OK;
     LAUNCH(row_coefficients_kernel, blocks_for(row.rows, THREADS), THREADS, 0, stream, row,
            coefficient, sequence, scale, (int *)fault.data);

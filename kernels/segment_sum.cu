@@ -36,7 +36,7 @@ extern "C" cudpo_status cuda_segment_sum(tensor out, tensor x, tensor begin, ten
     CUDPO_REQUIRE(is_matrix(x) && x.type == DTYPE_F32);
     CUDPO_REQUIRE(out.rows >= 0 && is_f32(out, out.rows, x.cols));
     CUDPO_REQUIRE(is_i32(begin, out.rows + 1, 1) && is_fault(fault));
-    CUDPO_REQUIRE(are_disjoint(out, x) && are_disjoint(out, begin));
+    CUDPO_REQUIRE(tensor_disjoint(out, x) && tensor_disjoint(out, begin));
     CUDPO_REQUIRE(out.cols <= INT32_MAX && out.rows <= INT32_MAX / out.cols);
     if (out.rows == 0) return CUDPO_OK;
     LAUNCH(segment_sum_kernel, (unsigned)(out.rows * out.cols), THREADS, 0, stream, out, x, begin,

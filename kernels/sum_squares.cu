@@ -119,7 +119,7 @@ extern "C" cudpo_status cuda_sum_squares(tensor sum, tensor g, scratch s, cudpo_
     CUDPO_REQUIRE(is_matrix(g));
     CUDPO_REQUIRE(s.data != NULL && s.bytes >= cuda_sum_squares_scratch());
     CUDPO_REQUIRE((uintptr_t)s.data % 16 == 0);
-    CUDPO_REQUIRE(are_disjoint(sum, g));
+    CUDPO_REQUIRE(tensor_disjoint(sum, g));
     if (g.rows == 0) return CUDPO_OK;
     tensor of = g; /* dense: one row, with a tail; strided: rows of whole vectors, or elements */
     if (tensor_dense(g)) of = tensor_matrix(g.data, g.type, 1, g.rows * g.cols);
@@ -170,8 +170,8 @@ extern "C" cudpo_status cuda_clip_factor(tensor norm, tensor factor, tensor sum,
     CUDPO_REQUIRE(is_typed(sum, DTYPE_F64, 1, 1));
     CUDPO_REQUIRE(std::isfinite(max_norm) && max_norm >= 0.0f);
     CUDPO_REQUIRE(is_fault(fault));
-    CUDPO_REQUIRE(are_disjoint(norm, factor) && are_disjoint(norm, sum));
-    CUDPO_REQUIRE(are_disjoint(factor, sum));
+    CUDPO_REQUIRE(tensor_disjoint(norm, factor) && tensor_disjoint(norm, sum));
+    CUDPO_REQUIRE(tensor_disjoint(factor, sum));
     LAUNCH(clip_kernel, 1, 1, 0, stream, (float *)norm.data, (float *)factor.data,
            (const double *)sum.data, max_norm, (int32_t *)fault.data);
     return LAUNCHED();

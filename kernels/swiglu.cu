@@ -41,7 +41,7 @@ extern "C" cudpo_status cuda_swiglu(tensor act, tensor gate_up, cudpo_stream str
 {
     CUDPO_REQUIRE(is_matrix(act) && act.type == gate_up.type);
     CUDPO_REQUIRE(is_float(gate_up, act.rows, 2 * act.cols));
-    CUDPO_REQUIRE(are_disjoint(act, gate_up));
+    CUDPO_REQUIRE(tensor_disjoint(act, gate_up));
     if (act.rows == 0) return CUDPO_OK;
     const int64_t T = act.rows, F = act.cols;
     const bool vectors = is_vectorisable(act) && is_vectorisable(gate_up);
@@ -101,10 +101,10 @@ extern "C" cudpo_status cuda_swiglu_backward(tensor dgate_up, tensor act, tensor
     CUDPO_REQUIRE(is_matrix(dact) && dact.type == gate_up.type && is_float(gate_up, T, 2 * F));
     CUDPO_REQUIRE(is_like(dgate_up, gate_up));
     CUDPO_REQUIRE(!tensor_present(act) || is_like(act, dact));
-    CUDPO_REQUIRE(is_same(dgate_up, gate_up) || are_disjoint(dgate_up, gate_up));
-    CUDPO_REQUIRE(is_same(act, dact) || are_disjoint(act, dact));
-    CUDPO_REQUIRE(are_disjoint(dgate_up, dact) && are_disjoint(dgate_up, act));
-    CUDPO_REQUIRE(are_disjoint(act, gate_up));
+    CUDPO_REQUIRE(is_same(dgate_up, gate_up) || tensor_disjoint(dgate_up, gate_up));
+    CUDPO_REQUIRE(is_same(act, dact) || tensor_disjoint(act, dact));
+    CUDPO_REQUIRE(tensor_disjoint(dgate_up, dact) && tensor_disjoint(dgate_up, act));
+    CUDPO_REQUIRE(tensor_disjoint(act, gate_up));
     if (T == 0) return CUDPO_OK;
     const bool vectors = is_vectorisable(dgate_up) && is_vectorisable(dact) &&
                          is_vectorisable(gate_up) && (!tensor_present(act) || is_vectorisable(act));

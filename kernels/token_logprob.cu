@@ -366,7 +366,7 @@ static bool are_apart(const logprob_tensors *rows)
     }; /* with the logits, where there is a gradient; else no other writes them */
     for (int i = 0; i < OUTPUTS; i++) {
         for (int j = i + 1; j < (int)(sizeof all / sizeof all[0]); j++) {
-            if (!are_disjoint(all[i], all[j])) return false;
+            if (!tensor_disjoint(all[i], all[j])) return false;
         }
     }
     return true;

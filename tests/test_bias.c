@@ -175,11 +175,11 @@ static void broken_contracts_of_kernels(backend *be)
     const size_t bytes = cuda_bias_backward_scratch(3, 4);
     const scratch small = {half.data, bytes - 1}, absent = {NULL, bytes};
     CHECK_FAILS(be->bias_add(be, half, b), CUDPO_EINVAL, "bias.type");
-    CHECK_FAILS(be->bias_add(be, a, in_x), CUDPO_EINVAL, "are_disjoint(x, bias)");
-    CHECK_FAILS(be->bias_backward(be, in_x, a), CUDPO_EINVAL, "are_disjoint(dbias, dx)");
+    CHECK_FAILS(be->bias_add(be, a, in_x), CUDPO_EINVAL, "tensor_disjoint(x, bias)");
+    CHECK_FAILS(be->bias_backward(be, in_x, a), CUDPO_EINVAL, "tensor_disjoint(dbias, dx)");
     CHECK_FAILS(be->add(be, a, half), CUDPO_EINVAL, "is_like(y");
-    CHECK_FAILS(be->add(be, a, a), CUDPO_EINVAL, "are_disjoint(x, y)");
-    CHECK_FAILS(be->add(be, a, tensor_rows(x, 1, 3)), CUDPO_EINVAL, "are_disjoint(x, y)");
+    CHECK_FAILS(be->add(be, a, a), CUDPO_EINVAL, "tensor_disjoint(x, y)");
+    CHECK_FAILS(be->add(be, a, tensor_rows(x, 1, 3)), CUDPO_EINVAL, "tensor_disjoint(x, y)");
     CHECK_FAILS(cuda_bias_backward(b, a, small, NULL), CUDPO_EINVAL, "scratch");
     CHECK_FAILS(cuda_bias_backward(b, a, absent, NULL), CUDPO_EINVAL, "scratch");
     assert_int_equal(bytes, 4 * 4); /* eight rows and fewer are one block's */

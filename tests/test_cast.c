@@ -184,8 +184,8 @@ static void broken_contracts(backend *be)
     CHECK_FAILS(cast(be, none, x), CUDPO_EINVAL, "is_float(out");
     CHECK_FAILS(cast(be, index, x), CUDPO_EINVAL, "is_float(out");
     CHECK_FAILS(cast(be, tensor_cols(y, 0, 3), x), CUDPO_EINVAL, "is_float(out");
-    CHECK_FAILS(cast(be, over, x), CUDPO_EINVAL, "are_disjoint(out, x)");
-    CHECK_FAILS(cast(be, x, x), CUDPO_EINVAL, "are_disjoint(out, x)");
+    CHECK_FAILS(cast(be, over, x), CUDPO_EINVAL, "tensor_disjoint(out, x)");
+    CHECK_FAILS(cast(be, x, x), CUDPO_EINVAL, "tensor_disjoint(out, x)");
     CHECK_OK(cast(be, tensor_rows(y, 0, 0), tensor_rows(x, 0, 0)));
     ops_check_untouched(&o, x);
     ops_check_untouched(&o, y);

@@ -119,7 +119,7 @@ static void broken_contracts(backend *be)
     CHECK_FAILS(cuda_check_finite(words, word, NULL), CUDPO_EINVAL, "is_matrix(x)");
     CHECK_FAILS(cuda_check_finite(x, none, NULL), CUDPO_EINVAL, "fault");
     CHECK_FAILS(cuda_check_finite(x, words, NULL), CUDPO_EINVAL, "fault");
-    CHECK_FAILS(cuda_check_finite(x, over, NULL), CUDPO_EINVAL, "are_disjoint(x, fault)");
+    CHECK_FAILS(cuda_check_finite(x, over, NULL), CUDPO_EINVAL, "tensor_disjoint(x, fault)");
     CHECK_OK(cuda_check_finite(tensor_rows(x, 0, 0), word, NULL));
     ops_check_untouched(&o, x);
     ops_check_untouched(&o, word);

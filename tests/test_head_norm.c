@@ -264,28 +264,29 @@ static void broken_contracts_of_kernels(backend *be)
     const tensor within_r = tensor_matrix(r.data, DTYPE_F32, 1, 4);
     CHECK_FAILS(be->head_norm(be, half, r, x, w, 0.1f), CUDPO_EINVAL, "is_like(y");
     CHECK_FAILS(be->head_norm(be, y, r, x, narrow, 0.1f), CUDPO_EINVAL, "is_heads");
-    CHECK_FAILS(be->head_norm(be, later, r, x, w, 0.1f), CUDPO_EINVAL, "are_disjoint(y, x)");
-    CHECK_FAILS(be->head_norm(be, x, r, x, w, 0.1f), CUDPO_EINVAL, "are_disjoint(y, x)");
-    CHECK_FAILS(be->head_norm(be, y, r, x, within_y, 0.1f), CUDPO_EINVAL, "are_disjoint(y, w)");
+    CHECK_FAILS(be->head_norm(be, later, r, x, w, 0.1f), CUDPO_EINVAL, "tensor_disjoint(y, x)");
+    CHECK_FAILS(be->head_norm(be, x, r, x, w, 0.1f), CUDPO_EINVAL, "tensor_disjoint(y, x)");
+    CHECK_FAILS(be->head_norm(be, y, r, x, within_y, 0.1f), CUDPO_EINVAL, "tensor_disjoint(y, w)");
     CHECK_FAILS(be->head_norm(be, y, tensor_cols(y, 1, 2), x, w, 0.1f), CUDPO_EINVAL,
-                "are_disjoint(y, rstd)");
-    CHECK_FAILS(be->head_norm(be, y, rx, x, w, 0.1f), CUDPO_EINVAL, "are_disjoint(rstd, x)");
-    CHECK_FAILS(be->head_norm(be, y, r, x, within_r, 0.1f), CUDPO_EINVAL, "are_disjoint(rstd, w)");
+                "tensor_disjoint(y, rstd)");
+    CHECK_FAILS(be->head_norm(be, y, rx, x, w, 0.1f), CUDPO_EINVAL, "tensor_disjoint(rstd, x)");
+    CHECK_FAILS(be->head_norm(be, y, r, x, within_r, 0.1f), CUDPO_EINVAL,
+                "tensor_disjoint(rstd, w)");
     const struct {
         tensor dx, dw, dy, x, rstd, w;
         const char *text;
     } bad[] = {
         {half, dw, dy, x, r, w, "is_like(dx"},
         {y, dw, half, x, r, w, "is_like(dy"},
-        {later, dw, x, y, r, w, "are_disjoint(dx, dy)"},
-        {x, dw, dy, x, r, w, "are_disjoint(dx, x)"},
-        {y, dw, dy, x, tensor_cols(y, 1, 2), w, "are_disjoint(dx, rstd)"},
-        {y, dw, dy, x, r, within_y, "are_disjoint(dx, w)"},
-        {y, within_y, dy, x, r, w, "are_disjoint(dw, dx)"},
-        {dy, within_y, y, x, r, w, "are_disjoint(dw, dy)"},
-        {y, within_x, dy, x, r, w, "are_disjoint(dw, x)"},
-        {y, within_r, dy, x, r, w, "are_disjoint(dw, rstd)"},
-        {y, w, dy, x, r, w, "are_disjoint(dw, w)"},
+        {later, dw, x, y, r, w, "tensor_disjoint(dx, dy)"},
+        {x, dw, dy, x, r, w, "tensor_disjoint(dx, x)"},
+        {y, dw, dy, x, tensor_cols(y, 1, 2), w, "tensor_disjoint(dx, rstd)"},
+        {y, dw, dy, x, r, within_y, "tensor_disjoint(dx, w)"},
+        {y, within_y, dy, x, r, w, "tensor_disjoint(dw, dx)"},
+        {dy, within_y, y, x, r, w, "tensor_disjoint(dw, dy)"},
+        {y, within_x, dy, x, r, w, "tensor_disjoint(dw, x)"},
+        {y, within_r, dy, x, r, w, "tensor_disjoint(dw, rstd)"},
+        {y, w, dy, x, r, w, "tensor_disjoint(dw, w)"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         CHECK_FAILS(be->head_norm_backward(be, bad[i].dx, bad[i].dw, bad[i].dy, bad[i].x,

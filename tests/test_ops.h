@@ -8,6 +8,10 @@
 #include "backend/backend.h"
 #ifdef TEST_CUDA
 #include "backend/cuda/cuda.h"
+#ifndef TEST_GPU
+#define TEST_SIMT /* on the emulator */
+#include "simt/schedule.h"
+#endif
 #endif
 #include "base/rng.h"
 
@@ -278,7 +282,7 @@ static inline double slope(double (*f)(const double *x, const void *context), do
 /* A run of an op on fixed inputs, large enough to be split over threads, that leaves n floats. */
 typedef void (*op_run)(ops *o, float *result);
 
-/* The same bits with 1, 2 and 3 threads, and again. */
+/* The same bits with 1, 2 and 3 threads, and again; on the emulator in every schedule. */
 static inline void check_repeatable(backend *be, op_run run, int64_t n)
 {
     static const int threads[] = {1, 2, 3, 3, 1};
@@ -287,11 +291,18 @@ static inline void check_repeatable(backend *be, op_run run, int64_t n)
     for (int i = 0; i < 5; i++) {
         ops o = ops_begin(be);
         omp_set_num_threads(threads[i]);
+#ifdef TEST_SIMT
+        static const char *const schedules[] = {"fwd", "rev", "rand:1", "rand:2", "rand:3"};
+        simt_set_schedule(schedules[i]);
+#endif
         run(&o, i == 0 ? first : again);
         ops_end(&o);
         if (i > 0 && memcmp(first, again, (size_t)n * sizeof *first) != 0)
             fail_msg("other bits with %d threads, run %d", threads[i], i);
     }
+#ifdef TEST_SIMT
+    simt_set_schedule(NULL);
+#endif
     omp_set_num_threads(before);
     free(first);
     free(again);
@@ -324,8 +335,13 @@ static inline int ops_main(const op_case *cases, int count)
 #ifdef TEST_CUDA
     backend *present[1] = {NULL};
     if (backend_cuda_open(&present[0], NULL) != CUDPO_OK) {
+#ifdef TEST_SIMT
+        printf("failed: %s\n", cudpo_error_message());
+        return 1; /* the emulator is always there */
+#else
         printf("skipped: %s\n", cudpo_error_message());
         return TEST_SKIPPED;
+#endif
     }
 #else
     backend *const present[] = {backend_cpu()};

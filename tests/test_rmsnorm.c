@@ -371,18 +371,18 @@ static void broken_contracts_of_kernels(backend *be)
         {y, rstd, s, a, half, w, "is_like(branch"},
         {y, rstd, s, a, b, narrow, "w.type"},
         {y, tensor_vector(half.data, DTYPE_BF16, 3), s, a, b, w, "is_f32(rstd"},
-        {y, rstd, tensor_rows(x, 1, 3), a, b, w, "are_disjoint(sum, x)"},
-        {y, rstd, b, a, b, w, "are_disjoint(sum, branch)"},
-        {y, rstd, s, a, b, tensor_rows(s, 1, 1), "are_disjoint(sum, w)"},
-        {y, tensor_vector(s.data, DTYPE_F32, 3), s, a, b, w, "are_disjoint(sum, rstd)"},
-        {a, rstd, s, a, b, w, "are_disjoint(y, x)"},
-        {b, rstd, s, a, b, w, "are_disjoint(y, branch)"},
-        {y, rstd, s, a, b, tensor_rows(y, 2, 1), "are_disjoint(y, w)"},
-        {s, rstd, s, a, b, w, "are_disjoint(y, sum)"},
-        {y, tensor_vector(y.data, DTYPE_F32, 3), s, a, b, w, "are_disjoint(y, rstd)"},
-        {y, tensor_vector(x.data, DTYPE_F32, 3), s, a, b, w, "are_disjoint(rstd, x)"},
-        {y, tensor_vector(b.data, DTYPE_F32, 3), s, a, b, w, "are_disjoint(rstd, branch)"},
-        {y, tensor_vector(w.data, DTYPE_F32, 3), s, a, b, w, "are_disjoint(rstd, w)"},
+        {y, rstd, tensor_rows(x, 1, 3), a, b, w, "tensor_disjoint(sum, x)"},
+        {y, rstd, b, a, b, w, "tensor_disjoint(sum, branch)"},
+        {y, rstd, s, a, b, tensor_rows(s, 1, 1), "tensor_disjoint(sum, w)"},
+        {y, tensor_vector(s.data, DTYPE_F32, 3), s, a, b, w, "tensor_disjoint(sum, rstd)"},
+        {a, rstd, s, a, b, w, "tensor_disjoint(y, x)"},
+        {b, rstd, s, a, b, w, "tensor_disjoint(y, branch)"},
+        {y, rstd, s, a, b, tensor_rows(y, 2, 1), "tensor_disjoint(y, w)"},
+        {s, rstd, s, a, b, w, "tensor_disjoint(y, sum)"},
+        {y, tensor_vector(y.data, DTYPE_F32, 3), s, a, b, w, "tensor_disjoint(y, rstd)"},
+        {y, tensor_vector(x.data, DTYPE_F32, 3), s, a, b, w, "tensor_disjoint(rstd, x)"},
+        {y, tensor_vector(b.data, DTYPE_F32, 3), s, a, b, w, "tensor_disjoint(rstd, branch)"},
+        {y, tensor_vector(w.data, DTYPE_F32, 3), s, a, b, w, "tensor_disjoint(rstd, w)"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         CHECK_FAILS(be->add_rmsnorm(be, bad[i].y, bad[i].rstd, bad[i].sum, bad[i].x, bad[i].branch,
@@ -391,11 +391,11 @@ static void broken_contracts_of_kernels(backend *be)
     }
     CHECK_FAILS(be->rmsnorm_again(be, half, a, rstd, w), CUDPO_EINVAL, "is_like(y");
     CHECK_FAILS(be->rmsnorm_again(be, y, a, rstd, narrow), CUDPO_EINVAL, "w.type");
-    CHECK_FAILS(be->rmsnorm_again(be, a, a, rstd, w), CUDPO_EINVAL, "are_disjoint(y, x)");
+    CHECK_FAILS(be->rmsnorm_again(be, a, a, rstd, w), CUDPO_EINVAL, "tensor_disjoint(y, x)");
     CHECK_FAILS(be->rmsnorm_again(be, y, a, rstd, tensor_rows(y, 0, 1)), CUDPO_EINVAL,
-                "are_disjoint(y, w)");
+                "tensor_disjoint(y, w)");
     CHECK_FAILS(be->rmsnorm_again(be, y, a, tensor_vector(y.data, DTYPE_F32, 3), w), CUDPO_EINVAL,
-                "are_disjoint(y, rstd)");
+                "tensor_disjoint(y, rstd)");
 
     const tensor dw = ops_output(&o, 1, 4);
     const struct {
@@ -406,15 +406,15 @@ static void broken_contracts_of_kernels(backend *be)
         {y, dw, half, a, rstd, w, "is_like(dy"},
         {y, dw, s, a, rstd, narrow, "w.type"},
         {y, tensor_rows(x, 0, 2), s, a, rstd, w, "is_float(dw"},
-        {s, dw, s, a, rstd, w, "are_disjoint(dx, dy)"},
-        {a, dw, s, a, rstd, w, "are_disjoint(dx, x)"},
-        {y, dw, s, a, rstd, tensor_rows(y, 2, 1), "are_disjoint(dx, w)"},
-        {y, dw, s, a, tensor_vector(y.data, DTYPE_F32, 3), w, "are_disjoint(dx, rstd)"},
-        {y, tensor_rows(y, 1, 1), s, a, rstd, w, "are_disjoint(dx, dw)"},
-        {y, tensor_rows(s, 1, 1), s, a, rstd, w, "are_disjoint(dw, dy)"},
-        {y, tensor_rows(a, 1, 1), s, a, rstd, w, "are_disjoint(dw, x)"},
-        {y, w, s, a, rstd, w, "are_disjoint(dw, w)"},
-        {y, dw, s, a, tensor_vector(dw.data, DTYPE_F32, 3), w, "are_disjoint(dw, rstd)"},
+        {s, dw, s, a, rstd, w, "tensor_disjoint(dx, dy)"},
+        {a, dw, s, a, rstd, w, "tensor_disjoint(dx, x)"},
+        {y, dw, s, a, rstd, tensor_rows(y, 2, 1), "tensor_disjoint(dx, w)"},
+        {y, dw, s, a, tensor_vector(y.data, DTYPE_F32, 3), w, "tensor_disjoint(dx, rstd)"},
+        {y, tensor_rows(y, 1, 1), s, a, rstd, w, "tensor_disjoint(dx, dw)"},
+        {y, tensor_rows(s, 1, 1), s, a, rstd, w, "tensor_disjoint(dw, dy)"},
+        {y, tensor_rows(a, 1, 1), s, a, rstd, w, "tensor_disjoint(dw, x)"},
+        {y, w, s, a, rstd, w, "tensor_disjoint(dw, w)"},
+        {y, dw, s, a, tensor_vector(dw.data, DTYPE_F32, 3), w, "tensor_disjoint(dw, rstd)"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         CHECK_FAILS(be->rmsnorm_backward(be, wrong[i].dx, wrong[i].dw, wrong[i].dy, wrong[i].x,

@@ -159,10 +159,12 @@ static void broken_contracts(backend *be)
         const tensor memory = ops_output(&o, 5, 4), all = tensor_rows(memory, 0, 2);
         const tensor half = tensor_cols(memory, 0, 2);
         tensor index = tensor_vector(memory.data, DTYPE_I32, 2);
-        CHECK_FAILS(be->rope(be, all, half, s, p, 4, false), CUDPO_EINVAL, "are_disjoint(x, cos");
-        CHECK_FAILS(be->rope(be, all, c, half, p, 4, false), CUDPO_EINVAL, "are_disjoint(x, sine)");
+        CHECK_FAILS(be->rope(be, all, half, s, p, 4, false), CUDPO_EINVAL,
+                    "tensor_disjoint(x, cos");
+        CHECK_FAILS(be->rope(be, all, c, half, p, 4, false), CUDPO_EINVAL,
+                    "tensor_disjoint(x, sine)");
         CHECK_FAILS(be->rope(be, all, c, s, index, 4, false), CUDPO_EINVAL,
-                    "are_disjoint(x, position)");
+                    "tensor_disjoint(x, position)");
         ops_check_untouched(&o, memory);
     }
     CHECK_OK(be->rope(be, tensor_rows(x, 0, 0), c, s, tensor_rows(p, 0, 0), 4, false));

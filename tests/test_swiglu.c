@@ -191,20 +191,20 @@ static void broken_contracts(backend *be)
         const tensor all = ops_output(&o, 4, 8), a = tensor_rows(all, 0, 3);
         const tensor b = tensor_rows(all, 1, 3);
         CHECK_FAILS(be->swiglu(be, act, half), CUDPO_EINVAL, "gate_up.type");
-        CHECK_FAILS(be->swiglu(be, tensor_cols(gu, 0, 4), gu), CUDPO_EINVAL, "are_disjoint(act");
+        CHECK_FAILS(be->swiglu(be, tensor_cols(gu, 0, 4), gu), CUDPO_EINVAL, "tensor_disjoint(act");
         CHECK_FAILS(be->swiglu_backward(be, half, act, dact, gu), CUDPO_EINVAL, "dgate_up");
         CHECK_FAILS(be->swiglu_backward(be, dgu, part, dact, gu), CUDPO_EINVAL, "is_like(act");
         CHECK_FAILS(be->swiglu_backward(be, dgu, act, part, gu), CUDPO_EINVAL, "dact.type");
         CHECK_FAILS(be->swiglu_backward(be, b, act, dact, a), CUDPO_EINVAL,
-                    "are_disjoint(dgate_up, gate_up)");
+                    "tensor_disjoint(dgate_up, gate_up)");
         CHECK_FAILS(be->swiglu_backward(be, dgu, tensor_cols(b, 0, 4), tensor_cols(a, 0, 4), gu),
-                    CUDPO_EINVAL, "are_disjoint(act, dact)");
+                    CUDPO_EINVAL, "tensor_disjoint(act, dact)");
         CHECK_FAILS(be->swiglu_backward(be, dgu, act, tensor_cols(dgu, 0, 4), gu), CUDPO_EINVAL,
-                    "are_disjoint(dgate_up, dact)");
+                    "tensor_disjoint(dgate_up, dact)");
         CHECK_FAILS(be->swiglu_backward(be, dgu, tensor_cols(dgu, 0, 4), dact, gu), CUDPO_EINVAL,
-                    "are_disjoint(dgate_up, act)");
+                    "tensor_disjoint(dgate_up, act)");
         CHECK_FAILS(be->swiglu_backward(be, dgu, tensor_cols(gu, 4, 4), dact, gu), CUDPO_EINVAL,
-                    "are_disjoint(act, gate_up)");
+                    "tensor_disjoint(act, gate_up)");
         ops_check_untouched(&o, half);
         ops_check_untouched(&o, all);
     }

@@ -67,6 +67,7 @@ static cudpo_status cpu_copy(backend *be, tensor dst, tensor src)
 static cudpo_status cpu_zero(backend *be, tensor t)
 {
     (void)be;
+    CUDPO_REQUIRE(t.rows >= 0 && t.cols >= 0);
     CUDPO_REQUIRE(tensor_is(t, t.type, t.rows, t.cols));
     t = as_one_row(t);
     const size_t size = dtype_size(t.type);

@@ -66,6 +66,28 @@ size_t tensor_bytes(tensor t)
     return (size_t)tensor_elements(t) * dtype_size(t.type);
 }
 
+/* Bytes from the first element to the last. */
+static size_t extent(tensor t)
+{
+    if (t.rows <= 0 || t.cols <= 0) return 0;
+    return (size_t)((t.rows - 1) * t.stride + t.cols) * dtype_size(t.type);
+}
+
+bool tensor_disjoint(tensor a, tensor b)
+{
+    const uintptr_t x = (uintptr_t)a.data, y = (uintptr_t)b.data;
+    if (!tensor_present(a) || !tensor_present(b)) return true;
+    if (extent(a) == 0 || extent(b) == 0) return true;
+    if (x + extent(a) <= y || y + extent(b) <= x) return true;
+    const size_t row = (size_t)a.stride * dtype_size(a.type);
+    if (row != (size_t)b.stride * dtype_size(b.type) || row == 0) return false;
+    const size_t wide_a = (size_t)a.cols * dtype_size(a.type);
+    const size_t wide_b = (size_t)b.cols * dtype_size(b.type);
+    const size_t ahead = /* of b's column in a's row */
+        x <= y ? (y - x) % row : row - (x - y) % row;
+    return ahead % row >= wide_a && ahead % row + wide_b <= row;
+}
+
 float *tensor_f32(tensor t)
 {
     assert(t.type == DTYPE_F32);

@@ -42,6 +42,10 @@ bool tensor_dense(tensor t);
 int64_t tensor_elements(tensor t);
 size_t tensor_bytes(tensor t); /* of a dense tensor */
 
+/* No byte of one lies between the first and the last byte of the other; so does nothing of a tensor without elements.
+ * Interleaved views (columns of one matrix) count as disjoint where their columns are. */
+bool tensor_disjoint(tensor a, tensor b);
+
 /* The elements, whose type must match (assert). */
 float *tensor_f32(tensor t);
 int32_t *tensor_i32(tensor t);

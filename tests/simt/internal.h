@@ -15,7 +15,7 @@
 namespace simt
 {
 
-/* The environment, read once before main(): README.md says what each variable does. */
+/* The environment, read before main(): README.md says what each variable does.  simt_set_schedule() changes the order. */
 enum Order { FORWARD, REVERSE, RANDOM };
 struct Config {
     Order order;
@@ -23,7 +23,7 @@ struct Config {
     size_t stack_bytes;
     bool serial;
 };
-extern const Config config;
+extern Config config;
 
 enum State : uint8_t { NEW, READY, AT_BARRIER, AT_WARP_OP, EXITED };
 

@@ -1,5 +1,6 @@
 /* report.cpp - the environment, and how a kernel's mistake ends the process. */
 #include "internal.h"
+#include "schedule.h"
 
 #include <csignal>
 #include <cstdarg>
@@ -14,9 +15,25 @@
 namespace simt
 {
 
+static void set_order(Config *c, const char *schedule)
+{
+    c->order = FORWARD;
+    c->seed = 1;
+    if (schedule == nullptr || strcmp(schedule, "fwd") == 0) return;
+    if (strcmp(schedule, "rev") == 0) {
+        c->order = REVERSE;
+    } else if (strncmp(schedule, "rand", 4) == 0) {
+        c->order = RANDOM;
+        if (schedule[4] == ':') c->seed = strtoull(schedule + 5, nullptr, 0);
+    } else {
+        fprintf(stderr, "SIMT ERROR: SIMT_SCHED=%s is none of fwd, rev, rand:SEED\n", schedule);
+        exit(EXIT_VIOLATION);
+    }
+}
+
 static Config read_config()
 {
-    const char *schedule = getenv("SIMT_SCHED"), *stack = getenv("SIMT_STACK_KB");
+    const char *stack = getenv("SIMT_STACK_KB");
     Config c = {FORWARD, 1, 0, getenv("SIMT_SERIAL") != nullptr};
 #ifdef SIMT_ASAN
     c.stack_bytes = 256 << 10; /* frames are several times larger with redzones */
@@ -24,19 +41,10 @@ static Config read_config()
     c.stack_bytes = 64 << 10;
 #endif
     if (stack != nullptr) c.stack_bytes = (size_t)atoi(stack) << 10;
-    if (schedule == nullptr || strcmp(schedule, "fwd") == 0) return c;
-    if (strcmp(schedule, "rev") == 0) {
-        c.order = REVERSE;
-    } else if (strncmp(schedule, "rand", 4) == 0) {
-        c.order = RANDOM;
-        if (schedule[4] == ':') c.seed = strtoull(schedule + 5, nullptr, 0);
-    } else {
-        fprintf(stderr, "SIMT ERROR: SIMT_SCHED=%s is none of fwd, rev, rand:SEED\n", schedule);
-        exit(EXIT_VIOLATION);
-    }
+    set_order(&c, getenv("SIMT_SCHED"));
     return c;
 }
-const Config config = read_config();
+Config config = read_config();
 
 const char *kind_name(Kind kind)
 {
@@ -157,3 +165,8 @@ void faults_prepare_thread()
 }
 
 } // namespace simt
+
+extern "C" void simt_set_schedule(const char *schedule)
+{
+    simt::set_order(&simt::config, schedule != nullptr ? schedule : getenv("SIMT_SCHED"));
+}

@@ -14,6 +14,7 @@ static cuda_backend *of(backend *be)
 cudpo_status cuda_failed(const char *where, const char *call, cudaError_t error)
 {
     const cudpo_status code = error == cudaErrorMemoryAllocation ? CUDPO_ENOMEM : CUDPO_EDEVICE;
+    (void)cudaGetLastError(); /* or the next launch would report it again */
     return cudpo_fail(code, where, "%s: %s", call, cudaGetErrorString(error));
 }
 
@@ -59,25 +60,37 @@ static cudpo_status cuda_copy_out(backend *be, void *dst, const void *src, size_
     return CUDPO_OK;
 }
 
+/* A dense tensor is one row: a copy of rows is slower, and has a limit to their distance (2^31 - 1 bytes). */
 static cudpo_status cuda_copy(backend *be, tensor dst, tensor src)
 {
+    CUDPO_REQUIRE(src.rows >= 0 && src.cols >= 0);
     CUDPO_REQUIRE(tensor_is(src, src.type, src.rows, src.cols));
     CUDPO_REQUIRE(tensor_is(dst, src.type, src.rows, src.cols));
-    const size_t size = dtype_size(src.type);
-    if (src.rows > 0)
+    const size_t size = dtype_size(src.type), row = (size_t)src.cols * size;
+    const cudaStream_t stream = of(be)->stream;
+    if (src.rows == 0 || src.cols == 0) return CUDPO_OK;
+    if (tensor_dense(dst) && tensor_dense(src))
+        CUDA_TRY(cudaMemcpyAsync(dst.data, src.data, row * (size_t)src.rows,
+                                 cudaMemcpyDeviceToDevice, stream));
+    else
         CUDA_TRY(cudaMemcpy2DAsync(dst.data, (size_t)dst.stride * size, src.data,
-                                   (size_t)src.stride * size, (size_t)src.cols * size,
-                                   (size_t)src.rows, cudaMemcpyDeviceToDevice, of(be)->stream));
+                                   (size_t)src.stride * size, row, (size_t)src.rows,
+                                   cudaMemcpyDeviceToDevice, stream));
     return CUDPO_OK;
 }
 
 static cudpo_status cuda_zero(backend *be, tensor t)
 {
+    CUDPO_REQUIRE(t.rows >= 0 && t.cols >= 0);
     CUDPO_REQUIRE(tensor_is(t, t.type, t.rows, t.cols));
-    const size_t size = dtype_size(t.type);
-    if (t.rows > 0)
-        CUDA_TRY(cudaMemset2DAsync(t.data, (size_t)t.stride * size, 0, (size_t)t.cols * size,
-                                   (size_t)t.rows, of(be)->stream));
+    const size_t size = dtype_size(t.type), row = (size_t)t.cols * size;
+    const cudaStream_t stream = of(be)->stream;
+    if (t.rows == 0 || t.cols == 0) return CUDPO_OK;
+    if (tensor_dense(t))
+        CUDA_TRY(cudaMemsetAsync(t.data, 0, row * (size_t)t.rows, stream));
+    else
+        CUDA_TRY(
+            cudaMemset2DAsync(t.data, (size_t)t.stride * size, 0, row, (size_t)t.rows, stream));
     return CUDPO_OK;
 }
 
