@@ -1,5 +1,6 @@
 #!/bin/sh
-# The registers, shared memory and spills of every kernel on every architecture against tests/kernel_resources.txt.
+# The registers, static shared memory and spills of every kernel on every architecture against tests/kernel_resources.txt.
+# (What a launch asks for on top is in its launcher.)  A kernel of a header has a line for each different figure.
 #     check_resources.sh OBJECTS TABLE            compare; exit 1 where a line differs, or a kernel uses local memory
 #     check_resources.sh OBJECTS TABLE --update   write the table
 # OBJECTS is the folder where the build left ptxas's reports (kernels/keep_report.sh).  The figures are nvcc's: with
@@ -11,7 +12,7 @@ now=$(mktemp)
 trap 'rm -f "$now"' EXIT
 {
     echo "# What each kernel takes on each architecture, by $("$nvcc" --version | sed -n 's/.*release .*, V/nvcc /p'); tests/check_resources.sh writes this"
-    echo "# architecture registers shared_bytes stack_bytes spill_stores kernel"
+    echo "# architecture registers static_shared_bytes stack_bytes spill_stores kernel"
     find "$objects" -name '*.ptxas' -exec cat {} + | awk '
         /Compiling entry function/ {split($0, q, "\047"); name = q[2]; arch = q[4]}
         /bytes stack frame/ {stack = $1; spills = $5}
@@ -22,7 +23,7 @@ trap 'rm -f "$now"' EXIT
                 if ($(i + 2) ~ /^smem/ && $(i + 1) == "bytes") shared = $i
             }
             print arch, registers, shared, stack, spills, name
-        }' | c++filt -p | sort -u -k6 -k1,1V
+        }' | c++filt -p | sort -u | sort -s -k6 -k1,1V
 } >"$now"
 kernels=$(grep -vc '^#' "$now" || true)
 [ "$kernels" -gt 0 ] || { echo "no report of ptxas in $objects"; exit 1; }
