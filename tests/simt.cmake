@@ -121,6 +121,14 @@ foreach(name ${cuda_tests})
   endforeach()
 endforeach()
 
+# The CUDA backend on the emulator as the plugin that the program opens, with $CUDPO_PLUGIN.
+foreach(part simt_simt simt_kernels_simt simt_emulator_simt)
+  set_target_properties(${part} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+endforeach()
+add_library(cudpo_cuda_emulated SHARED)
+target_link_libraries(cudpo_cuda_emulated PRIVATE cudpo_base cudpo_tensor simt_simt simt_kernels_simt simt_emulator_simt)
+set_target_properties(cudpo_cuda_emulated PROPERTIES LINKER_LANGUAGE CXX)
+
 # The emulator itself: that it computes what CUDA does, and that it catches what CUDA forbids.
 file(GLOB simt_bugs CONFIGURE_DEPENDS ${simt}/bugs/*.cu ${simt}/bugs/*.cpp)
 foreach(variant ${SIMT_VARIANTS})

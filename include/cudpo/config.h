@@ -20,6 +20,7 @@ typedef struct cudpo_config {
     char *train_dataset;
     char *eval_dataset; /* NULL: no evaluation */
     char *output_dir;
+    char *device; /* "auto", "cpu", "cuda" */
     char *dtype; /* of the written weights: "float32", "bfloat16", "float16", "auto" as the input */
 
     /* the loss */

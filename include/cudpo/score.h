@@ -17,6 +17,7 @@ typedef struct cudpo_score_options {
     const char *output; /* JSONL, one row per pair in input order; "-" or NULL: standard output */
     double beta;
     int64_t max_length; /* 0: no limit */
+    const char *device; /* "auto", "cpu", "cuda"; NULL: auto */
 } cudpo_score_options;
 
 /** Write the implicit rewards beta * log(pi(y|x) / pi_ref(y|x)) of every pair: `row`, `logps/chosen`, `logps/rejected`,
@@ -35,6 +36,7 @@ typedef struct cudpo_generate_options {
     double top_p;       /* 1: all */
     uint64_t seed;
     int64_t batch_size; /* sequences decoded together; 0: chosen */
+    const char *device; /* "auto", "cpu", "cuda"; NULL: auto */
 } cudpo_generate_options;
 
 /** Continue prompts.  Ends at an eos token, max_new_tokens or the model's max_position_embeddings.

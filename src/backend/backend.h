@@ -33,6 +33,7 @@ typedef struct backend_options {
 typedef struct backend backend;
 struct backend {
     const char *name;
+    const char *description;    /* for people: which device it is */
     void (*close)(backend *be); /* NULL is fine */
     bool
         on_device; /* float tensors may be bf16 too; indices are not checked before an op, but kept in bounds by it */

@@ -99,6 +99,7 @@ backend *backend_cpu(void)
 {
     static backend cpu = {
         .name = "cpu",
+        .description = "cpu",
         .close = cpu_close,
         .alloc = cpu_alloc,
         .free = cpu_free,

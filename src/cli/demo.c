@@ -171,7 +171,11 @@ static cudpo_status score(const demo *d, const char *model, const char *data, do
          *text = NULL;
     size_t n = 0;
     double rows = 0.0;
-    const cudpo_score_options options = {folder, reference, in, out, 0.1, 0};
+    const cudpo_score_options options = {.model_name_or_path = folder,
+                                         .ref_model_name_or_path = reference,
+                                         .data = in,
+                                         .output = out,
+                                         .beta = 0.1};
     cudpo_status status = folder == NULL || reference == NULL || in == NULL || out == NULL
                               ? cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path")
                               : cudpo_score(&options);

@@ -175,6 +175,7 @@ cudpo_status cli_generate(int argc, char **argv)
          &o.top_p},
         {"--seed", CLI_INTEGER, "N (42)", "of the samples", &seed},
         {"--batch_size", CLI_INTEGER, "N (64)", "prompts continued together", &o.batch_size},
+        {"--device", CLI_TEXT, "auto|cpu|cuda (auto)", "where it is computed", &o.device},
     };
     const int64_t n = sizeof options / sizeof options[0];
     prompts.values = calloc((size_t)argc + 1, sizeof *prompts.values);

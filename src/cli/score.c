@@ -55,6 +55,7 @@ cudpo_status cli_score(int argc, char **argv)
         {"--beta", CLI_REAL, "B (0.1)", "scale of the rewards", &o.beta},
         {"--max_length", CLI_INTEGER, "N (1024)", "tokens of prompt and completion; 0: no limit",
          &o.max_length},
+        {"--device", CLI_TEXT, "auto|cpu|cuda (auto)", "where it is computed", &o.device},
     };
     const int64_t n = sizeof options / sizeof options[0];
     bool help;

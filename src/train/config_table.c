@@ -15,6 +15,7 @@ static const char *const schedules[] = {
 static const char *const truncations[] = {"keep_start", "keep_end", NULL};
 static const char *const samplings[] = {"random", "sequential", NULL};
 static const char *const strategies[] = {"no", "steps", "epoch", NULL};
+static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
 static const char *const dtypes[] = {"float32", "bfloat16", "float16", "auto", NULL};
 
 /* Ends of ranges; an open one is given as the last number inside. */
@@ -53,6 +54,8 @@ static const config_key table[] = {
          "preferences to train on: .jsonl, .jsonl.gz or .json (required)"),
     TEXT(eval_dataset, "null", 0, "preferences to evaluate on"),
     TEXT(output_dir, "\"trainer_output\"", NO_NULL, "folder of everything that is written"),
+    CHOICE(CONFIG_CHOICE, device, "\"auto\"", NO_NULL, devices,
+           "where it is computed; auto: on a GPU where there is one, else on the CPU"),
     CHOICE(CONFIG_CHOICE, dtype, "\"float32\"", NO_NULL, dtypes,
            "type of the written weights; auto: that of the weights read"),
     /* the loss */

@@ -4,6 +4,7 @@
 #include "cudpo/score.h"
 #include "model/model.h"
 #include "text/tokenizer.h"
+#include "train/device.h"
 #include "train/sample.h"
 
 #include <stdio.h>
@@ -106,6 +107,7 @@ static void generator_close(generator *g)
     if (g->be != NULL) g->be->free(g->be, g->memory);
     model_weights_destroy(&g->weights);
     tokenizer_free(g->tokenizer);
+    if (g->be != NULL) g->be->close(g->be);
 }
 
 static cudpo_status put(generator *g, tensor *view, tensor all, int64_t rows)
@@ -306,12 +308,13 @@ cudpo_status cudpo_generate(char ***texts, const cudpo_generate_options *o)
     *texts = NULL;
     CUDPO_REQUIRE(o->prompt_count >= 1 && o->max_new_tokens >= 1 && o->max_new_tokens <= 1 << 20);
     CUDPO_REQUIRE(o->temperature >= 0.0 && o->top_k >= 0 && o->top_p > 0.0 && o->batch_size >= 0);
-    generator g = {.be = backend_cpu(), .options = o};
+    generator g = {.options = o};
     const size_t n = (size_t)o->prompt_count;
     sequence *s = calloc(n, sizeof *s);
     char **out = calloc(n, sizeof *out);
     cudpo_status status = CUDPO_OK;
     if (s == NULL || out == NULL) status = cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "%zu prompts", n);
+    if (status == CUDPO_OK) status = device_open(&g.be, o->device, ".");
     if (status == CUDPO_OK) status = model_config_load(&g.config, o->model_name_or_path);
     if (status == CUDPO_OK) status = tokenizer_load(&g.tokenizer, o->model_name_or_path);
     if (status == CUDPO_OK) status = encode(&g, s);

@@ -3,6 +3,7 @@
 #include "base/buffer.h"
 #include "base/file.h"
 #include "train/cache_folder.h"
+#include "train/device.h"
 #include "train/pass.h"
 
 #include <math.h>
@@ -57,6 +58,7 @@ static void scorer_close(scorer *s)
     model_weights_destroy(&s->policy);
     dataset_close(s->data);
     tokenizer_free(s->tokenizer);
+    if (s->be != NULL) s->be->close(s->be);
 }
 
 static cudpo_status load_model(scorer *s, model_weights *w, const char *folder)
@@ -83,8 +85,8 @@ static cudpo_status open_data(dataset **out, const tokenizer *t, const char *pat
 
 static cudpo_status scorer_open(scorer *s, const cudpo_score_options *o)
 {
-    s->be = backend_cpu();
     s->path = o->data;
+    CUDPO_TRY(device_open(&s->be, o->device, "."));
     CUDPO_TRY(load_model(s, &s->policy, o->model_name_or_path));
     CUDPO_TRY(load_model(s, &s->reference, o->ref_model_name_or_path));
     CUDPO_TRY(tokenizer_load(&s->tokenizer, o->model_name_or_path));

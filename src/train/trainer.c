@@ -2,6 +2,7 @@
 #include "train/trainer.h"
 #include "base/log.h"
 #include "train/cache_folder.h"
+#include "train/device.h"
 #include "train/signals.h"
 
 #include <math.h>
@@ -197,12 +198,12 @@ cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool 
     cudpo_trainer *t = calloc(1, sizeof *t);
     if (t == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "trainer");
     t->config = config;
-    t->be = backend_cpu();
-    cudpo_status status = CUDPO_OK;
+    cudpo_status status = device_open(&t->be, config->device, config->output_dir);
 #define STAGE(call) \
     if (status == CUDPO_OK) status = signals_stop_wanted() ? trainer_stopped(t) : (call)
     t->traits = loss_traits_find(config->loss_type, &t->loss);
-    if (t->traits == NULL || !schedule_find(config->lr_scheduler_type, &t->schedule))
+    if (status == CUDPO_OK &&
+        (t->traits == NULL || !schedule_find(config->lr_scheduler_type, &t->schedule)))
         status =
             cudpo_fail(CUDPO_ECONFIG, "config", "loss_type %s, lr_scheduler_type %s: not known",
                        config->loss_type, config->lr_scheduler_type);
@@ -264,5 +265,6 @@ void cudpo_trainer_close(cudpo_trainer *t)
     close_data(&t->eval);
     close_data(&t->train);
     tokenizer_free(t->tokenizer);
+    if (t->be != NULL) t->be->close(t->be);
     free(t);
 }

@@ -4,6 +4,7 @@
 #include "backend/cuda/ops.h"
 #include "backend/cuda/runtime.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 static cuda_backend *of(backend *be)
@@ -121,28 +122,54 @@ static cudpo_status cuda_faults(backend *be, uint32_t *bits)
 
 enum { OLDEST = 80 }; /* compute capability that the kernels need, times 10 */
 
-static cudpo_status choose_device(int device)
+/* Why there is no GPU to be had, for a person. */
+static cudpo_status no_device(cudaError_t error)
+{
+    int driver = 0, runtime = 0;
+    (void)cudaGetLastError();
+    (void)cudaDriverGetVersion(&driver);
+    (void)cudaRuntimeGetVersion(&runtime);
+    if (error == cudaErrorInsufficientDriver && driver == 0)
+        return cudpo_fail(CUDPO_EDEVICE, "device",
+                          "there is no NVIDIA driver: install one, or use --device cpu");
+    if (error == cudaErrorInsufficientDriver)
+        return cudpo_fail(CUDPO_EDEVICE, "device",
+                          "the NVIDIA driver is for CUDA %d.%d, this program needs %d.%d: install "
+                          "a newer driver, or use --device cpu",
+                          driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    if (error == cudaErrorNoDevice)
+        return cudpo_fail(CUDPO_EDEVICE, "device",
+                          "there is no GPU, or CUDA_VISIBLE_DEVICES hides it: use --device cpu");
+    return cuda_failed("device", "cudaGetDeviceCount", error);
+}
+
+static cudpo_status choose_device(cuda_backend *be, int device)
 {
     struct cudaDeviceProp p;
     int devices = 0;
-    CUDA_TRY(cudaGetDeviceCount(&devices));
+    const cudaError_t error = cudaGetDeviceCount(&devices);
+    if (error != cudaSuccess || devices == 0)
+        return no_device(error != cudaSuccess ? error : cudaErrorNoDevice);
     if (device < 0 || device >= devices)
         return cudpo_fail(CUDPO_EDEVICE, "device", "there is no GPU %d: %d are visible", device,
                           devices);
-    CUDA_TRY(cudaSetDevice(device));
     CUDA_TRY(cudaGetDeviceProperties(&p, device));
     if (p.major * 10 + p.minor < OLDEST)
         return cudpo_fail(CUDPO_EDEVICE, "device",
-                          "%s has compute capability %d.%d; cudpo needs %d.%d or later: use "
+                          "%s has compute capability %d.%d, and %d.%d or later is needed: use "
                           "--device cpu",
                           p.name, p.major, p.minor, OLDEST / 10, OLDEST % 10);
+    CUDA_TRY(cudaSetDevice(device));
+    snprintf(be->description, sizeof be->description, "cuda:%d, %s, %.1f GB", device, p.name,
+             (double)p.totalGlobalMem * 1e-9);
+    be->table.description = be->description;
     return CUDPO_OK;
 }
 
 static cudpo_status start(cuda_backend *be, const backend_options *options)
 {
     void *word = NULL;
-    CUDPO_TRY(choose_device(options->device));
+    CUDPO_TRY(choose_device(be, options->device));
     CUDA_TRY(cudaStreamCreateWithFlags(&be->stream, cudaStreamNonBlocking));
     CUDPO_TRY(cuda_alloc(&be->table, &word, sizeof(uint32_t)));
     be->fault = tensor_vector(word, DTYPE_I32, 1);
@@ -186,4 +213,10 @@ cudpo_status backend_cuda_open(backend **out, const backend_options *options)
     else
         cuda_close(&be->table);
     return status;
+}
+
+const char *backend_cuda_version(size_t *table_bytes)
+{
+    *table_bytes = sizeof(backend);
+    return CUDPO_VERSION;
 }

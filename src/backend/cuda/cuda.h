@@ -10,4 +10,7 @@
  *  Returns: CUDPO_OK; CUDPO_EDEVICE where there is no usable GPU, with the reason; CUDPO_ENOMEM. */
 CUDPO_MUST_USE cudpo_status backend_cuda_open(backend **be, const backend_options *options);
 
+/** Version of cudpo that the backend was built with, and the bytes of its table: a program of another does not fit. */
+const char *backend_cuda_version(size_t *table_bytes);
+
 #endif /* CUDPO_BACKEND_CUDA_H */

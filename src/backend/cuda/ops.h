@@ -12,6 +12,7 @@ typedef struct cuda_backend {
     tensor fault;   /* [1] i32 */
     scratch memory; /* grows when an op needs more */
     struct cuda_gemm *gemm;
+    char description[320];
 } cuda_backend;
 
 /** Scratch of at least `bytes`, which holds until the next op asks.  Returns: CUDPO_OK; CUDPO_ENOMEM. */

@@ -1,0 +1,104 @@
+/* open.c - finds the CUDA backend's plugin and opens it.  The program itself knows no CUDA. */
+#include "backend/open.h"
+#include "base/file.h"
+#include "base/log.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PLUGIN "libcudpo_cuda.so"
+
+enum { PATH = 4096, LONG_PATH = PATH + 256 };
+
+/* The folder of the running program, or "". */
+static void program_folder(char out[PATH])
+{
+    const ssize_t n = readlink("/proc/self/exe", out, PATH - 1);
+    out[n > 0 ? n : 0] = '\0';
+    char *slash = strrchr(out, '/');
+    if (slash != NULL) *slash = '\0';
+}
+
+/* The plugin's path; false: there is none. */
+static bool find_plugin(char out[LONG_PATH])
+{
+    static const char *const places[] = {"/" PLUGIN, "/../" CUDPO_PLUGIN_FOLDER "/" PLUGIN};
+    char folder[PATH];
+    program_folder(folder);
+    for (int i = 0; i < 2; i++) {
+        snprintf(out, LONG_PATH, "%s%s", folder, places[i]);
+        if (file_is_regular(out)) return true;
+    }
+    return false;
+}
+
+static cudpo_status load(void **library, const char *path)
+{
+    *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (*library != NULL) return CUDPO_OK;
+    return cudpo_fail(CUDPO_EDEVICE, "device",
+                      "the CUDA backend can't be loaded: %s; install the CUDA libraries that it "
+                      "names, or use --device cpu",
+                      dlerror());
+}
+
+/* A function of the plugin.  POSIX has dlsym return a pointer to an object that may be copied into one to a function. */
+static bool function_of(void *library, const char *name, void *function)
+{
+    void *address = dlsym(library, name);
+    memcpy(function, &address, sizeof address);
+    return address != NULL;
+}
+
+static cudpo_status open_plugin(backend **be, const backend_options *options)
+{
+    char found[LONG_PATH];
+    const char *path = getenv("CUDPO_PLUGIN");
+    if (path == NULL || *path == '\0') {
+        if (!find_plugin(found))
+            return cudpo_fail(CUDPO_EDEVICE, "device",
+                              "this cudpo has no CUDA backend (" PLUGIN
+                              "): build it with `cmake --workflow --preset cuda`, or use --device "
+                              "cpu");
+        path = found;
+    }
+    void *library;
+    size_t table = 0;
+    const char *(*version)(size_t * table_bytes);
+    cudpo_status (*open)(backend * *be, const backend_options *options);
+    CUDPO_TRY(load(&library, path));
+    if (!function_of(library, "backend_cuda_version", &version) ||
+        !function_of(library, "backend_cuda_open", &open) ||
+        strcmp(version(&table), CUDPO_VERSION) != 0 || table != sizeof(backend)) {
+        (void)dlclose(library);
+        return cudpo_fail(CUDPO_EDEVICE, path, "is of another version of cudpo: build it anew");
+    }
+    return open(be, options); /* the library stays loaded: CUDA's own threads may run in it */
+}
+
+cudpo_status backend_open(backend **be, const char *device, const backend_options *options)
+{
+    CUDPO_REQUIRE(be != NULL && device != NULL);
+    if (strcmp(device, "auto") == 0 && getenv("CUDPO_DEVICE") != NULL)
+        device = getenv("CUDPO_DEVICE");
+    *be = backend_cpu();
+    if (strcmp(device, "cpu") == 0) return CUDPO_OK;
+    if (strcmp(device, "cuda") == 0) {
+        *be = NULL;
+        return open_plugin(be, options);
+    }
+    if (strcmp(device, "auto") != 0)
+        return cudpo_fail(CUDPO_EUSAGE, "device", "%s is none of auto, cpu, cuda", device);
+    backend *gpu = NULL;
+    if (open_plugin(&gpu, options) == CUDPO_OK) {
+        *be = gpu;
+        log_info("device: %s", gpu->description);
+        return CUDPO_OK;
+    }
+    log_info("device: cpu (%s)", cudpo_error_message());
+    cudpo_error_clear();
+    return CUDPO_OK;
+}
