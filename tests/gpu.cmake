@@ -14,6 +14,11 @@ foreach(name ${cuda_tests})
 endforeach()
 target_link_libraries(test_ptx_gpu PRIVATE gpu_ptx)
 
+foreach(name ${plugin_tests})
+  set_tests_properties(${name} PROPERTIES LABELS gpu ENVIRONMENT
+                       "CUDPO_PROGRAM=$<TARGET_FILE:cudpo>;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda>")
+endforeach()
+
 # All that nvcc compiles.
 add_custom_target(cuda DEPENDS bench_kernels)
 foreach(name ${cuda_tests})

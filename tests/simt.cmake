@@ -128,6 +128,11 @@ endforeach()
 add_library(cudpo_cuda_emulated SHARED)
 target_link_libraries(cudpo_cuda_emulated PRIVATE cudpo_base cudpo_tensor simt_simt simt_kernels_simt simt_emulator_simt)
 set_target_properties(cudpo_cuda_emulated PROPERTIES LINKER_LANGUAGE CXX)
+foreach(name ${plugin_tests})
+  add_dependencies(${name} cudpo_cuda_emulated)
+  set_tests_properties(${name} PROPERTIES LABELS "short;cuda-emulated" ENVIRONMENT
+    "CUDPO_PROGRAM=$<TARGET_FILE:cudpo>;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda_emulated>;OMP_NUM_THREADS=2")
+endforeach()
 
 # The emulator itself: that it computes what CUDA does, and that it catches what CUDA forbids.
 file(GLOB simt_bugs CONFIGURE_DEPENDS ${simt}/bugs/*.cu ${simt}/bugs/*.cpp)

@@ -1,0 +1,241 @@
+/* test_cuda_train.c - `cudpo train --device cuda`: the same series as on the CPU, the same bits each time. */
+/* rooms: train */
+/* backends: plugin */
+#include "program.h"
+#include "base/json.h"
+
+enum { SETTINGS = 8, STEPS = 20 };
+
+typedef struct job {
+    const char *name, *model;
+    const char *settings[SETTINGS]; /* --key value ..., NULL */
+} job;
+
+#define TRAIN "--train_dataset", "tests/golden/data/train.jsonl"
+#define KTO "--train_dataset", "tests/golden/data/kto.jsonl"
+
+/* Every loss, both modes of the reference, checkpointing on (the default) and off. */
+static const job jobs[] = {
+    {"sigmoid", "llama3", {TRAIN}},
+    {"whole", "qwen2", {TRAIN, "--gradient_checkpointing", "false"}},
+    {"cached", "llama", {TRAIN, "--precompute_ref_log_probs", "true"}},
+    {"both",
+     "qwen3",
+     {TRAIN, "--precompute_ref_log_probs", "true", "--gradient_checkpointing", "false"}},
+    {"ipo", "mistral", {TRAIN, "--loss_type", "ipo"}},
+    {"hinge", "llama-linear", {TRAIN, "--loss_type", "hinge"}},
+    {"orpo", "llama3", {TRAIN, "--loss_type", "orpo"}},
+    {"kto", "qwen2-window", {KTO, "--loss_type", "kto"}},
+    {"kto-cached", "llama3", {KTO, "--loss_type", "kto", "--precompute_ref_log_probs", "true"}},
+    {"sft", "llama3", {TRAIN, "--loss_type", "sft"}},
+};
+enum { JOBS = sizeof jobs / sizeof jobs[0] };
+
+/* Start a job on a device into a folder of the scratch folder; `more` and `value` may be one setting. */
+static pid_t start(const job *j, const char *device, const char *output, const char *more,
+                   const char *value)
+{
+    char folder[640], model[256];
+    snprintf(folder, sizeof folder, "%s", scratch_path(output));
+    snprintf(model, sizeof model, "tests/golden/models/%s", j->model);
+    const char *arguments[PROGRAM_ARGUMENTS + 1] = {"train", "--model_name_or_path",
+                                                    model,   "--device",
+                                                    device,  "--output_dir",
+                                                    folder,  "--max_length",
+                                                    "48",    "--max_steps",
+                                                    "20",    "--save_steps",
+                                                    "7",     "--per_device_train_batch_size",
+                                                    "2",     "--logging_steps",
+                                                    "1"};
+    int n = 0;
+    while (arguments[n] != NULL)
+        n++;
+    for (int i = 0; i < SETTINGS && j->settings[i] != NULL; i++)
+        arguments[n++] = j->settings[i];
+    if (more != NULL) {
+        arguments[n++] = more;
+        arguments[n++] = value;
+    }
+    return program_start(arguments);
+}
+
+static void finish(pid_t pid, int status)
+{
+    program_result r = program_read(program_wait(pid));
+    if (r.status != status) fail_msg("status %d, not %d: %s", r.status, status, r.err);
+    program_free(&r);
+}
+
+static char *read_all(const char *folder, const char *name, size_t *n)
+{
+    char path[1400], *data = NULL;
+    snprintf(path, sizeof path, "%s/%s", scratch_path(folder), name);
+    CHECK_OK(file_read(&data, n, path, (size_t)1 << 26));
+    return data;
+}
+
+static bool tells_time(const char *name)
+{
+    return strcmp(name, "units_per_second") == 0 || strcmp(name, "time") == 0;
+}
+
+/* Where rewards are of rounding size, chance decides which is larger. */
+static bool is_undecided(const json *line)
+{
+    const json *margin = json_get(line, "rewards/margins");
+    return margin != NULL && fabs(json_number(margin)) < 1e-5;
+}
+
+/* Worst difference of two series of metrics, each as a share of its size where that is above 1. */
+static double compare(const char *a, const char *b)
+{
+    size_t n, m;
+    char *x = read_all(a, "metrics.jsonl", &n), *y = read_all(b, "metrics.jsonl", &m);
+    char *in_x = NULL, *in_y = NULL;
+    char *p = strtok_r(x, "\n", &in_x), *q = strtok_r(y, "\n", &in_y);
+    double worst = 0.0;
+    int lines = 0;
+    for (; p != NULL && q != NULL; lines++) {
+        json *u = NULL, *v = NULL;
+        CHECK_OK(json_parse(&u, p, strlen(p), a));
+        CHECK_OK(json_parse(&v, q, strlen(q), b));
+        int values = 0;
+        for (const json *f = json_first(u); f != NULL; f = json_next(f)) {
+            const json *g = json_get(v, json_key(f));
+            if (tells_time(json_key(f))) continue;
+            if (strcmp(json_key(f), "rewards/accuracies") == 0 && is_undecided(u)) continue;
+            assert_non_null(g);
+            const double one = json_number(f), other = json_number(g);
+            const double difference = fabs(one - other) / fmax(1.0, fabs(one));
+            if (!(difference <= 1e-5))
+                fail_msg("%s and %s, line %d: %s is %.9g and %.9g", a, b, lines + 1, json_key(f),
+                         one, other);
+            worst = fmax(worst, difference);
+            values++;
+        }
+        assert_true(values >= 5);
+        json_free(u);
+        json_free(v);
+        p = strtok_r(NULL, "\n", &in_x);
+        q = strtok_r(NULL, "\n", &in_y);
+    }
+    assert_true(p == NULL && q == NULL && lines == STEPS);
+    free(x);
+    free(y);
+    return worst;
+}
+
+static void same_bytes(const char *a, const char *b, const char *name)
+{
+    size_t n, m;
+    char *x = read_all(a, name, &n), *y = read_all(b, name, &m);
+    if (n != m || memcmp(x, y, n) != 0) fail_msg("%s of %s and of %s differ", name, a, b);
+    assert_true(n > 0);
+    free(x);
+    free(y);
+}
+
+static void same_series_as_the_cpu(void **state)
+{
+    (void)state;
+    for (int i = 0; i < JOBS; i++) {
+        char cpu[64];
+        snprintf(cpu, sizeof cpu, "%s-cpu", jobs[i].name);
+        finish(start(&jobs[i], "cpu", cpu, NULL, NULL), 0);
+        finish(start(&jobs[i], "cuda", jobs[i].name, NULL, NULL), 0);
+        printf("%-12s differs by at most %.1e\n", jobs[i].name, compare(cpu, jobs[i].name));
+    }
+}
+
+/* Work that waits until the host waits for it gives the same bits: no result is read too early, no input overwritten. */
+static void same_bits_again_and_lazily(void **state)
+{
+    (void)state;
+    finish(start(&jobs[0], "cuda", "again", NULL, NULL), 0);
+    same_bytes("again", jobs[0].name, "model.safetensors");
+    assert_int_equal(setenv("SIMT_LAZY", "1", 1), 0);
+    finish(start(&jobs[0], "cuda", "lazy", NULL, NULL), 0);
+    finish(start(&jobs[7], "cuda", "lazy-kto", NULL, NULL), 0);
+    assert_int_equal(unsetenv("SIMT_LAZY"), 0);
+    same_bytes("lazy", jobs[0].name, "model.safetensors");
+    same_bytes("lazy-kto", jobs[7].name, "model.safetensors");
+}
+
+/* Remove what a run left behind a checkpoint, as if it had been killed after it. */
+static void cut_back(const char *output, const char *const *later)
+{
+    char path[1400];
+    for (int i = 0; later[i] != NULL; i++) {
+        snprintf(path, sizeof path, "%s/%s", scratch_path(output), later[i]);
+        CHECK_OK(file_remove_folder(path));
+    }
+    snprintf(path, sizeof path, "%s/model.safetensors", scratch_path(output));
+    assert_int_equal(unlink(path), 0);
+}
+
+/* From the first checkpoint on the same device: the same bits.  On the other: the same series. */
+static void resumed_on_either_device(void **state)
+{
+    (void)state;
+    static const char *const later[] = {"checkpoint-14", "checkpoint-20", NULL};
+    finish(start(&jobs[0], "cuda", "resumed", NULL, NULL), 0);
+    cut_back("resumed", later);
+    finish(start(&jobs[0], "cuda", "resumed", "--resume_from_checkpoint", "true"), 0);
+    same_bytes("resumed", jobs[0].name, "model.safetensors");
+    cut_back("resumed", later);
+    finish(start(&jobs[0], "cpu", "resumed", "--resume_from_checkpoint", "true"), 0);
+    compare("sigmoid-cpu", "resumed");
+    cut_back("sigmoid-cpu", later);
+    finish(start(&jobs[0], "cuda", "sigmoid-cpu", "--resume_from_checkpoint", "true"), 0);
+    compare(jobs[0].name, "sigmoid-cpu");
+}
+
+/* Machines without a usable GPU: one line with the remedy; `auto` goes on on the CPU and says why. */
+static void no_gpu(void **state)
+{
+    (void)state;
+    static const char *const kinds[][2] = {{"none", "there is no GPU, or CUDA_VISIBLE_DEVICES"},
+                                           {"old", "compute capability 7.0, and 8.0 or later"},
+                                           {"driver", "the NVIDIA driver is for CUDA 13.0"}};
+    char model[] = "tests/golden/models/llama3", data[] = "tests/golden/data/train.jsonl";
+    for (int i = 0; i < 3; i++) {
+        char output[64];
+        snprintf(output, sizeof output, "none-%d", i);
+        assert_int_equal(setenv("SIMT_DEVICE", kinds[i][0], 1), 0);
+        SAYS(69, kinds[i][1], "train", "--model_name_or_path", model, "--train_dataset", data,
+             "--device", "cuda", "--output_dir", scratch_path(output));
+        program_result r = RUN(0, "train", "--model_name_or_path", model, "--train_dataset", data,
+                               "--max_steps", "1", "--output_dir", scratch_path(output));
+        has(r.err, "device: cpu (");
+        has(r.err, kinds[i][1]);
+        program_free(&r);
+    }
+    assert_int_equal(unsetenv("SIMT_DEVICE"), 0);
+}
+
+static void no_plugin(void **state)
+{
+    (void)state;
+    char before[4096];
+    snprintf(before, sizeof before, "%s", getenv("CUDPO_PLUGIN"));
+    char model[] = "tests/golden/models/llama3", data[] = "tests/golden/data/train.jsonl";
+    assert_int_equal(setenv("CUDPO_PLUGIN", scratch_path("nowhere.so"), 1), 0);
+    SAYS(69, "nowhere.so", "train", "--model_name_or_path", model, "--train_dataset", data,
+         "--device", "cuda", "--output_dir", scratch_path("without"));
+    assert_int_equal(setenv("CUDPO_PLUGIN", "", 1), 0);
+    SAYS(69, "no CUDA backend", "train", "--model_name_or_path", model, "--train_dataset", data,
+         "--device", "cuda", "--output_dir", scratch_path("without"));
+    assert_int_equal(setenv("CUDPO_PLUGIN", before, 1), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(same_series_as_the_cpu),
+        cmocka_unit_test(same_bits_again_and_lazily),
+        cmocka_unit_test(resumed_on_either_device),
+        cmocka_unit_test(no_gpu),
+        cmocka_unit_test(no_plugin),
+    };
+    return cmocka_run_group_tests(tests, NULL, scratch_remove);
+}
