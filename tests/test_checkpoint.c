@@ -172,7 +172,7 @@ static void bad_calls_are_refused(void **state)
     wide.hidden_size = 16;
     wide.head_dim = 8;
     model_weights other;
-    CHECK_OK(model_weights_create(&other, backend_cpu(), &wide));
+    CHECK_OK(model_weights_create(&other, backend_cpu(), &wide, DTYPE_F32));
     CHECK_FAILS(checkpoint_restore(&other, &f.first, &f.second, path), CUDPO_EDATA, "shape");
     model_weights_destroy(&other);
     fixture_close(&f);

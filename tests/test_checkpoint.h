@@ -42,9 +42,9 @@ static inline void fixture_open(fixture *f)
     snprintf(path, sizeof path, "%s/tokenizer.json", f->source);
     CHECK_OK(file_write(path, tokenizer, strlen(tokenizer)));
     CHECK_OK(model_config_load(&f->config, f->source));
-    CHECK_OK(model_weights_create(&f->weights, backend_cpu(), &f->config));
-    CHECK_OK(model_weights_create(&f->first, backend_cpu(), &f->config));
-    CHECK_OK(model_weights_create(&f->second, backend_cpu(), &f->config));
+    CHECK_OK(model_weights_create(&f->weights, backend_cpu(), &f->config, DTYPE_F32));
+    CHECK_OK(model_weights_create(&f->first, backend_cpu(), &f->config, DTYPE_F32));
+    CHECK_OK(model_weights_create(&f->second, backend_cpu(), &f->config, DTYPE_F32));
 }
 
 static inline void fixture_close(fixture *f)

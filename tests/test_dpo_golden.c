@@ -51,7 +51,7 @@ static void load_pairs(void)
 
 static void load_weights(model_weights *w, const char *folder)
 {
-    CHECK_OK(model_weights_create(w, backend_cpu(), &f.config));
+    CHECK_OK(model_weights_create(w, backend_cpu(), &f.config, DTYPE_F32));
     if (folder != NULL) CHECK_OK(model_weights_load(w, &f.config, test_data(folder)));
 }
 

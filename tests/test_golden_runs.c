@@ -363,7 +363,7 @@ static void check_logits(const char *name, const json *golden)
          v = json_next(v))
         ids[n++] = (int32_t)json_number(v);
     CHECK_OK(model_config_load(&c, path));
-    CHECK_OK(model_weights_create(&w, backend_cpu(), &c));
+    CHECK_OK(model_weights_create(&w, backend_cpu(), &c, DTYPE_F32));
     CHECK_OK(model_weights_load(&w, &c, path));
     const pass_limits limits = {
         .tokens = n, .groups = 1, .largest_group = n, .positions = n, .completions = 1};

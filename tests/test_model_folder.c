@@ -13,8 +13,8 @@ static void float32_files_restore_bit_for_bit(void **state)
     (void)state;
     const model_config c = everything();
     model_weights a, b;
-    CHECK_OK(model_weights_create(&a, backend_cpu(), &c));
-    CHECK_OK(model_weights_create(&b, backend_cpu(), &c));
+    CHECK_OK(model_weights_create(&a, backend_cpu(), &c, DTYPE_F32));
+    CHECK_OK(model_weights_create(&b, backend_cpu(), &c, DTYPE_F32));
     CHECK_OK(model_weights_randomise(&a, &c, 1));
     values(&a)[0] = NAN;
     values(&a)[1] = -0.0f;
@@ -30,7 +30,7 @@ static void float32_files_restore_bit_for_bit(void **state)
     CHECK_FAILS(model_weights_save(&a, file, DTYPE_F16), CUDPO_ENUMERIC,
                 "moments.safetensors: model.embed_tokens.weight: ");
     model_weights small;
-    CHECK_OK(model_weights_create(&small, backend_cpu(), &llama));
+    CHECK_OK(model_weights_create(&small, backend_cpu(), &llama, DTYPE_F32));
     CHECK_FAILS(model_weights_restore(&small, file), CUDPO_EDATA, "39 tensors");
     model_weights_destroy(&small);
     model_weights_destroy(&b);
@@ -71,8 +71,8 @@ static void one_step_makes_a_folder_of_random_weights(void **state)
     model_config c;
     model_weights w, again;
     CHECK_OK(model_config_load(&c, path));
-    CHECK_OK(model_weights_create(&w, backend_cpu(), &c));
-    CHECK_OK(model_weights_create(&again, backend_cpu(), &c));
+    CHECK_OK(model_weights_create(&w, backend_cpu(), &c, DTYPE_F32));
+    CHECK_OK(model_weights_create(&again, backend_cpu(), &c, DTYPE_F32));
     CHECK_OK(model_weights_load(&w, &c, path));
     CHECK_OK(model_weights_randomise(&again, &c, 3));
     for (int64_t i = 0; i < w.all.rows; i++) { /* bfloat16 keeps 8 bits */
@@ -89,7 +89,7 @@ static void one_step_makes_a_folder_of_random_weights(void **state)
 static void write_file(const char *path, const char *skip_name, const char *extra, int64_t rows)
 {
     model_weights w;
-    CHECK_OK(model_weights_create(&w, backend_cpu(), &llama));
+    CHECK_OK(model_weights_create(&w, backend_cpu(), &llama, DTYPE_F32));
     safetensors_plan plan[40];
     int64_t count = 0;
     for (int64_t i = 0; i < w.count; i++) {
@@ -121,7 +121,7 @@ static cudpo_status load(const char *path, bool tied)
     model_config c = llama;
     c.tie_word_embeddings = tied;
     model_weights w;
-    CHECK_OK(model_weights_create(&w, backend_cpu(), &c));
+    CHECK_OK(model_weights_create(&w, backend_cpu(), &c, DTYPE_F32));
     memset(values(&w), 0xff, (size_t)w.all.rows * 4); /* NaN */
     const cudpo_status status = model_weights_load(&w, &c, path);
     if (status == CUDPO_OK) {
@@ -183,7 +183,7 @@ static char *index_text(const char *shard, const char *skip_name, const char *mo
 {
     static char text[1 << 14];
     model_weights w;
-    CHECK_OK(model_weights_create(&w, backend_cpu(), &llama));
+    CHECK_OK(model_weights_create(&w, backend_cpu(), &llama, DTYPE_F32));
     size_t n = (size_t)sprintf(text, "{\"metadata\":{},\"weight_map\":{");
     const char *comma = "";
     for (int64_t i = 0; i < w.count; i++) {
@@ -281,8 +281,8 @@ static void real_folders_in_both_forms(void **state)
     model_config c;
     model_weights f32, bf16;
     CHECK_OK(model_config_load(&c, data));
-    CHECK_OK(model_weights_create(&f32, backend_cpu(), &c));
-    CHECK_OK(model_weights_create(&bf16, backend_cpu(), &c));
+    CHECK_OK(model_weights_create(&f32, backend_cpu(), &c, DTYPE_F32));
+    CHECK_OK(model_weights_create(&bf16, backend_cpu(), &c, DTYPE_F32));
     CHECK_OK(model_weights_load(&f32, &c, data));
     CHECK_OK(model_weights_load(&bf16, &c, test_data("stories260k-hf-bf16-sharded")));
     double moved = 0;
@@ -339,7 +339,7 @@ static void a_saved_folder_is_complete(void **state)
     }
     CHECK_OK(file_write(file_in(from, "README.md"), "private", 7));
     model_weights w;
-    CHECK_OK(model_weights_create(&w, backend_cpu(), &llama));
+    CHECK_OK(model_weights_create(&w, backend_cpu(), &llama, DTYPE_F32));
     CHECK_OK(model_weights_randomise(&w, &llama, 9));
     char to[4200];
     snprintf(to, sizeof to, "%s/deep/er", scratch_folder());
@@ -385,7 +385,7 @@ static void config_keeps_its_spelling(void **state)
         {"\xef\xbb\xbf{\"dt\\u0079pe\":\"float16\"}", "{\"dt\\u0079pe\":\"float32\"}"},
     };
     model_weights w;
-    CHECK_OK(model_weights_create(&w, backend_cpu(), &llama));
+    CHECK_OK(model_weights_create(&w, backend_cpu(), &llama, DTYPE_F32));
     CHECK_OK(model_weights_randomise(&w, &llama, 9));
     char from[4200], to[4200];
     snprintf(from, sizeof from, "%s", model_folder("spelling", ""));

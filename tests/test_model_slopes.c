@@ -29,8 +29,8 @@ static void open_problem(problem *x, const char *name)
     *x = (problem){0};
     snprintf(path, sizeof path, "tests/golden/models/%s", name);
     CHECK_OK(model_config_load(&x->config, path));
-    CHECK_OK(model_weights_create(&x->weights, backend_cpu(), &x->config));
-    CHECK_OK(model_weights_create(&x->gradient, backend_cpu(), &x->config));
+    CHECK_OK(model_weights_create(&x->weights, backend_cpu(), &x->config, DTYPE_F32));
+    CHECK_OK(model_weights_create(&x->gradient, backend_cpu(), &x->config, DTYPE_F32));
     CHECK_OK(model_weights_load(&x->weights, &x->config, path));
     for (int i = 0; i < PAIRS; i++) {
         const int32_t length[3] = {PROMPT - i, LONGEST - 2 * i, 4 + i};

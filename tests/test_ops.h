@@ -236,6 +236,14 @@ static inline void check_fault(backend *be, uint32_t want)
     assert_int_equal(bits, want);
 }
 
+/* AdamW with nothing but these. */
+static inline cudpo_status plain_adamw(backend *be, tensor w, tensor m, tensor v, tensor gradient,
+                                       float factor, adamw_step step)
+{
+    const adamw_tensors t = {.w = w, .m = m, .v = v, .gradient = gradient, .factor = factor};
+    return be->adamw(be, &t, step);
+}
+
 /* n normal numbers, a function of the seed. */
 static inline float *random_floats(uint64_t seed, int64_t n)
 {

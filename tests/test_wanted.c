@@ -43,16 +43,16 @@ typedef struct fixture {
 static void cut(fixture *f, arena *a, workspace_kind kind)
 {
     model_workspace_free(&f->ws);
-    CHECK_OK(model_workspace_cut(&f->ws, a, &f->c, kind, T, T));
+    CHECK_OK(model_workspace_cut(&f->ws, a, &f->c, kind, DTYPE_F32, T, T));
 }
 
 static void set_up(fixture *f, const model_config *c, workspace_kind kind)
 {
     backend *be = backend_cpu();
     *f = (fixture){.c = *c};
-    CHECK_OK(model_weights_create(&f->w, be, c));
+    CHECK_OK(model_weights_create(&f->w, be, c, DTYPE_F32));
     CHECK_OK(model_weights_randomise(&f->w, c, 1));
-    CHECK_OK(model_weights_create(&f->dw, be, c));
+    CHECK_OK(model_weights_create(&f->dw, be, c, DTYPE_F32));
     arena a = {0};
     cut(f, &a, kind);
     CHECK_OK(be->alloc(be, &f->memory, a.used));

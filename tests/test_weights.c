@@ -17,7 +17,7 @@ static void views_tile_the_block(void **state)
     configs[2].tie_word_embeddings = true;
     for (int k = 0; k < 3; k++) {
         model_weights w;
-        CHECK_OK(model_weights_create(&w, backend_cpu(), &configs[k]));
+        CHECK_OK(model_weights_create(&w, backend_cpu(), &configs[k], DTYPE_F32));
         const float *at = values(&w);
         assert_int_equal(w.all.rows, model_config_parameters(&configs[k]));
         for (int64_t i = 0; i < w.count; i++) {
@@ -36,7 +36,7 @@ static void fused_matrices_hold_their_parts(void **state)
     (void)state;
     const model_config c = everything();
     model_weights w;
-    CHECK_OK(model_weights_create(&w, backend_cpu(), &c));
+    CHECK_OK(model_weights_create(&w, backend_cpu(), &c, DTYPE_F32));
     const layer_weights *l = &w.layer[1];
     assert_true(tensor_is(l->qkv, DTYPE_F32, 24 + 12 + 12, 8));
     assert_true(tensor_is(l->qkv_bias, DTYPE_F32, 1, 48));
@@ -72,7 +72,7 @@ static void decay_follows_the_kind(void **state)
     (void)state;
     const model_config c = everything();
     model_weights w;
-    CHECK_OK(model_weights_create(&w, backend_cpu(), &c));
+    CHECK_OK(model_weights_create(&w, backend_cpu(), &c, DTYPE_F32));
     assert_int_equal(w.count, 3 + 2 * (9 + 3 + 1 + 3 + 2));
     for (int64_t i = 0; i < w.count; i++) {
         const char *name = w.names[i].name;
@@ -92,7 +92,7 @@ static void tied_heads_are_one(void **state)
     model_config c = llama;
     c.tie_word_embeddings = true;
     model_weights w;
-    CHECK_OK(model_weights_create(&w, backend_cpu(), &c));
+    CHECK_OK(model_weights_create(&w, backend_cpu(), &c, DTYPE_F32));
     assert_ptr_equal(w.head.data, w.embed.data);
     assert_null(find(&w, "lm_head.weight"));
     assert_false(tensor_present(w.layer[0].qkv_bias) || tensor_present(w.layer[0].q_norm));
@@ -112,7 +112,7 @@ static void memory_that_is_not_there(void **state)
     backend poor = *backend_cpu();
     poor.alloc = no_memory;
     model_weights w;
-    CHECK_FAILS(model_weights_create(&w, &poor, &llama), CUDPO_ENOMEM, "bytes");
+    CHECK_FAILS(model_weights_create(&w, &poor, &llama, DTYPE_F32), CUDPO_ENOMEM, "bytes");
     assert_null(w.names);
     model_weights_destroy(&w);
 }
@@ -126,8 +126,8 @@ static void random_weights_depend_on_seed_and_element(void **state)
     wide.hidden_size = 240;
     c.hidden_size = 240;
     model_weights a, b;
-    CHECK_OK(model_weights_create(&a, backend_cpu(), &c));
-    CHECK_OK(model_weights_create(&b, backend_cpu(), &wide));
+    CHECK_OK(model_weights_create(&a, backend_cpu(), &c, DTYPE_F32));
+    CHECK_OK(model_weights_create(&b, backend_cpu(), &wide, DTYPE_F32));
     CHECK_OK(model_weights_randomise(&a, &c, 5));
     CHECK_OK(model_weights_randomise(&b, &wide, 5));
     for (int64_t i = 0; i < a.count; i++) {

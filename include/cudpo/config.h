@@ -21,6 +21,9 @@ typedef struct cudpo_config {
     char *eval_dataset; /* NULL: no evaluation */
     char *output_dir;
     char *device; /* "auto", "cpu", "cuda" */
+    int64_t bf16; /* 1, 0: compute in bfloat16 or in float32; -1 (null): in bfloat16 on a GPU */
+    bool master_weights;  /* of bf16: weights are updated in float32 */
+    char *gradient_dtype; /* of bf16: "float32", "bfloat16" */
     char *dtype; /* of the written weights: "float32", "bfloat16", "float16", "auto" as the input */
 
     /* the loss */

@@ -3,8 +3,8 @@
  * Sizes, here and everywhere: S sequences (completions), T tokens of a pack, R score rows, C width, H query heads,
  * K kv heads, D head dim, F ffn, V vocab, N segments.  Q = H*D, KV = K*D.
  *
- * Every op: outputs, in-outs, inputs, scalars; enqueues on the backend's one stream and returns; never allocates
- * device memory that outlives it; checks its contract (shapes, types, ranges of scalars) before it writes anything
+ * Every op: outputs, in-outs, inputs, scalars; enqueues on the backend's one stream and returns; allocates no memory but
+ * working memory that reserve() could have known; checks its contract (shapes, types, ranges of scalars) before it writes anything
  * and returns CUDPO_EINVAL otherwise.  Float tensors are the backend's activation type (CPU: f32) unless said.
  * Gradients: of weights +=, of activations =; exceptions are said.  Reductions have a fixed order: the same
  * inputs give the same bits, whatever the number of threads.  Operands do not alias unless said.
@@ -30,6 +30,15 @@ typedef struct backend_options {
     const char *cache; /* folder for what is measured once and kept; NULL: none */
 } backend_options;
 
+/* The most that a run will ask of any op, so that a backend can set memory for it aside. */
+typedef struct workload {
+    int64_t tokens, segments, rows; /* of a pack: T, N, R */
+    int64_t width;                  /* of its widest activation */
+    attention_shape attention;
+    dtype type; /* of activations */
+    bool backward;
+} workload;
+
 typedef struct backend backend;
 struct backend {
     const char *name;
@@ -38,12 +47,17 @@ struct backend {
     bool
         on_device; /* float tensors may be bf16 too; indices are not checked before an op, but kept in bounds by it */
 
-    /* Memory.  copy_in may return before the copy is done; copy_out waits for everything queued so far. */
+    /* Memory.  copy_in may return before the copy is done, but host_src may be changed; copy_out waits for everything queued so far. */
     cudpo_status (*alloc)(backend *be, void **out,
                           size_t bytes);     /* 64-byte aligned, content undefined */
     void (*free)(backend *be, void *memory); /* NULL is fine */
     cudpo_status (*copy_in)(backend *be, void *dst, const void *host_src, size_t bytes);
     cudpo_status (*copy_out)(backend *be, void *host_dst, const void *src, size_t bytes);
+    /* Bytes that alloc() can still give; 0: unknown. */
+    cudpo_status (*available_memory)(backend *be, size_t *bytes);
+    /* Bytes that ops need beside their tensors; reserve() allocates them, so that no op has to. */
+    size_t (*working_memory)(backend *be, const workload *most);
+    cudpo_status (*reserve)(backend *be, const workload *most);
     cudpo_status (*copy)(backend *be, tensor dst,
                          tensor src); /* same shape and type, strides may differ */
     cudpo_status (*zero)(backend *be, tensor t);
@@ -84,6 +98,9 @@ struct backend {
     /* x [T,N] += bias [1,N].   Backward: dbias [1,N] += sum over rows of dx [T,N]. */
     cudpo_status (*bias_add)(backend *be, tensor x, tensor bias);
     cudpo_status (*bias_backward)(backend *be, tensor dbias, tensor dx);
+
+    /* out [T,C] = x [T,C], rounded to out's type; either f32 or bf16. */
+    cudpo_status (*cast)(backend *be, tensor out, tensor x);
 
     /* x [T,C] += y [T,C]. */
     cudpo_status (*add)(backend *be, tensor x, tensor y);
@@ -150,9 +167,8 @@ struct backend {
     /* *host_out = sum of squares of g, in double; waits for the stream.  NaN and Inf come through. */
     cudpo_status (*sum_squares)(backend *be, double *host_out, tensor g);
 
-    /* w, m, v (f32, same shape, in-out) after one step on gradient * gradient_scale. */
-    cudpo_status (*adamw)(backend *be, tensor w, tensor m, tensor v, tensor gradient,
-                          float gradient_scale, adamw_step step);
+    /* w, m, v after one step on gradient * factor; see adamw_tensors.  The CPU knows f32 alone. */
+    cudpo_status (*adamw)(backend *be, const adamw_tensors *tensors, adamw_step step);
 };
 
 /** The CPU backend: host memory, OpenBLAS, OpenMP.  Complete, and the oracle of every other. */

@@ -83,6 +83,27 @@ static cudpo_status cpu_sync(backend *be)
     return CUDPO_OK;
 }
 
+static cudpo_status cpu_available_memory(backend *be, size_t *bytes)
+{
+    (void)be;
+    *bytes = 0; /* what the system calls free is not all that it would give */
+    return CUDPO_OK;
+}
+
+static size_t cpu_working_memory(backend *be, const workload *most)
+{
+    (void)be;
+    (void)most;
+    return 0; /* a few buffers for each thread */
+}
+
+static cudpo_status cpu_reserve(backend *be, const workload *most)
+{
+    (void)be;
+    (void)most;
+    return CUDPO_OK;
+}
+
 static cudpo_status cpu_faults(backend *be, uint32_t *bits)
 {
     (void)be;
@@ -105,6 +126,9 @@ backend *backend_cpu(void)
         .free = cpu_free,
         .copy_in = cpu_copy_bytes,
         .copy_out = cpu_copy_bytes,
+        .available_memory = cpu_available_memory,
+        .working_memory = cpu_working_memory,
+        .reserve = cpu_reserve,
         .copy = cpu_copy,
         .zero = cpu_zero,
         .sync = cpu_sync,
@@ -136,6 +160,7 @@ backend *backend_cpu(void)
         .row_coefficients = cpu_row_coefficients,
         .sum_squares = cpu_sum_squares,
         .adamw = cpu_adamw,
+        .cast = cpu_cast,
     };
     /* The ops split their work over OpenMP threads themselves and call BLAS from each: were BLAS to split it again,
      * threads would compete, and the bits would depend on their number. */

@@ -3,7 +3,9 @@
 #include "base/file.h"
 #include "base/log.h"
 
+#include <cblas.h>
 #include <dlfcn.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,30 +55,55 @@ static bool function_of(void *library, const char *name, void *function)
     return address != NULL;
 }
 
-static cudpo_status open_plugin(backend **be, const backend_options *options)
-{
-    char found[LONG_PATH];
-    const char *path = getenv("CUDPO_PLUGIN");
-    if (path == NULL || *path == '\0') {
-        if (!find_plugin(found))
-            return cudpo_fail(CUDPO_EDEVICE, "device",
-                              "this cudpo has no CUDA backend (" PLUGIN
-                              "): build it with `cmake --workflow --preset cuda`, or use --device "
-                              "cpu");
-        path = found;
-    }
+/* The plugin's functions, and where it was found. */
+typedef struct plugin {
+    char path[LONG_PATH];
     void *library;
+    cudpo_status (*open)(backend **be, const backend_options *options);
+    void (*report)(void (*line)(void *context, const char *name, const char *value), void *context);
+} plugin;
+
+static cudpo_status load_plugin(plugin *p)
+{
+    const char *path = getenv("CUDPO_PLUGIN");
     size_t table = 0;
     const char *(*version)(size_t * table_bytes);
-    cudpo_status (*open)(backend * *be, const backend_options *options);
-    CUDPO_TRY(load(&library, path));
-    if (!function_of(library, "backend_cuda_version", &version) ||
-        !function_of(library, "backend_cuda_open", &open) ||
-        strcmp(version(&table), CUDPO_VERSION) != 0 || table != sizeof(backend)) {
-        (void)dlclose(library);
-        return cudpo_fail(CUDPO_EDEVICE, path, "is of another version of cudpo: build it anew");
+    if (path != NULL && *path != '\0')
+        snprintf(p->path, sizeof p->path, "%s", path);
+    else if (!find_plugin(p->path))
+        return cudpo_fail(CUDPO_EDEVICE, "device",
+                          "this cudpo has no CUDA backend (" PLUGIN
+                          "): build it with `cmake --workflow --preset cuda`, or use --device cpu");
+    CUDPO_TRY(load(&p->library, p->path));
+    if (function_of(p->library, "backend_cuda_version", &version) &&
+        function_of(p->library, "backend_cuda_open", &p->open) &&
+        function_of(p->library, "backend_cuda_report", &p->report) &&
+        strcmp(version(&table), CUDPO_VERSION) == 0 && table == sizeof(backend))
+        return CUDPO_OK;
+    (void)dlclose(p->library);
+    return cudpo_fail(CUDPO_EDEVICE, p->path, "is of another version of cudpo: build it anew");
+}
+
+static cudpo_status open_plugin(backend **be, const backend_options *options)
+{
+    plugin p;
+    CUDPO_TRY(load_plugin(&p));
+    return p.open(be, options); /* the library stays loaded: CUDA's own threads may run in it */
+}
+
+void backend_report(void (*line)(void *context, const char *name, const char *value), void *context)
+{
+    plugin p;
+    char blas[256];
+    snprintf(blas, sizeof blas, "%d threads, %s", omp_get_max_threads(), openblas_get_config());
+    line(context, "CPU", blas);
+    if (load_plugin(&p) != CUDPO_OK) {
+        line(context, "CUDA backend", cudpo_error_message());
+        cudpo_error_clear();
+        return;
     }
-    return open(be, options); /* the library stays loaded: CUDA's own threads may run in it */
+    line(context, "CUDA backend", p.path);
+    p.report(line, context);
 }
 
 cudpo_status backend_open(backend **be, const char *device, const backend_options *options)

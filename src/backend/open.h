@@ -15,4 +15,8 @@
 CUDPO_MUST_USE cudpo_status backend_open(backend **be, const char *device,
                                          const backend_options *options);
 
+/** What there is of backends on this machine: a call of `line` for each fact. */
+void backend_report(void (*line)(void *context, const char *name, const char *value),
+                    void *context);
+
 #endif /* CUDPO_BACKEND_OPEN_H */

@@ -46,5 +46,6 @@ CUDPO_MUST_USE cudpo_status cli_score(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_generate(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_tokenize(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_demo(int argc, char **argv);
+CUDPO_MUST_USE cudpo_status cli_doctor(int argc, char **argv);
 
 #endif /* CUDPO_CLI_CLI_H */

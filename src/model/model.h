@@ -64,11 +64,11 @@ typedef struct model_workspace {
 } model_workspace;
 
 /** Cut a workspace from an arena (a dry run of it counts bytes).
- *  In:   capacity   tokens of the largest pack;  positions  of the longest sequence.
+ *  In:   type  of activations and their gradients, as the weights';  capacity   tokens of the largest pack;  positions  of the longest sequence.
  *  The caller frees `layer` with model_workspace_free(); the tensors belong to the arena. */
 CUDPO_MUST_USE cudpo_status model_workspace_cut(model_workspace *ws, arena *a,
                                                 const model_config *c, workspace_kind kind,
-                                                int64_t capacity, int64_t positions);
+                                                dtype type, int64_t capacity, int64_t positions);
 void model_workspace_free(model_workspace *ws);
 
 /** Fill the rotation tables; once, after the arena has memory. */

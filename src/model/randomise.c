@@ -13,7 +13,7 @@ cudpo_status cudpo_model_randomise(const char *folder, uint64_t seed)
     char *path = path_join(folder, "model.safetensors");
     if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, folder, "path");
     model_weights w;
-    cudpo_status status = model_weights_create(&w, backend_cpu(), &c);
+    cudpo_status status = model_weights_create(&w, backend_cpu(), &c, DTYPE_F32);
     if (status == CUDPO_OK) status = model_weights_randomise(&w, &c, seed);
     if (status == CUDPO_OK) status = model_weights_save(&w, path, c.torch_dtype);
     model_weights_destroy(&w);

@@ -32,7 +32,9 @@ static tensor cut(cutter *k, int rank, int64_t rows, int64_t cols, bool no_decay
     va_start(args, fmt);
     vsnprintf(n->name, sizeof n->name, fmt, args);
     va_end(args);
-    n->view = tensor_matrix(tensor_f32(k->w->all) + k->used, DTYPE_F32, rows, cols);
+    const tensor all = k->w->all;
+    n->view = tensor_matrix((char *)all.data + (size_t)k->used * dtype_size(all.type), all.type,
+                            rows, cols);
     n->rank = rank;
     n->no_decay = no_decay;
     k->used += rows * cols;
@@ -57,7 +59,7 @@ static tensor cut_bias(cutter *k, int64_t layer, const char *name, int64_t cols)
 /* The view that begins with `first` and goes on over what was cut right behind it. */
 static tensor fuse(tensor first, int64_t rows, int64_t cols)
 {
-    return tensor_matrix(first.data, DTYPE_F32, rows, cols);
+    return tensor_matrix(first.data, first.type, rows, cols);
 }
 
 static void cut_attention(cutter *k, layer_weights *lw, const model_config *c, int64_t l)
@@ -111,7 +113,8 @@ static void cut_all(cutter *k, const model_config *c)
         w->head = cut(k, 2, c->vocab_size, c->hidden_size, false, "lm_head.weight");
 }
 
-cudpo_status model_weights_create(model_weights *out, backend *be, const model_config *c)
+cudpo_status model_weights_create(model_weights *out, backend *be, const model_config *c,
+                                  dtype type)
 {
     *out = (model_weights){.be = be};
     const int64_t per_layer = 9 + 3 * c->qkv_bias + c->o_bias + 3 * c->mlp_bias + 2 * c->qk_norm;
@@ -124,12 +127,12 @@ cudpo_status model_weights_create(model_weights *out, backend *be, const model_c
     if (out->layer == NULL || out->names == NULL)
         status =
             cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "%lld layers", (long long)c->num_hidden_layers);
-    if (status == CUDPO_OK) status = be->alloc(be, &memory, (size_t)total * sizeof(float));
+    if (status == CUDPO_OK) status = be->alloc(be, &memory, (size_t)total * dtype_size(type));
     if (status != CUDPO_OK) {
         model_weights_destroy(out);
         return status;
     }
-    out->all = tensor_vector(memory, DTYPE_F32, total);
+    out->all = tensor_vector(memory, type, total);
     cut_all(&k, c);
     assert(k.used == total);
     return CUDPO_OK;

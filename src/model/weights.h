@@ -37,10 +37,10 @@ typedef struct weight_name {
 
 typedef struct model_weights {
     backend *be;
-    tensor all;           /* [n] f32: every parameter, in the order of `names` and without gaps */
-    tensor embed;         /* [V,C] */
-    tensor head;          /* [V,C]; the same view as embed where tied */
-    tensor norm;          /* [1,C] */
+    tensor all;   /* [n] f32 or bf16: every parameter, in the order of `names` and without gaps */
+    tensor embed; /* [V,C] */
+    tensor head;  /* [V,C]; the same view as embed where tied */
+    tensor norm;  /* [1,C] */
     layer_weights *layer; /* [L] */
     weight_name
         *names; /* [count] in transformers' order, but for the biases of fused matrices, which
@@ -48,12 +48,12 @@ typedef struct model_weights {
     int64_t count;
 } model_weights;
 
-/** Allocate weights of a shape, content undefined. */
+/** Allocate weights of a shape, content undefined.  In: type  float32, or bfloat16 where the backend computes in it. */
 CUDPO_MUST_USE cudpo_status model_weights_create(model_weights *out, backend *be,
-                                                 const model_config *c);
+                                                 const model_config *c, dtype type);
 void model_weights_destroy(model_weights *w);
 
-/** Read model.safetensors, or the shards that model.safetensors.index.json names, of a folder.
+/** Read model.safetensors, rounding to the weights' own type, or the shards that model.safetensors.index.json names, of a folder.
  *  Every parameter must be there with its shape; other tensors of the files are named in a warning.  A file that
  *  has lm_head.weight though the config ties it must hold the same values.
  *  Returns: CUDPO_OK; CUDPO_ENOINPUT; CUDPO_EDATA as "file: tensor: reason"; .bin and .pt files are refused by name. */

@@ -1,5 +1,6 @@
 /* weights_file.c - parameters from and to safetensors files. */
 #include "model/weights_file.h"
+#include "model/half.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -9,20 +10,40 @@
 
 static char *element(tensor view, int64_t first)
 {
-    return (char *)view.data + (size_t)first * sizeof(float);
+    return (char *)view.data + (size_t)first * dtype_size(view.type);
 }
 
 cudpo_status weights_upload(const model_weights *w, tensor view, int64_t first, const float *host,
                             int64_t n)
 {
-    CUDPO_TRY(w->be->copy_in(w->be, element(view, first), host, (size_t)n * sizeof *host));
-    return w->be->sync(w->be); /* copy_in may still be reading `host` */
+    if (view.type == DTYPE_F32) {
+        CUDPO_TRY(w->be->copy_in(w->be, element(view, first), host, (size_t)n * sizeof *host));
+        return w->be->sync(w->be); /* copy_in may still be reading `host` */
+    }
+    uint16_t *half = malloc((size_t)n * sizeof *half);
+    if (half == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "chunk");
+    for (int64_t i = 0; i < n; i++)
+        half[i] = bf16_from_float(host[i]);
+    cudpo_status status =
+        w->be->copy_in(w->be, element(view, first), half, (size_t)n * sizeof *half);
+    if (status == CUDPO_OK) status = w->be->sync(w->be);
+    free(half);
+    return status;
 }
 
 cudpo_status weights_download(const model_weights *w, tensor view, int64_t first, float *host,
                               int64_t n)
 {
-    return w->be->copy_out(w->be, host, element(view, first), (size_t)n * sizeof *host);
+    if (view.type == DTYPE_F32)
+        return w->be->copy_out(w->be, host, element(view, first), (size_t)n * sizeof *host);
+    uint16_t *half = malloc((size_t)n * sizeof *half);
+    if (half == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "chunk");
+    const cudpo_status status =
+        w->be->copy_out(w->be, half, element(view, first), (size_t)n * sizeof *half);
+    for (int64_t i = 0; i < n && status == CUDPO_OK; i++)
+        host[i] = float_from_bf16(half[i]);
+    free(half);
+    return status;
 }
 
 cudpo_status weights_bad(const char *path, const char *name, const char *fmt, ...)

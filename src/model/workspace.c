@@ -4,10 +4,9 @@
 #include <math.h>
 #include <stdlib.h>
 
-static tensor matrix(arena *a, int64_t rows, int64_t cols)
+static tensor matrix(arena *a, dtype type, int64_t rows, int64_t cols)
 {
-    return tensor_matrix(arena_take(a, (size_t)(rows * cols) * sizeof(float)), DTYPE_F32, rows,
-                         cols);
+    return tensor_matrix(arena_take(a, (size_t)(rows * cols) * dtype_size(type)), type, rows, cols);
 }
 
 static tensor vector(arena *a, int64_t n)
@@ -16,28 +15,29 @@ static tensor vector(arena *a, int64_t n)
 }
 
 /* Everything of a layer's state but x_attention. */
-static layer_state cut_layer(arena *a, const model_config *c, int64_t T)
+static layer_state cut_layer(arena *a, const model_config *c, dtype type, int64_t T)
 {
     const int64_t C = c->hidden_size, H = c->num_attention_heads, K = c->num_key_value_heads;
     const int64_t Q = H * c->head_dim, KV = K * c->head_dim;
     layer_state s = {0};
     s.rstd_attention = vector(a, T);
     if (c->qk_norm) {
-        s.qk_plain = matrix(a, T, Q + KV);
-        s.rstd_q = matrix(a, T, H);
-        s.rstd_k = matrix(a, T, K);
+        s.qk_plain = matrix(a, type, T, Q + KV);
+        s.rstd_q = matrix(a, DTYPE_F32, T, H);
+        s.rstd_k = matrix(a, DTYPE_F32, T, K);
     }
-    s.qkv = matrix(a, T, Q + 2 * KV);
-    s.attended = matrix(a, T, Q);
-    s.lse = matrix(a, T, H);
-    s.x_mlp = matrix(a, T, C);
+    s.qkv = matrix(a, type, T, Q + 2 * KV);
+    s.attended = matrix(a, type, T, Q);
+    s.lse = matrix(a, DTYPE_F32, T, H);
+    s.x_mlp = matrix(a, type, T, C);
     s.rstd_mlp = vector(a, T);
-    s.gate_up = matrix(a, T, 2 * c->intermediate_size);
+    s.gate_up = matrix(a, type, T, 2 * c->intermediate_size);
     return s;
 }
 
 cudpo_status model_workspace_cut(model_workspace *ws, arena *a, const model_config *c,
-                                 workspace_kind kind, int64_t capacity, int64_t positions)
+                                 workspace_kind kind, dtype type, int64_t capacity,
+                                 int64_t positions)
 {
     const int64_t T = capacity, C = c->hidden_size, F = c->intermediate_size,
                   L = c->num_hidden_layers;
@@ -50,25 +50,25 @@ cudpo_status model_workspace_cut(model_workspace *ws, arena *a, const model_conf
     for (int64_t l = 0; l < L; l++) {
         const bool own_state = l == 0 || kind == WORKSPACE_TRAIN;
         const bool own_x = l == 0 || kind != WORKSPACE_SCORE;
-        ws->layer[l] = own_state ? cut_layer(a, c, T) : ws->layer[0];
-        if (own_x) ws->layer[l].x_attention = matrix(a, T, C);
+        ws->layer[l] = own_state ? cut_layer(a, c, type, T) : ws->layer[0];
+        if (own_x) ws->layer[l].x_attention = matrix(a, type, T, C);
     }
-    ws->cosine = matrix(a, positions, c->head_dim / 2);
-    ws->sine = matrix(a, positions, c->head_dim / 2);
-    ws->y = matrix(a, T, C);
-    ws->branch = matrix(a, T, C);
-    ws->act = matrix(a, T, F);
-    ws->gathered = matrix(a, T, Q);
-    ws->x_final = matrix(a, T, C);
+    ws->cosine = matrix(a, DTYPE_F32, positions, c->head_dim / 2);
+    ws->sine = matrix(a, DTYPE_F32, positions, c->head_dim / 2);
+    ws->y = matrix(a, type, T, C);
+    ws->branch = matrix(a, type, T, C);
+    ws->act = matrix(a, type, T, F);
+    ws->gathered = matrix(a, type, T, Q);
+    ws->x_final = matrix(a, type, T, C);
     ws->rstd_final = vector(a, T);
-    ws->hidden = matrix(a, T, C);
+    ws->hidden = matrix(a, type, T, C);
     if (kind == WORKSPACE_SCORE) return CUDPO_OK;
-    ws->dx = matrix(a, T, C);
-    ws->dy = matrix(a, T, C);
-    ws->dqkv = matrix(a, T, Q + 2 * KV);
-    ws->dattended = matrix(a, T, Q);
-    ws->dact = matrix(a, T, F);
-    ws->dgate_up = matrix(a, T, 2 * F);
+    ws->dx = matrix(a, type, T, C);
+    ws->dy = matrix(a, type, T, C);
+    ws->dqkv = matrix(a, type, T, Q + 2 * KV);
+    ws->dattended = matrix(a, type, T, Q);
+    ws->dact = matrix(a, type, T, F);
+    ws->dgate_up = matrix(a, type, T, 2 * F);
     return CUDPO_OK;
 }
 

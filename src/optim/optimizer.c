@@ -26,8 +26,16 @@ cudpo_status optimizer_step(backend *be, const optimizer_parameter *parameters, 
     for (int64_t i = 0; i < count; i++) {
         const optimizer_parameter *p = &parameters[i];
         step.weight_decay = p->decay ? s->weight_decay : 0.0;
-        CUDPO_TRY(be->adamw(be, p->weight, p->first_moment, p->second_moment, p->gradient,
-                            (float)clip, step));
+        const adamw_tensors tensors = {.w = p->weight,
+                                       .m = p->first_moment,
+                                       .v = p->second_moment,
+                                       .copy = p->copy,
+                                       .gradient = p->gradient,
+                                       .factor = (float)clip,
+                                       .seed = s->seed,
+                                       .step = (uint64_t)t,
+                                       .first = p->first};
+        CUDPO_TRY(be->adamw(be, &tensors, step));
     }
     return CUDPO_OK;
 }

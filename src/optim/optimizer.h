@@ -8,16 +8,20 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* One tensor that is trained; all four have its shape. */
+/* One tensor that is trained; all of them have its shape. */
 typedef struct optimizer_parameter {
-    tensor weight, gradient, first_moment, second_moment;
-    bool decay; /* takes weight decay */
+    tensor weight; /* what is updated: f32, or bf16 that rounds by chance */
+    tensor copy;   /* bf16 that becomes weight, rounded; or absent */
+    tensor gradient, first_moment, second_moment;
+    int64_t first; /* number of its first element among all weights */
+    bool decay;    /* takes weight decay */
 } optimizer_parameter;
 
 typedef struct optimizer_settings {
     double learning_rate; /* of this step */
     double beta1, beta2, epsilon, weight_decay;
     double max_grad_norm; /* 0: no clipping */
+    uint64_t seed;        /* of the rounding of bf16 weights */
 } optimizer_settings;
 
 /** L2 norm of a gradient, summed in double.  NaN or Inf in it shows in the result. */

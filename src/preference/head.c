@@ -39,17 +39,21 @@ int64_t head_chunk_rows(int64_t budget, int64_t vocab, int64_t largest_unit)
     return rows > largest_unit ? rows : largest_unit;
 }
 
-static tensor cut(arena *a, int64_t rows, int64_t cols)
+static tensor cut_as(arena *a, dtype type, int64_t rows, int64_t cols)
 {
-    return tensor_matrix(arena_take(a, (size_t)(rows * cols) * sizeof(float)), DTYPE_F32, rows,
-                         cols);
+    return tensor_matrix(arena_take(a, (size_t)(rows * cols) * dtype_size(type)), type, rows, cols);
 }
 
-void head_workspace_cut(head_workspace *ws, arena *a, int64_t R, int64_t S, int64_t G, int64_t C,
-                        int64_t V, int64_t chunk_rows)
+static tensor cut(arena *a, int64_t rows, int64_t cols)
 {
-    *ws = (head_workspace){.rows = cut(a, R, C),
-                           .drows = cut(a, R, C),
+    return cut_as(a, DTYPE_F32, rows, cols);
+}
+
+void head_workspace_cut(head_workspace *ws, arena *a, dtype type, int64_t R, int64_t S, int64_t G,
+                        int64_t C, int64_t V, int64_t chunk_rows)
+{
+    *ws = (head_workspace){.rows = cut_as(a, type, R, C),
+                           .drows = cut_as(a, type, R, C),
                            .logits = cut(a, chunk_rows < R ? chunk_rows : R, V),
                            .logp = cut(a, R, 1),
                            .stats = cut(a, R, ROW_STATS),
@@ -85,7 +89,7 @@ static cudpo_status score_chunk(head_workspace *ws, backend *be, const head_batc
             .scale = gradient ? tensor_rows(ws->row_scale, c->row, c->rows) : (tensor){0},
             .logits = logits,
             .label = tensor_rows(b->row_label, c->row, c->rows),
-            .gradient_type = DTYPE_F32};
+            .gradient_type = ws->rows.type};
         CUDPO_TRY(be->token_logprob(be, &rows, gradient));
     }
     const tensor range = tensor_rows(b->sequence_begin, c->sequence, c->sequences + 1);
@@ -109,6 +113,15 @@ static cudpo_status evaluate_chunk(head_workspace *ws, backend *be, const head_b
                                   tensor_rows(ws->coefficient, c->sequence, c->sequences),
                               .columns = tensor_rows(ws->columns, c->unit, c->units)};
     return be->preference_loss(be, &out, &in, parameters);
+}
+
+/* (softmax - onehot) / row_scale as token_logprob left it: in bf16 the first half of each row of logits. */
+static tensor gradient_of(tensor logits, dtype type, int64_t rows)
+{
+    tensor t = tensor_rows(logits, 0, rows);
+    t.stride = t.stride * (int64_t)dtype_size(logits.type) / (int64_t)dtype_size(type);
+    t.type = type;
+    return t;
 }
 
 cudpo_status head_score(head_workspace *ws, backend *be, const head_batch *b, tensor hidden,
@@ -136,8 +149,7 @@ cudpo_status head_loss(head_workspace *ws, tensor dhidden, tensor dhead, backend
         CUDPO_TRY(score_chunk(ws, be, b, &c, head, true));
         CUDPO_TRY(evaluate_chunk(ws, be, b, &c, reference, label, kl, parameters));
         if (c.rows == 0) continue;
-        const tensor dlogits =
-            tensor_rows(ws->logits, 0, c.rows); /* (softmax - onehot) / row_scale */
+        const tensor dlogits = gradient_of(ws->logits, ws->rows.type, c.rows);
         const tensor rows = tensor_rows(ws->rows, c.row, c.rows);
         const tensor scale = tensor_rows(ws->row_coefficient, c.row, c.rows);
         CUDPO_TRY(be->row_coefficients(be, scale, tensor_rows(ws->coefficient, 0, b->tokens.rows),

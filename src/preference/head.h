@@ -24,7 +24,8 @@ typedef struct head_batch {
 
 /* Memory of the head, and its results, which hold until the next call. */
 typedef struct head_workspace {
-    tensor rows, drows;     /* [R,C] gathered hidden states; their gradient, unscaled */
+    tensor rows,
+        drows; /* [R,C] gathered hidden states; their gradient, unscaled: of the activations' type */
     tensor logits;          /* [chunk,V] f32 */
     tensor logp;            /* [R] f32 log-prob of each label, nats */
     tensor stats;           /* [R,ROW_STATS] f32 */
@@ -39,9 +40,10 @@ typedef struct head_workspace {
 /* Rows of logits at a time: `budget` bytes of them, but at least the largest unit. */
 int64_t head_chunk_rows(int64_t budget, int64_t vocab, int64_t largest_unit);
 
-/** Cut a workspace from an arena (a dry run counts).  In: capacities: score rows R, sequences S, units G. */
-void head_workspace_cut(head_workspace *ws, arena *a, int64_t R, int64_t S, int64_t G, int64_t C,
-                        int64_t V, int64_t chunk_rows);
+/** Cut a workspace from an arena (a dry run counts).  In: the activations' type; capacities: score rows R, sequences S,
+ *  units G. */
+void head_workspace_cut(head_workspace *ws, arena *a, dtype type, int64_t R, int64_t S, int64_t G,
+                        int64_t C, int64_t V, int64_t chunk_rows);
 
 /** Score without gradients.
  *  Out:     ws->logp, stats, scores, sums.

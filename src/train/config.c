@@ -124,7 +124,7 @@ static cudpo_status put_null(cudpo_config *c, const config_key *k, const json *v
     if (isnan(k->null))
         return wrong(where, k->type == CONFIG_BOOL ? "true or false" : "given", value);
     if (is_text(k->type)) return put_text(c, k, NULL);
-    if (k->type == CONFIG_INTEGER)
+    if (k->type == CONFIG_INTEGER || k->type == CONFIG_MAYBE)
         *(int64_t *)field(c, k) = (int64_t)k->null;
     else
         *(double *)field(c, k) = k->null;
@@ -161,6 +161,10 @@ static cudpo_status put(cudpo_config *c, const config_key *k, const json *value,
     case CONFIG_BOOL:
         if (kind != JSON_BOOL) return wrong(where, "true or false", value);
         *(bool *)field(c, k) = json_bool(value);
+        return CUDPO_OK;
+    case CONFIG_MAYBE:
+        if (kind != JSON_BOOL) return wrong(where, "true, false or null", value);
+        *(int64_t *)field(c, k) = json_bool(value);
         return CUDPO_OK;
     case CONFIG_SCHEDULER:
         return put_scheduler(c, value, where);
@@ -268,7 +272,7 @@ cudpo_status cudpo_config_set(cudpo_config *c, const char *key, const char *valu
     buffer where = {0};
     cudpo_status status = buffer_printf(&where, "--%s", key);
     if (status == CUDPO_OK && value == NULL && k != NULL && k->type != CONFIG_BOOL &&
-        k->type != CONFIG_RESUME)
+        k->type != CONFIG_MAYBE && k->type != CONFIG_RESUME)
         status = cudpo_fail(CUDPO_ECONFIG, where.data, "needs a value: %s", k->meaning);
     if (status == CUDPO_OK) status = parse_word(&parsed, k, value == NULL ? "true" : value);
     if (status == CUDPO_OK) status = put_named(c, key, parsed, where.data, true);
@@ -299,6 +303,10 @@ static cudpo_status print_value(buffer *b, const cudpo_config *c, const config_k
     const void *at = field_of(c, k);
     if (k->type == CONFIG_SCHEDULER) return print_scheduler(b, c);
     if (k->type == CONFIG_BOOL) return buffer_printf(b, "%s", *(const bool *)at ? "true" : "false");
+    if (k->type == CONFIG_MAYBE) {
+        const int64_t value = *(const int64_t *)at;
+        return buffer_printf(b, "%s", value < 0 ? "null" : value > 0 ? "true" : "false");
+    }
     if (is_text(k->type)) {
         const char *text = *(char *const *)at;
         if (text == NULL) return buffer_printf(b, "null");

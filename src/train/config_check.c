@@ -93,6 +93,12 @@ cudpo_status cudpo_config_check(const cudpo_config *c)
                           "is required: a .jsonl, .jsonl.gz or .json file of preferences");
     if (c->max_steps == 0)
         return impossible(c, "max_steps", "must be 1 or more, or -1 for num_train_epochs, not 0");
+    if (c->bf16 > 0 && is(c->device, "cpu"))
+        return impossible(c, "bf16", "the CPU computes in float32: set it to false");
+    if (c->bf16 == 0 && !c->master_weights)
+        return impossible(c, "master_weights", "is of bf16, which is false: leave it out");
+    if (c->bf16 == 0 && !is(c->gradient_dtype, "float32"))
+        return impossible(c, "gradient_dtype", "is of bf16, which is false: leave it out");
     CUDPO_TRY(check_loss(c));
     CUDPO_TRY(check_schedule(c));
     if (c->eval_dataset == NULL && !is(c->eval_strategy, "no"))

@@ -17,10 +17,9 @@ typedef struct foreign_key {
 
 static const foreign_key foreign_keys[] = {
     /* Where the result would be another one. */
-    {"bf16", "|false|null|", "this device computes in float32; set it to false"},
-    {"fp16", "|false|null|", "this device computes in float32; set it to false"},
-    {"bf16_full_eval", "|false|", "this device computes in float32; set it to false"},
-    {"fp16_full_eval", "|false|", "this device computes in float32; set it to false"},
+    {"fp16", "|false|null|", "there is bf16 and float32; set it to false"},
+    {"bf16_full_eval", "|false|", "evaluations compute in what bf16 says; set it to false"},
+    {"fp16_full_eval", "|false|", "there is bf16 and float32; set it to false"},
     {"torch_dtype", "|null|",
      "computation is in float32; the type of the written weights is dtype"},
     {"loss_weights", "|null|", "sums of several losses are not supported"},

@@ -16,6 +16,7 @@ static const char *const truncations[] = {"keep_start", "keep_end", NULL};
 static const char *const samplings[] = {"random", "sequential", NULL};
 static const char *const strategies[] = {"no", "steps", "epoch", NULL};
 static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
+static const char *const gradient_types[] = {"float32", "bfloat16", NULL};
 static const char *const dtypes[] = {"float32", "bfloat16", "float16", "auto", NULL};
 
 /* Ends of ranges; an open one is given as the last number inside. */
@@ -56,6 +57,13 @@ static const config_key table[] = {
     TEXT(output_dir, "\"trainer_output\"", NO_NULL, "folder of everything that is written"),
     CHOICE(CONFIG_CHOICE, device, "\"auto\"", NO_NULL, devices,
            "where it is computed; auto: on a GPU where there is one, else on the CPU"),
+    {PLACE(bf16), CONFIG_MAYBE, "null", 0, 0, "", -1, NULL,
+     "compute in bfloat16 with float32 log-probs, sums and master weights; null: on a GPU, as TRL"},
+    BOOL(master_weights, "true",
+         "of bf16: update weights in float32; false: in bfloat16 with stochastic rounding, which "
+         "takes 4 bytes less a parameter"),
+    CHOICE(CONFIG_CHOICE, gradient_dtype, "\"float32\"", NO_NULL, gradient_types,
+           "of bf16: what gradients are added up in"),
     CHOICE(CONFIG_CHOICE, dtype, "\"float32\"", NO_NULL, dtypes,
            "type of the written weights; auto: that of the weights read"),
     /* the loss */

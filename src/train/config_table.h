@@ -17,6 +17,7 @@ typedef enum config_type {
     CONFIG_REAL,      /* double */
     CONFIG_INTEGER,   /* int64_t */
     CONFIG_BOOL,      /* bool */
+    CONFIG_MAYBE,     /* int64_t: 1, 0; -1 for null */
     CONFIG_SCHEDULER, /* an object of min_lr or min_lr_rate: two doubles, negative where absent */
 } config_type;
 

@@ -58,7 +58,8 @@ static cudpo_status cut(generator *g, arena *a)
     const model_config *c = &g->config;
     const int64_t KV = c->num_key_value_heads * c->head_dim;
     model_workspace_free(&g->ws);
-    CUDPO_TRY(model_workspace_cut(&g->ws, a, c, WORKSPACE_SCORE, g->tokens, g->capacity));
+    CUDPO_TRY(
+        model_workspace_cut(&g->ws, a, c, WORKSPACE_SCORE, DTYPE_F32, g->tokens, g->capacity));
     for (int64_t l = 0; l < c->num_hidden_layers; l++) {
         g->cache.k[l] = floats(a, g->batch * g->capacity, KV);
         g->cache.v[l] = floats(a, g->batch * g->capacity, KV);
@@ -318,7 +319,7 @@ cudpo_status cudpo_generate(char ***texts, const cudpo_generate_options *o)
     if (status == CUDPO_OK) status = model_config_load(&g.config, o->model_name_or_path);
     if (status == CUDPO_OK) status = tokenizer_load(&g.tokenizer, o->model_name_or_path);
     if (status == CUDPO_OK) status = encode(&g, s);
-    if (status == CUDPO_OK) status = model_weights_create(&g.weights, g.be, &g.config);
+    if (status == CUDPO_OK) status = model_weights_create(&g.weights, g.be, &g.config, DTYPE_F32);
     if (status == CUDPO_OK)
         status = model_weights_load(&g.weights, &g.config, o->model_name_or_path);
     if (status == CUDPO_OK) status = allocate(&g);

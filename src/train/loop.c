@@ -124,7 +124,8 @@ static cudpo_status train(cudpo_trainer *t)
     metric_sink_close(sink);
     CUDPO_TRY(status);
     CUDPO_TRY(trainer_check_weights(t));
-    CUDPO_TRY(model_folder_save(&t->policy, c->output_dir, c->model_name_or_path, output_type(t)));
+    CUDPO_TRY(model_folder_save(trainer_weights(t), c->output_dir, c->model_name_or_path,
+                                output_type(t)));
     log_info("%s holds the trained model", c->output_dir);
     return CUDPO_OK;
 }

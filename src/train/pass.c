@@ -28,8 +28,8 @@ static cudpo_status cut(pass *p, arena *a)
     const int64_t R =
         T + S; /* every completion may score one row more than it has hidden rows of its own */
     model_workspace_free(&p->ws);
-    CUDPO_TRY(model_workspace_cut(&p->ws, a, p->config, l->kind, T, l->positions));
-    head_workspace_cut(&p->head, a, R, S, G, p->config->hidden_size, V,
+    CUDPO_TRY(model_workspace_cut(&p->ws, a, p->config, l->kind, l->type, T, l->positions));
+    head_workspace_cut(&p->head, a, l->type, R, S, G, p->config->hidden_size, V,
                        head_chunk_rows(LOGITS_BUDGET, V, l->largest_group + p->sequences));
     p->all_token = ints(a, T, 1);
     p->all_position = ints(a, T, 1);
@@ -44,6 +44,35 @@ static cudpo_status cut(pass *p, arena *a)
     p->label = ints(a, G, 1);
     p->kl = floats(a, G);
     return CUDPO_OK;
+}
+
+cudpo_status pass_bytes(size_t *bytes, const model_config *c, const pass_limits *limits)
+{
+    pass p = {.config = c, .limits = *limits, .sequences = limits->completions + limits->prompt};
+    arena a = {0};
+    const cudpo_status status = cut(&p, &a);
+    model_workspace_free(&p.ws);
+    *bytes = a.used;
+    return status;
+}
+
+workload pass_workload(const model_config *c, const pass_limits *l)
+{
+    const int64_t Q = c->num_attention_heads * c->head_dim,
+                  KV = c->num_key_value_heads * c->head_dim;
+    int64_t width = 2 * c->intermediate_size;
+    if (width < Q + 2 * KV) width = Q + 2 * KV;
+    if (width < c->hidden_size) width = c->hidden_size;
+    return (workload){.tokens = l->tokens,
+                      .segments = l->groups * (l->completions * 2 + 1),
+                      .rows = l->tokens + l->groups * (l->completions + l->prompt),
+                      .width = width,
+                      .attention = {.heads = (int)c->num_attention_heads,
+                                    .kv_heads = (int)c->num_key_value_heads,
+                                    .head_dim = (int)c->head_dim,
+                                    .scale = 1.0f},
+                      .type = l->type,
+                      .backward = l->kind != WORKSPACE_SCORE};
 }
 
 cudpo_status pass_create(pass *p, backend *be, const model_config *c, const pass_limits *limits)
@@ -73,6 +102,8 @@ cudpo_status pass_create(pass *p, backend *be, const model_config *c, const pass
     a = (arena){.base = p->memory, .size = a.used};
     status = cut(p, &a);
     if (status == CUDPO_OK) status = model_workspace_rotations(&p->ws, be, c);
+    const workload most = pass_workload(c, limits);
+    if (status == CUDPO_OK) status = be->reserve(be, &most);
     if (status == CUDPO_OK)
         status =
             pack_create(&p->pack, limits->groups, limits->tokens, limits->plain, limits->prompt);

@@ -23,6 +23,7 @@ typedef struct pass_limits {
     bool prompt;           /* prompts are scored too */
     bool plain;            /* no prefix sharing */
     workspace_kind kind;   /* of model_workspace_cut() */
+    dtype type;            /* of weights and activations */
 } pass_limits;
 
 typedef struct pass {
@@ -55,6 +56,11 @@ typedef struct pass {
     float *sums;    /* [S,ROW_STATS] */
     float *columns; /* [G,LOSS_COLUMNS] */
 } pass;
+
+/** Bytes that pass_create() allocates, and what its ops ask of the backend at most. */
+CUDPO_MUST_USE cudpo_status pass_bytes(size_t *bytes, const model_config *c,
+                                       const pass_limits *limits);
+workload pass_workload(const model_config *c, const pass_limits *limits);
 
 /** Allocate everything for packs within the limits; nothing is allocated later.
  *  Returns: CUDPO_OK; CUDPO_ENOMEM saying how many bytes were wanted for what. */

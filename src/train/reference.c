@@ -37,7 +37,8 @@ static cudpo_status cache_key(hash128 *key, const cudpo_trainer *t, const scored
     const uint64_t computation = model_config_fingerprint(&t->model);
     hash_state *h = NULL;
     CUDPO_TRY(hash_begin(&h));
-    hash_add_string(h, "cudpo reference log-probs 3 float32");
+    hash_add_string(h, t->type == DTYPE_F32 ? "cudpo reference log-probs 3 float32"
+                                            : "cudpo reference log-probs 3 bfloat16");
     hash_add(h, &t->reference_fingerprint, sizeof t->reference_fingerprint);
     hash_add(h, &computation, sizeof computation);
     hash_add(h, &tokens, sizeof tokens);

@@ -76,6 +76,10 @@ static void add_parts(checkpoint_state *s, const cudpo_trainer *t)
     add_number(s, "adam_beta2", c->adam_beta2);
     add_number(s, "adam_epsilon", c->adam_epsilon);
     add_number(s, "max_grad_norm", c->max_grad_norm);
+    if (t->type == DTYPE_F32) return; /* as before there was a choice */
+    add_number(s, "bf16", 1.0);
+    add_number(s, "master_weights", c->master_weights);
+    add_text(s, "gradient_dtype", c->gradient_dtype);
 }
 
 hash128 trainer_run(const cudpo_trainer *t)
@@ -93,7 +97,7 @@ cudpo_status trainer_save(cudpo_trainer *t)
     memcpy(s.sums, t->sums.sum, sizeof t->sums.sum);
     memcpy(s.sums + METRICS, t->sums.count, sizeof t->sums.count);
     add_parts(&s, t);
-    return checkpoint_save(t->config->output_dir, &s, &t->policy, &t->first, &t->second,
+    return checkpoint_save(t->config->output_dir, &s, trainer_weights(t), &t->first, &t->second,
                            t->config->model_name_or_path, t->config->save_total_limit);
 }
 
@@ -130,7 +134,8 @@ static cudpo_status restore(cudpo_trainer *t, const char *path)
     if (s.step > t->total_steps)
         return cudpo_fail(CUDPO_EDATA, path, "is at step %lld of %lld", (long long)s.step,
                           (long long)t->total_steps);
-    CUDPO_TRY(checkpoint_restore(&t->policy, &t->first, &t->second, path));
+    CUDPO_TRY(checkpoint_restore(trainer_weights(t), &t->first, &t->second, path));
+    CUDPO_TRY(trainer_refresh(t));
     t->step = s.step;
     t->tokens_seen = s.tokens;
     memcpy(t->sums.sum, s.sums, sizeof t->sums.sum);

@@ -67,7 +67,7 @@ static cudpo_status load_model(scorer *s, model_weights *w, const char *folder)
     CUDPO_TRY(model_config_load(&c, folder));
     if (w == &s->policy) s->config = c;
     CUDPO_TRY(model_config_same(&c, &s->config, folder));
-    CUDPO_TRY(model_weights_create(w, s->be, &c));
+    CUDPO_TRY(model_weights_create(w, s->be, &c, DTYPE_F32));
     return model_weights_load(w, &c, folder);
 }
 

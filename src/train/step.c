@@ -25,7 +25,8 @@ static cudpo_status update(cudpo_trainer *t, double norm)
                                          .beta2 = c->adam_beta2,
                                          .epsilon = c->adam_epsilon,
                                          .weight_decay = c->weight_decay,
-                                         .max_grad_norm = c->max_grad_norm};
+                                         .max_grad_norm = c->max_grad_norm,
+                                         .seed = (uint64_t)c->seed};
     t->last_learning_rate = settings.learning_rate;
     return optimizer_step(t->be, t->parameters, t->policy.count, &settings, norm, t->step + 1);
 }

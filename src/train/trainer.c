@@ -3,13 +3,12 @@
 #include "base/log.h"
 #include "train/cache_folder.h"
 #include "train/device.h"
+#include "train/memory.h"
 #include "train/signals.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { CPU_PACK_TOKENS = 2048 }; /* enough rows for GEMMs at full speed; more only takes memory */
 
 static cudpo_status open_data(cudpo_trainer *t, scored_data *d, const char *path)
 {
@@ -78,7 +77,7 @@ static cudpo_status load_reference(cudpo_trainer *t)
     const cudpo_config *c = t->config;
     t->reference_is_policy = c->ref_model_name_or_path == NULL;
     if (!t->rewards) return CUDPO_OK;
-    CUDPO_TRY(model_weights_create(&t->reference, t->be, &t->model));
+    CUDPO_TRY(model_weights_create(&t->reference, t->be, &t->model, t->type));
     if (t->reference_is_policy) {
         t->reference_fingerprint = t->policy_fingerprint;
         return t->be->copy(t->be, t->reference.all, t->policy.all);
@@ -90,7 +89,27 @@ static cudpo_status load_reference(cudpo_trainer *t)
     return model_weights_fingerprint(&t->reference, &t->reference_fingerprint);
 }
 
-static cudpo_status load_models(cudpo_trainer *t)
+model_weights *trainer_weights(cudpo_trainer *t)
+{
+    return tensor_present(t->master.all) ? &t->master : &t->policy;
+}
+
+cudpo_status trainer_refresh(cudpo_trainer *t)
+{
+    if (!tensor_present(t->master.all)) return CUDPO_OK;
+    return t->be->cast(t->be, t->policy.all, t->master.all);
+}
+
+/* bf16 or float32. */
+static cudpo_status choose_type(cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    t->type = c->bf16 > 0 || (c->bf16 < 0 && t->be->on_device) ? DTYPE_BF16 : DTYPE_F32;
+    if (t->type == DTYPE_F32 || t->be->on_device) return CUDPO_OK;
+    return cudpo_fail(CUDPO_ECONFIG, "bf16", "the CPU computes in float32: set it to false");
+}
+
+static cudpo_status open_model(cudpo_trainer *t)
 {
     const cudpo_config *c = t->config;
     CUDPO_TRY(model_config_load(&t->model, c->model_name_or_path));
@@ -100,61 +119,41 @@ static cudpo_status load_models(cudpo_trainer *t)
                           "the tokenizer has ids up to %lld, the model's vocab_size is %lld",
                           (long long)tokenizer_size(t->tokenizer) - 1,
                           (long long)t->model.vocab_size);
-    CUDPO_TRY(model_weights_create(&t->policy, t->be, &t->model));
-    CUDPO_TRY(model_weights_load(&t->policy, &t->model, c->model_name_or_path));
-    CUDPO_TRY(model_weights_fingerprint(&t->policy, &t->policy_fingerprint));
-    return load_reference(t);
+    return CUDPO_OK;
 }
 
-static int64_t longer(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
-static cudpo_status create_pass(cudpo_trainer *t, bool train)
+static cudpo_status load_models(cudpo_trainer *t, bool train)
 {
     const cudpo_config *c = t->config;
-    int64_t largest = dataset_longest(t->train.data);
-    int64_t positions = dataset_longest_sequence(t->train.data);
-    if (t->eval.data != NULL) {
-        largest = longer(largest, dataset_longest(t->eval.data));
-        positions = longer(positions, dataset_longest_sequence(t->eval.data));
-    }
-    if (t->traits->kl) {
-        largest = longer(largest, dataset_longest_mismatch(t->train.data));
-        if (t->eval.data != NULL) largest = longer(largest, dataset_longest_mismatch(t->eval.data));
-        positions =
-            longer(positions, largest); /* groups of one completion: a group is a sequence */
-    }
-    const int64_t budget = c->max_tokens_per_pack > 0 ? c->max_tokens_per_pack : CPU_PACK_TOKENS;
-    const pass_limits limits = {
-        .tokens = longer(budget, largest),
-        .groups = longer(c->per_device_train_batch_size, c->per_device_eval_batch_size),
-        .largest_group = largest,
-        .positions = positions,
-        .completions = t->completions,
-        .prompt = t->traits->prompt,
-        .kind = !train                      ? WORKSPACE_SCORE
-                : c->gradient_checkpointing ? WORKSPACE_CHECKPOINT
-                                            : WORKSPACE_TRAIN};
-    return pass_create(&t->pass, t->be, &t->model, &limits);
+    CUDPO_TRY(model_weights_create(&t->policy, t->be, &t->model, t->type));
+    if (t->type != DTYPE_F32 && c->master_weights && train)
+        CUDPO_TRY(model_weights_create(&t->master, t->be, &t->model, DTYPE_F32));
+    CUDPO_TRY(model_weights_load(trainer_weights(t), &t->model, c->model_name_or_path));
+    CUDPO_TRY(model_weights_fingerprint(trainer_weights(t), &t->policy_fingerprint));
+    CUDPO_TRY(trainer_refresh(t));
+    return load_reference(t);
 }
 
 static cudpo_status create_optimizer(cudpo_trainer *t)
 {
-    CUDPO_TRY(model_weights_create(&t->gradient, t->be, &t->model));
-    CUDPO_TRY(model_weights_create(&t->first, t->be, &t->model));
-    CUDPO_TRY(model_weights_create(&t->second, t->be, &t->model));
+    const bool half = t->type == DTYPE_BF16 && strcmp(t->config->gradient_dtype, "bfloat16") == 0;
+    model_weights *const w = trainer_weights(t);
+    CUDPO_TRY(model_weights_create(&t->gradient, t->be, &t->model, half ? DTYPE_BF16 : DTYPE_F32));
+    CUDPO_TRY(model_weights_create(&t->first, t->be, &t->model, DTYPE_F32));
+    CUDPO_TRY(model_weights_create(&t->second, t->be, &t->model, DTYPE_F32));
     CUDPO_TRY(t->be->zero(t->be, t->first.all));
     CUDPO_TRY(t->be->zero(t->be, t->second.all));
     t->parameters = calloc((size_t)t->policy.count, sizeof *t->parameters);
     if (t->parameters == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "parameter list");
-    for (int64_t i = 0; i < t->policy.count; i++)
-        t->parameters[i] = (optimizer_parameter){.weight = t->policy.names[i].view,
-                                                 .gradient = t->gradient.names[i].view,
-                                                 .first_moment = t->first.names[i].view,
-                                                 .second_moment = t->second.names[i].view,
-                                                 .decay = !t->policy.names[i].no_decay};
+    for (int64_t i = 0, first = 0; i < w->count; first += tensor_elements(w->names[i++].view))
+        t->parameters[i] =
+            (optimizer_parameter){.weight = w->names[i].view,
+                                  .copy = w == &t->policy ? (tensor){0} : t->policy.names[i].view,
+                                  .gradient = t->gradient.names[i].view,
+                                  .first_moment = t->first.names[i].view,
+                                  .second_moment = t->second.names[i].view,
+                                  .first = first,
+                                  .decay = !w->names[i].no_decay};
     return CUDPO_OK;
 }
 
@@ -212,7 +211,8 @@ cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool 
         /* With a reference, supervised training reports rewards, and those need both completions. */
         t->completions = t->loss == LOSS_SFT && t->rewards ? 2 : t->traits->completions;
     }
-    STAGE(load_models(t));
+    STAGE(choose_type(t));
+    STAGE(open_model(t));
     STAGE(open_data(t, &t->train, config->train_dataset));
     if (config->eval_dataset != NULL) STAGE(open_data(t, &t->eval, config->eval_dataset));
     STAGE(plan_steps(t));
@@ -221,7 +221,10 @@ cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool 
             "%s is less than one batch, and dataloader_drop_last drops it: nothing is evaluated",
             config->eval_dataset);
     STAGE(open_order(t));
-    STAGE(create_pass(t, train));
+    pass_limits limits = {0};
+    STAGE(memory_plan(&limits, t, train));
+    STAGE(load_models(t, train));
+    STAGE(pass_create(&t->pass, t->be, &t->model, &limits));
     STAGE(create_results(t));
     STAGE(precompute(t));
     if (train) STAGE(create_optimizer(t));
@@ -261,6 +264,7 @@ void cudpo_trainer_close(cudpo_trainer *t)
     model_weights_destroy(&t->first);
     model_weights_destroy(&t->gradient);
     model_weights_destroy(&t->reference);
+    model_weights_destroy(&t->master);
     model_weights_destroy(&t->policy);
     close_data(&t->eval);
     close_data(&t->train);

@@ -50,7 +50,10 @@ struct cudpo_trainer {
     bool rewards;             /* a reference is there */
     bool reference_is_policy; /* the reference is the initial policy, so step 0 can check itself */
 
-    model_weights policy, reference, gradient, first, second; /* reference empty: none, or cached */
+    dtype type;                      /* of weights and activations */
+    model_weights policy, reference; /* reference empty: none, or cached */
+    model_weights master;            /* float32; empty: the policy itself is updated */
+    model_weights gradient, first, second;
     hash128 policy_fingerprint;      /* of the weights that the run began with */
     hash128 reference_fingerprint;   /* of its weights; 0 where there is none */
     optimizer_parameter *parameters; /* [policy.count] */
@@ -71,6 +74,12 @@ struct cudpo_trainer {
 /** Open a run; `train` false: for evaluation only, without gradients and moments. */
 CUDPO_MUST_USE cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config,
                                          bool train);
+
+/** What is updated, checked and saved: master weights, or the policy itself. */
+model_weights *trainer_weights(cudpo_trainer *t);
+
+/** The policy's weights from the master weights, where there are any. */
+CUDPO_MUST_USE cudpo_status trainer_refresh(cudpo_trainer *t);
 
 /** The failure of a run that a signal stopped before its first step. */
 CUDPO_MUST_USE cudpo_status trainer_stopped(const cudpo_trainer *t);

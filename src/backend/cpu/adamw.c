@@ -29,10 +29,9 @@ VECTORISED(update_weights,
     }
 }
 
-cudpo_status cpu_adamw(backend *be, tensor w, tensor m, tensor v, tensor gradient,
-                       float gradient_scale, adamw_step step)
+static cudpo_status update_all(tensor w, tensor m, tensor v, tensor gradient, float gradient_scale,
+                               adamw_step step)
 {
-    (void)be;
     CUDPO_REQUIRE(is_matrix(w) && is_f32(m, w.rows, w.cols) && is_f32(v, w.rows, w.cols));
     CUDPO_REQUIRE(is_f32(gradient, w.rows, w.cols));
     CUDPO_REQUIRE(isfinite(gradient_scale) && isfinite(step.learning_rate));
@@ -63,4 +62,13 @@ cudpo_status cpu_adamw(backend *be, tensor w, tensor m, tensor v, tensor gradien
                        row_of(gradient, r) + begin, &u, min_i64(PIECE, cols - begin));
     }
     return CUDPO_OK;
+}
+
+cudpo_status cpu_adamw(backend *be, const adamw_tensors *tensors, adamw_step step)
+{
+    (void)be;
+    CUDPO_REQUIRE(tensors != NULL);
+    CUDPO_REQUIRE(!tensor_present(tensors->copy));
+    CUDPO_REQUIRE(!tensor_present(tensors->gradient_scale));
+    return update_all(tensors->w, tensors->m, tensors->v, tensors->gradient, tensors->factor, step);
 }

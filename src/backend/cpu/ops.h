@@ -48,7 +48,7 @@ cudpo_status cpu_preference_loss(backend *be, const struct loss_outputs *out,
 cudpo_status cpu_row_coefficients(backend *be, tensor row, tensor coefficient, tensor sequence,
                                   tensor scale);
 cudpo_status cpu_sum_squares(backend *be, double *host_out, tensor g);
-cudpo_status cpu_adamw(backend *be, tensor w, tensor m, tensor v, tensor gradient,
-                       float gradient_scale, adamw_step step);
+cudpo_status cpu_adamw(backend *be, const adamw_tensors *tensors, adamw_step step);
+cudpo_status cpu_cast(backend *be, tensor out, tensor x);
 
 #endif /* CUDPO_BACKEND_CPU_OPS_H */

@@ -26,6 +26,24 @@ static cudpo_status make_plan(tensor *plan, scratch *rest, cuda_backend *be, ten
     return cuda_attention_plan(*plan, segments, wanted, T, shape, be->fault, be->stream);
 }
 
+/* Scratch for as many kv heads at a time as it has room for. */
+static size_t backward_bytes(int64_t T, int64_t segments, attention_shape shape, dtype type)
+{
+    size_t bytes = 0;
+    for (int n = shape.kv_heads; n >= 1; n = n / 2) {
+        bytes = cuda_attention_backward_scratch(T, segments, shape, type, n);
+        if (bytes <= LARGE_SCRATCH) break;
+    }
+    return bytes;
+}
+
+size_t cuda_attention_memory(const workload *m)
+{
+    const size_t plan = plan_bytes(m->tokens, m->segments);
+    return m->backward ? plan + backward_bytes(m->tokens, m->segments, m->attention, m->type)
+                       : plan;
+}
+
 /* So that the bytes of scratch can be computed; the launchers ask for more. */
 static bool attention_shape_valid(attention_shape s)
 {
@@ -51,11 +69,7 @@ static cudpo_status attention_backward(backend *be, tensor dqkv, tensor dout, te
     scratch rest;
     CUDPO_REQUIRE(qkv.rows >= 0 && segments.rows >= 0);
     CUDPO_REQUIRE(attention_shape_valid(shape));
-    size_t bytes = 0;
-    for (int n = shape.kv_heads; n >= 1; n = n / 2) {
-        bytes = cuda_attention_backward_scratch(qkv.rows, segments.rows, shape, qkv.type, n);
-        if (bytes <= LARGE_SCRATCH) break;
-    }
+    const size_t bytes = backward_bytes(qkv.rows, segments.rows, shape, qkv.type);
     CUDPO_TRY(make_plan(&plan, &rest, of(be), segments, wanted, qkv.rows, shape, bytes));
     return cuda_attention_backward(dqkv, dout, qkv, out, lse, plan, shape, rest, of(be)->stream);
 }

@@ -47,9 +47,7 @@ static void cuda_free(backend *be, void *memory)
 static cudpo_status cuda_copy_in(backend *be, void *dst, const void *src, size_t bytes)
 {
     CUDPO_REQUIRE(bytes == 0 || (dst != NULL && src != NULL));
-    if (bytes > 0)
-        CUDA_TRY(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, of(be)->stream));
-    return CUDPO_OK;
+    return staging_copy(&of(be)->staging, dst, src, bytes, of(be)->stream);
 }
 
 static cudpo_status cuda_copy_out(backend *be, void *dst, const void *src, size_t bytes)
@@ -114,6 +112,39 @@ cudpo_status cuda_scratch(scratch *out, cuda_backend *be, size_t bytes)
     return CUDPO_OK;
 }
 
+static cudpo_status cuda_available_memory(backend *be, size_t *bytes)
+{
+    size_t total = 0;
+    (void)be;
+    CUDA_TRY(cudaMemGetInfo(bytes, &total));
+    return CUDPO_OK;
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+size_t cuda_working_memory(backend *be, const workload *m)
+{
+    (void)be;
+    size_t bytes = cuda_attention_memory(m);
+    if (!m->backward) return bytes;
+    bytes = larger(bytes, cuda_rmsnorm_backward_scratch(m->tokens, m->width));
+    bytes = larger(bytes, cuda_head_norm_backward_scratch(m->tokens, m->attention.heads,
+                                                          m->attention.head_dim));
+    bytes = larger(bytes, cuda_bias_backward_scratch(m->tokens, m->width));
+    bytes = larger(bytes, cuda_embed_backward_scratch(m->tokens));
+    bytes = larger(bytes, cuda_scatter_rows_scratch(m->rows > m->tokens ? m->rows : m->tokens));
+    return larger(bytes, cuda_sum_squares_scratch() + sizeof(double));
+}
+
+static cudpo_status cuda_reserve(backend *be, const workload *most)
+{
+    scratch s;
+    return cuda_scratch(&s, of(be), cuda_working_memory(be, most));
+}
+
 static cudpo_status cuda_faults(backend *be, uint32_t *bits)
 {
     CUDPO_TRY(cuda_copy_out(be, bits, of(be)->fault.data, sizeof *bits));
@@ -171,6 +202,7 @@ static cudpo_status start(cuda_backend *be, const backend_options *options)
     void *word = NULL;
     CUDPO_TRY(choose_device(be, options->device));
     CUDA_TRY(cudaStreamCreateWithFlags(&be->stream, cudaStreamNonBlocking));
+    CUDPO_TRY(staging_open(&be->staging));
     CUDPO_TRY(cuda_alloc(&be->table, &word, sizeof(uint32_t)));
     be->fault = tensor_vector(word, DTYPE_I32, 1);
     CUDPO_TRY(cuda_zero(&be->table, be->fault));
@@ -182,6 +214,7 @@ static void cuda_close(backend *be)
     if (be == NULL) return;
     if (of(be)->stream != NULL) (void)cudaStreamSynchronize(of(be)->stream);
     cuda_gemm_close(of(be)->gemm);
+    staging_close(&of(be)->staging);
     cuda_free(be, of(be)->memory.data);
     cuda_free(be, of(be)->fault.data);
     if (of(be)->stream != NULL) (void)cudaStreamDestroy(of(be)->stream);
@@ -201,6 +234,9 @@ cudpo_status backend_cuda_open(backend **out, const backend_options *options)
                           .free = cuda_free,
                           .copy_in = cuda_copy_in,
                           .copy_out = cuda_copy_out,
+                          .available_memory = cuda_available_memory,
+                          .working_memory = cuda_working_memory,
+                          .reserve = cuda_reserve,
                           .copy = cuda_copy,
                           .zero = cuda_zero,
                           .sync = cuda_sync,

@@ -10,6 +10,10 @@
  *  Returns: CUDPO_OK; CUDPO_EDEVICE where there is no usable GPU, with the reason; CUDPO_ENOMEM. */
 CUDPO_MUST_USE cudpo_status backend_cuda_open(backend **be, const backend_options *options);
 
+/** What there is of drivers, libraries and GPUs, whether usable or not: a call of `line` for each fact. */
+void backend_cuda_report(void (*line)(void *context, const char *name, const char *value),
+                         void *context);
+
 /** Version of cudpo that the backend was built with, and the bytes of its table: a program of another does not fit. */
 const char *backend_cuda_version(size_t *table_bytes);
 

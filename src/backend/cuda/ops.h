@@ -3,13 +3,15 @@
 #define CUDPO_BACKEND_CUDA_OPS_H
 
 #include "backend/cuda/cuda.h"
+#include "backend/cuda/staging.h"
 #include "kernels/kernels.h"
 
 /* The backend behind the table: what an op may use beside its arguments. */
 typedef struct cuda_backend {
     backend table; /* first, so that a backend * is a cuda_backend * */
     cudpo_stream stream;
-    tensor fault;   /* [1] i32 */
+    tensor fault; /* [1] i32 */
+    staging staging;
     scratch memory; /* grows when an op needs more */
     struct cuda_gemm *gemm;
     char description[320];
@@ -17,6 +19,10 @@ typedef struct cuda_backend {
 
 /** Scratch of at least `bytes`, which holds until the next op asks.  Returns: CUDPO_OK; CUDPO_ENOMEM. */
 CUDPO_MUST_USE cudpo_status cuda_scratch(scratch *out, cuda_backend *be, size_t bytes);
+
+/** Bytes of scratch that ops ask for at most. */
+size_t cuda_working_memory(backend *be, const workload *most);
+size_t cuda_attention_memory(const workload *most); /* of them, attention's */
 
 /** Put the ops into the table. */
 void cuda_ops_install(backend *table);

@@ -1,8 +1,6 @@
 /* optim.c - the optimizer's ops, and those on rows by index. */
 #include "backend/cuda/ops.h"
 
-#include <math.h>
-
 static cuda_backend *of(backend *be)
 {
     return (cuda_backend *)be;
@@ -49,14 +47,14 @@ static cudpo_status sum_squares(backend *be, double *host_out, tensor g)
     return be->copy_out(be, host_out, sum.data, sizeof *host_out);
 }
 
-static cudpo_status adamw(backend *be, tensor w, tensor m, tensor v, tensor gradient,
-                          float gradient_scale, adamw_step step)
+static cudpo_status adamw(backend *be, const adamw_tensors *tensors, adamw_step step)
 {
-    CUDPO_REQUIRE(w.type == DTYPE_F32); /* this call has no key for the rounding of bf16 weights */
-    CUDPO_REQUIRE(isfinite(gradient_scale));
-    const adamw_tensors p = {
-        .w = w, .m = m, .v = v, .gradient = gradient, .factor = gradient_scale};
-    return cuda_adamw(&p, step, of(be)->stream);
+    return cuda_adamw(tensors, step, of(be)->stream);
+}
+
+static cudpo_status cast(backend *be, tensor out, tensor x)
+{
+    return cuda_cast(out, x, of(be)->stream);
 }
 
 void cuda_optim_install(backend *t)
@@ -68,4 +66,5 @@ void cuda_optim_install(backend *t)
     t->scale_rows = scale_rows;
     t->sum_squares = sum_squares;
     t->adamw = adamw;
+    t->cast = cast;
 }

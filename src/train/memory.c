@@ -1,0 +1,140 @@
+/* memory.c - parts of memory, their sum, and what would make it smaller. */
+#include "train/memory.h"
+#include "base/buffer.h"
+
+#include <string.h>
+
+enum {
+    CPU_PACK_TOKENS = 2048,      /* enough rows for GEMMs at full speed; more only takes memory */
+    GPU_PACK_TOKENS = 132 * 128, /* a wave of 128-row tiles on the 132 SMs of an H100 or H200 */
+    PACK_STEP = 128
+};
+
+/* Bytes by part. */
+typedef struct parts {
+    size_t weights, master, reference, gradients, moments, pack, backend;
+} parts;
+
+static size_t total(const parts *p)
+{
+    return p->weights + p->master + p->reference + p->gradients + p->moments + p->pack + p->backend;
+}
+
+static int64_t longer(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Limits that follow from data and configuration, with packs of at least `tokens`. */
+static pass_limits limits_of(const cudpo_trainer *t, bool train, int64_t tokens)
+{
+    const cudpo_config *c = t->config;
+    int64_t largest = dataset_longest(t->train.data);
+    int64_t positions = dataset_longest_sequence(t->train.data);
+    if (t->eval.data != NULL) {
+        largest = longer(largest, dataset_longest(t->eval.data));
+        positions = longer(positions, dataset_longest_sequence(t->eval.data));
+    }
+    if (t->traits->kl) {
+        largest = longer(largest, dataset_longest_mismatch(t->train.data));
+        if (t->eval.data != NULL) largest = longer(largest, dataset_longest_mismatch(t->eval.data));
+        positions =
+            longer(positions, largest); /* groups of one completion: a group is a sequence */
+    }
+    return (pass_limits){.tokens = longer(tokens, largest),
+                         .groups =
+                             longer(c->per_device_train_batch_size, c->per_device_eval_batch_size),
+                         .largest_group = largest,
+                         .positions = positions,
+                         .completions = t->completions,
+                         .prompt = t->traits->prompt,
+                         .type = t->type,
+                         .kind = !train                      ? WORKSPACE_SCORE
+                                 : c->gradient_checkpointing ? WORKSPACE_CHECKPOINT
+                                                             : WORKSPACE_TRAIN};
+}
+
+static bool has_master(const cudpo_trainer *t, bool train)
+{
+    return train && t->type != DTYPE_F32 && t->config->master_weights;
+}
+
+static cudpo_status count(parts *p, const cudpo_trainer *t, bool train, const pass_limits *limits)
+{
+    const size_t n = (size_t)model_config_parameters(&t->model), size = dtype_size(t->type);
+    const bool half = t->type == DTYPE_BF16 && strcmp(t->config->gradient_dtype, "bfloat16") == 0;
+    *p = (parts){.weights = n * size,
+                 .master = has_master(t, train) ? n * sizeof(float) : 0,
+                 .reference = t->rewards && !t->config->precompute_ref_log_probs ? n * size : 0,
+                 .gradients = train ? n * (half ? 2 : sizeof(float)) : 0,
+                 .moments = train ? 2 * n * sizeof(float) : 0};
+    const workload most = pass_workload(&t->model, limits);
+    p->backend = t->be->working_memory(t->be, &most);
+    return pass_bytes(&p->pack, &t->model, limits);
+}
+
+static cudpo_status name_part(buffer *b, const char *name, size_t bytes)
+{
+    if (bytes == 0) return CUDPO_OK;
+    return buffer_printf(b, "%s%s %.2f", b->size > 0 ? ", " : "", name, (double)bytes * 1e-9);
+}
+
+/* What would help, in the order of what it costs: each only where it is not in force already. */
+static cudpo_status name_remedies(buffer *b, const cudpo_trainer *t, const parts *p,
+                                  const pass_limits *limits)
+{
+    const cudpo_config *c = t->config;
+    if (limits->tokens > limits->largest_group)
+        CUDPO_TRY(
+            buffer_printf(b, " --max_tokens_per_pack %lld", (long long)limits->largest_group));
+    if (limits->kind == WORKSPACE_TRAIN)
+        CUDPO_TRY(buffer_printf(b, " --gradient_checkpointing true"));
+    if (p->reference > 0) CUDPO_TRY(buffer_printf(b, " --precompute_ref_log_probs true"));
+    if (t->type == DTYPE_F32 && t->be->on_device) CUDPO_TRY(buffer_printf(b, " --bf16 true"));
+    if (t->type == DTYPE_BF16 && strcmp(c->gradient_dtype, "bfloat16") != 0)
+        CUDPO_TRY(buffer_printf(b, " --gradient_dtype bfloat16"));
+    if (p->master > 0) CUDPO_TRY(buffer_printf(b, " --master_weights false"));
+    return buffer_printf(b, " --max_length N");
+}
+
+static cudpo_status refuse(const cudpo_trainer *t, const parts *p, const pass_limits *limits,
+                           size_t available)
+{
+    buffer list = {0}, remedies = {0};
+    cudpo_status status = name_part(&list, "weights", p->weights);
+    if (status == CUDPO_OK) status = name_part(&list, "master weights", p->master);
+    if (status == CUDPO_OK) status = name_part(&list, "reference", p->reference);
+    if (status == CUDPO_OK) status = name_part(&list, "gradients", p->gradients);
+    if (status == CUDPO_OK) status = name_part(&list, "moments", p->moments);
+    if (status == CUDPO_OK) status = name_part(&list, "packs", p->pack);
+    if (status == CUDPO_OK) status = name_part(&list, "working memory", p->backend);
+    if (status == CUDPO_OK) status = name_remedies(&remedies, t, p, limits);
+    if (status == CUDPO_OK)
+        status = cudpo_fail(CUDPO_ENOMEM, t->be->description,
+                            "this run needs %.2f GB and %.2f are free: %s (packs of %lld tokens); "
+                            "each of these makes it smaller:%s",
+                            (double)total(p) * 1e-9, (double)available * 1e-9, list.data,
+                            (long long)limits->tokens, remedies.data);
+    buffer_free(&remedies);
+    buffer_free(&list);
+    return status;
+}
+
+cudpo_status memory_plan(pass_limits *limits, const cudpo_trainer *t, bool train)
+{
+    const int64_t asked = t->config->max_tokens_per_pack;
+    int64_t tokens = asked > 0 ? asked : t->be->on_device ? GPU_PACK_TOKENS : CPU_PACK_TOKENS;
+    size_t available = 0;
+    parts p;
+    *limits = limits_of(t, train, tokens);
+    CUDPO_TRY(count(&p, t, train, limits));
+    CUDPO_TRY(t->be->available_memory(t->be, &available));
+    if (available == 0) return CUDPO_OK; /* the system does not say */
+    /* Where nobody asked for a size, take the largest that fits. */
+    while (asked == 0 && total(&p) > available && limits->tokens > limits->largest_group) {
+        tokens -= PACK_STEP;
+        *limits = limits_of(t, train, tokens);
+        CUDPO_TRY(count(&p, t, train, limits));
+    }
+    return total(&p) <= available ? CUDPO_OK : refuse(t, &p, limits, available);
+}
