@@ -14,7 +14,9 @@ static void every_op_is_there(backend *be)
                 be->attention_backward && be->cache_store && be->attention_cached && be->swiglu &&
                 be->swiglu_backward && be->gather_rows && be->scatter_rows && be->scale_rows &&
                 be->token_logprob && be->segment_sum && be->preference_loss &&
-                be->row_coefficients && be->sum_squares && be->adamw);
+                be->row_coefficients && be->sum_squares && be->clip && be->adamw && be->cast &&
+                be->available_memory && be->working_memory && be->reserve && be->host_alloc &&
+                be->host_free && be->copy_out_later && be->mark && be->wait);
 }
 
 static void memory_is_aligned_and_holds_bytes(backend *be)

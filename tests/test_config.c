@@ -20,12 +20,14 @@ static cudpo_status load(const char *text)
     return cudpo_config_load(&c, scratch_text("c.json", text));
 }
 
-/* TRL 1.16's DPOConfig and transformers' TrainingArguments, as printed by DPOConfig(output_dir=...), bf16 aside. */
+/* TRL 1.16's DPOConfig and transformers' TrainingArguments, as printed by DPOConfig(output_dir=...); bf16 null is TRL's true
+ * on a GPU, and device, master_weights and gradient_dtype are ours. */
 static const char defaults[] =
     "{\n"
     "  \"model_name_or_path\": null,\n  \"ref_model_name_or_path\": null,\n"
     "  \"train_dataset\": null,\n  \"eval_dataset\": null,\n"
-    "  \"output_dir\": \"trainer_output\",\n  \"dtype\": \"float32\",\n"
+    "  \"output_dir\": \"trainer_output\",\n  \"device\": \"auto\",\n  \"bf16\": null,\n"
+    "  \"master_weights\": true,\n  \"gradient_dtype\": \"float32\",\n  \"dtype\": \"float32\",\n"
     "  \"loss_type\": \"sigmoid\",\n  \"beta\": 0.1,\n  \"label_smoothing\": 0,\n"
     "  \"desirable_weight\": 1,\n  \"undesirable_weight\": 1,\n"
     "  \"precompute_ref_log_probs\": false,\n  \"max_length\": 1024,\n"
@@ -59,7 +61,9 @@ static void prints_what_it_reads(void **state)
     (void)state;
     static const char text[] =
         "{\"model_name_or_path\": \"m\", \"ref_model_name_or_path\": \"r\\\"q\", "
-        "\"train_dataset\": \"t\", \"eval_dataset\": \"e\", \"output_dir\": \"o\", \"dtype\": "
+        "\"train_dataset\": \"t\", \"eval_dataset\": \"e\", \"output_dir\": \"o\", \"device\": "
+        "\"cuda\", "
+        "\"bf16\": true, \"master_weights\": false, \"gradient_dtype\": \"bfloat16\", \"dtype\": "
         "\"auto\", \"loss_type\": [\"ipo\"], \"beta\": 0.25, \"label_smoothing\": 0.125, "
         "\"desirable_weight\": 2, \"undesirable_weight\": 0.5, \"precompute_ref_log_probs\": true, "
         "\"max_length\": null, \"truncation_mode\": \"keep_end\", \"train_sampling_strategy\": "
@@ -174,7 +178,8 @@ static void reads_keys_of_trl(void **state)
                   "\"max_prompt_length\": null, \"disable_dropout\": true, \"f_divergence_type\": "
                   "\"reverse_kl\", \"label_smoothing_factor\": 0.0, \"fsdp\": [], "
                   "\"model_init_kwargs\": {}, \"dataloader_num_workers\": 4}"));
-    refuses("{\"bf16\": true}", "c.json: bf16: true is not supported: ");
+    refuses("{\"fp16\": true}", "c.json: fp16: true is not supported: ");
+    refuses("{\"bf16\": 1}", "c.json: bf16: must be true, false or null, not 1");
     refuses("{\"max_prompt_length\": 512}", "max_prompt_length: 512 is not supported: ");
     refuses("{\"optim\": \"lion\"}", "\"lion\" is not supported: the optimizer is AdamW");
     refuses("{\"model_init_kwargs\": {\"dtype\": \"bfloat16\"}}", "an object is not supported");

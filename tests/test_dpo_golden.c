@@ -220,7 +220,7 @@ static void adamw_step_gives_the_same_weights(void **state)
                                                .gradient = f.gradient.names[i].view,
                                                .first_moment = f.first.names[i].view,
                                                .second_moment = f.second.names[i].view};
-        CHECK_OK(optimizer_step(be, &parameter, 1, &settings, 1.0, 1));
+        CHECK_OK(optimizer_step(be, &parameter, 1, &settings, (tensor){0}, 1));
         const safetensors_entry *e = safetensors_find(st, f.policy.names[i].name);
         assert_non_null(e);
         const int64_t count = tensor_elements(parameter.weight);

@@ -27,6 +27,16 @@ static optimizer_parameter parameter_of(const trained *t, bool decay)
                                  .decay = decay};
 }
 
+/* A step on gradients clipped by the norm of one of them. */
+static cudpo_status step_clipped(ops *o, const optimizer_parameter *p, int64_t count,
+                                 const optimizer_settings *s, tensor gradient, double most,
+                                 int64_t t)
+{
+    const tensor norm = ops_output(o, 1, 1), factor = ops_output(o, 1, 1);
+    CHECK_OK(o->be->clip(o->be, norm, factor, gradient, (float)most));
+    return optimizer_step(o->be, p, count, s, factor, t);
+}
+
 static void check_elements(const char *what, ops *o, tensor t, const double *want, double relative,
                            double absolute)
 {
@@ -55,14 +65,10 @@ static void the_first_step_by_hand(backend *be)
     ops o = ops_begin(be);
     trained t = make(&o, start);
     const optimizer_parameter p = parameter_of(&t, true);
-    const optimizer_settings s = {.learning_rate = 0.25,
-                                  .beta1 = 0.9,
-                                  .beta2 = 0.999,
-                                  .epsilon = 1e-8,
-                                  .weight_decay = 0.5,
-                                  .max_grad_norm = 0.0};
+    const optimizer_settings s = {
+        .learning_rate = 0.25, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0.5};
     ops_put(&o, t.g, (const float[N]){2.0f, -3.0f, 0.5f, 0.0f});
-    CHECK_OK(optimizer_step(be, &p, 1, &s, 1e30, 1)); /* 0: no clipping, however large the norm */
+    CHECK_OK(step_clipped(&o, &p, 1, &s, t.g, 0.0, 1)); /* 0: no clipping, however large the norm */
     check_elements("w", &o, t.w,
                    (const double[N]){1.5 * 0.875 - 0.25, -0.75 * 0.875 + 0.25, 0.02 * 0.875 - 0.25,
                                      -3.0 * 0.875},
@@ -104,14 +110,13 @@ static void five_steps_as_torch(backend *be)
                                       .beta1 = 0.9,
                                       .beta2 = 0.999,
                                       .epsilon = 1e-8,
-                                      .weight_decay = 0.1,
-                                      .max_grad_norm = 1.0};
+                                      .weight_decay = 0.1};
         double norm = (double)NAN;
         ops_put(&o, plain.g, gradients[t]);
         ops_put(&o, decayed.g, gradients[t]);
         CHECK_OK(optimizer_norm(&norm, be, plain.g));
         CHECK_NEAR(norm, torch_norm[t], 4 * EPS * torch_norm[t]);
-        CHECK_OK(optimizer_step(be, p, 2, &s, norm, t + 1));
+        CHECK_OK(step_clipped(&o, p, 2, &s, plain.g, 1.0, t + 1));
         /* Each of t + 1 steps rounds a weight once, to EPS of it, and its update of at most 0.01 a few times; torch does
          * too. */
         const double rounding = 2 * (t + 1) * EPS;
@@ -137,15 +142,11 @@ static void other_settings_as_torch(backend *be)
     ops o = ops_begin(be);
     trained t = make(&o, start);
     const optimizer_parameter p = parameter_of(&t, true);
-    const optimizer_settings s = {.learning_rate = 0.1,
-                                  .beta1 = 0.8,
-                                  .beta2 = 0.95,
-                                  .epsilon = 1e-3,
-                                  .weight_decay = 0.01,
-                                  .max_grad_norm = 0.0};
+    const optimizer_settings s = {
+        .learning_rate = 0.1, .beta1 = 0.8, .beta2 = 0.95, .epsilon = 1e-3, .weight_decay = 0.01};
     for (int k = 0; k < 5; k++) {
         ops_put(&o, t.g, gradients[k]);
-        CHECK_OK(optimizer_step(be, &p, 1, &s, 3.0, k + 1));
+        CHECK_OK(optimizer_step(be, &p, 1, &s, (tensor){0}, k + 1));
         const double rounding = 4 * (k + 1) * EPS;
         check_elements("w", &o, t.w, torch_w[k], rounding, 0.1 * 8 * rounding);
     }
@@ -157,22 +158,18 @@ static void clipping_by_hand(backend *be)
 {
     static const struct {
         double most, coefficient;
-    } cases[] = {
-        {1.0, 1.0 / (5.0 + 1e-6)}, {10.0, 1.0}, {0.0, 1.0}, {5.0, 5.0 / (5.0 + 1e-6)}, {-1.0, 1.0}};
+    } cases[] = {{1.0, 1.0 / (5.0 + 1e-6)}, {10.0, 1.0}, {0.0, 1.0}, {5.0, 5.0 / (5.0 + 1e-6)}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         ops o = ops_begin(be);
         trained t = make(&o, start);
         const optimizer_parameter p = parameter_of(&t, false);
-        const optimizer_settings s = {.learning_rate = 1e-3,
-                                      .beta1 = 0.9,
-                                      .beta2 = 0.999,
-                                      .epsilon = 1e-8,
-                                      .max_grad_norm = cases[i].most};
+        const optimizer_settings s = {
+            .learning_rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8};
         double norm = (double)NAN;
         ops_put(&o, t.g, (const float[N]){3.0f, -4.0f, 0.0f, 0.0f});
         CHECK_OK(optimizer_norm(&norm, be, t.g));
         CHECK_NEAR(norm, 5.0, 0.0);
-        CHECK_OK(optimizer_step(be, &p, 1, &s, norm, 1));
+        CHECK_OK(step_clipped(&o, &p, 1, &s, t.g, cases[i].most, 1));
         const double c = cases[i].coefficient;
         check_elements("m", &o, t.m, (const double[N]){0.3 * c, -0.4 * c, 0.0, 0.0}, 4 * EPS, 0.0);
         ops_end(&o);
@@ -205,20 +202,22 @@ static void bad_calls_change_nothing(backend *be)
         .learning_rate = 0.1, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8};
     optimizer_settings bad = s;
     ops_put(&o, t.g, gradients[0]);
-    CHECK_FAILS(optimizer_step(be, &p, 1, &s, 1.0, 0), CUDPO_EINVAL, "t >= 1");
-    CHECK_FAILS(optimizer_step(be, &p, 1, &s, (double)NAN, 1), CUDPO_EINVAL, "norm");
-    CHECK_FAILS(optimizer_step(be, &p, 1, &s, (double)INFINITY, 1), CUDPO_EINVAL, "norm");
+    CHECK_FAILS(optimizer_step(be, &p, 1, &s, (tensor){0}, 0), CUDPO_EINVAL, "t >= 1");
+    const float no_numbers[] = {NAN, INFINITY, -INFINITY};
+    for (int i = 0; i < 3;
+         i++) /* a gradient that is no number: not an error here, but nothing is done */
+        CHECK_OK(optimizer_step(be, &p, 1, &s, ops_floats(&o, &no_numbers[i], 1, 1), 1));
     bad.beta1 = 1.0;
-    CHECK_FAILS(optimizer_step(be, &p, 1, &bad, 1.0, 1), CUDPO_EINVAL, "");
+    CHECK_FAILS(optimizer_step(be, &p, 1, &bad, (tensor){0}, 1), CUDPO_EINVAL, "");
     bad = s;
     bad.learning_rate = (double)NAN;
-    CHECK_FAILS(optimizer_step(be, &p, 1, &bad, 1.0, 1), CUDPO_EINVAL, "");
+    CHECK_FAILS(optimizer_step(be, &p, 1, &bad, (tensor){0}, 1), CUDPO_EINVAL, "");
     optimizer_parameter wrong = p;
     wrong.gradient = tensor_cols(t.g, 0, N - 1);
-    CHECK_FAILS(optimizer_step(be, &wrong, 1, &s, 1.0, 1), CUDPO_EINVAL, "");
+    CHECK_FAILS(optimizer_step(be, &wrong, 1, &s, (tensor){0}, 1), CUDPO_EINVAL, "");
     check_elements("w", &o, t.w, (const double[N]){1.5, -0.75, (double)0.02f, -3.0}, 0.0, 0.0);
     check_elements("m", &o, t.m, (const double[N]){0}, 0.0, 0.0);
-    CHECK_OK(optimizer_step(be, NULL, 0, &s, 1.0, 1)); /* nothing to train */
+    CHECK_OK(optimizer_step(be, NULL, 0, &s, (tensor){0}, 1)); /* nothing to train */
     ops_end(&o);
 }
 

@@ -39,6 +39,8 @@ typedef struct workload {
     bool backward;
 } workload;
 
+enum { MARKS = 2 };
+
 typedef struct backend backend;
 struct backend {
     const char *name;
@@ -62,6 +64,13 @@ struct backend {
                          tensor src); /* same shape and type, strides may differ */
     cudpo_status (*zero)(backend *be, tensor t);
     cudpo_status (*sync)(backend *be);
+    /* Results without waiting for each: `host`, of host_alloc(), holds a copy of src once wait() has returned for a mark()
+     * that was set behind copy_out_later().  There are MARKS of them; a mark that is set again is forgotten before. */
+    cudpo_status (*host_alloc)(backend *be, void **out, size_t bytes);
+    void (*host_free)(backend *be, void *memory); /* NULL is fine */
+    cudpo_status (*copy_out_later)(backend *be, void *host, const void *src, size_t bytes);
+    cudpo_status (*mark)(backend *be, int mark);
+    cudpo_status (*wait)(backend *be, int mark);
     /* FAULT_* bits that ops have set since the last call (a CPU refuses instead: 0); waits. */
     cudpo_status (*faults)(backend *be, uint32_t *bits);
 
@@ -166,6 +175,10 @@ struct backend {
 
     /* *host_out = sum of squares of g, in double; waits for the stream.  NaN and Inf come through. */
     cudpo_status (*sum_squares)(backend *be, double *host_out, tensor g);
+
+    /* norm [1] f32 of a gradient, and factor [1] f32 = min(1, max_norm / (norm + 1e-6)), 1 where max_norm is 0; NaN where the
+     * norm is no finite float. */
+    cudpo_status (*clip)(backend *be, tensor norm, tensor factor, tensor gradient, float max_norm);
 
     /* w, m, v after one step on gradient * factor; see adamw_tensors.  The CPU knows f32 alone. */
     cudpo_status (*adamw)(backend *be, const adamw_tensors *tensors, adamw_step step);

@@ -104,6 +104,13 @@ static cudpo_status cpu_reserve(backend *be, const workload *most)
     return CUDPO_OK;
 }
 
+static cudpo_status cpu_mark(backend *be, int mark)
+{
+    (void)be;
+    CUDPO_REQUIRE(mark >= 0 && mark < MARKS);
+    return CUDPO_OK; /* nothing is ever under way */
+}
+
 static cudpo_status cpu_faults(backend *be, uint32_t *bits)
 {
     (void)be;
@@ -132,6 +139,11 @@ backend *backend_cpu(void)
         .copy = cpu_copy,
         .zero = cpu_zero,
         .sync = cpu_sync,
+        .host_alloc = cpu_alloc,
+        .host_free = cpu_free,
+        .copy_out_later = cpu_copy_bytes,
+        .mark = cpu_mark,
+        .wait = cpu_mark,
         .faults = cpu_faults,
         .gemm = cpu_gemm,
         .embed = cpu_embed,
@@ -159,6 +171,7 @@ backend *backend_cpu(void)
         .preference_loss = cpu_preference_loss,
         .row_coefficients = cpu_row_coefficients,
         .sum_squares = cpu_sum_squares,
+        .clip = cpu_clip,
         .adamw = cpu_adamw,
         .cast = cpu_cast,
     };

@@ -1,4 +1,4 @@
-/* optimizer.c - clipping by global norm and AdamW, parameter by parameter. */
+/* optimizer.c - AdamW, parameter by parameter. */
 #include "optim/optimizer.h"
 
 #include <math.h>
@@ -12,11 +12,9 @@ cudpo_status optimizer_norm(double *norm, backend *be, tensor gradient)
 }
 
 cudpo_status optimizer_step(backend *be, const optimizer_parameter *parameters, int64_t count,
-                            const optimizer_settings *s, double norm, int64_t t)
+                            const optimizer_settings *s, tensor factor, int64_t t)
 {
-    CUDPO_REQUIRE(t >= 1 && isfinite(norm));
-    double clip = 1.0;
-    if (s->max_grad_norm > 0.0) clip = fmin(1.0, s->max_grad_norm / (norm + 1e-6));
+    CUDPO_REQUIRE(t >= 1);
     adamw_step step = {.learning_rate = s->learning_rate,
                        .beta1 = s->beta1,
                        .beta2 = s->beta2,
@@ -31,7 +29,8 @@ cudpo_status optimizer_step(backend *be, const optimizer_parameter *parameters, 
                                        .v = p->second_moment,
                                        .copy = p->copy,
                                        .gradient = p->gradient,
-                                       .factor = (float)clip,
+                                       .factor = 1.0f,
+                                       .gradient_scale = factor,
                                        .seed = s->seed,
                                        .step = (uint64_t)t,
                                        .first = p->first};

@@ -20,16 +20,16 @@ typedef struct optimizer_parameter {
 typedef struct optimizer_settings {
     double learning_rate; /* of this step */
     double beta1, beta2, epsilon, weight_decay;
-    double max_grad_norm; /* 0: no clipping */
-    uint64_t seed;        /* of the rounding of bf16 weights */
+    uint64_t seed; /* of the rounding of bf16 weights */
 } optimizer_settings;
 
 /** L2 norm of a gradient, summed in double.  NaN or Inf in it shows in the result. */
 CUDPO_MUST_USE cudpo_status optimizer_norm(double *norm, backend *be, tensor gradient);
 
-/** Clip by global norm, coefficient min(1, max_grad_norm / (norm + 1e-6)) as torch, and take step t (1 for the first). */
+/** Take step t (1 for the first) on the gradients times `factor` [1] f32, as the op clip leaves it: min(1, max_grad_norm /
+ *  (norm + 1e-6)), as torch.  Where it is no number, nothing changes; absent: 1. */
 CUDPO_MUST_USE cudpo_status optimizer_step(backend *be, const optimizer_parameter *parameters,
-                                           int64_t count, const optimizer_settings *s, double norm,
-                                           int64_t t);
+                                           int64_t count, const optimizer_settings *s,
+                                           tensor factor, int64_t t);
 
 #endif /* CUDPO_OPTIM_OPTIMIZER_H */

@@ -13,7 +13,7 @@ static void shuffle(cudpo_trainer *t, int64_t epoch)
     d->epoch = epoch;
 }
 
-cudpo_status trainer_batch(cudpo_trainer *t, step_batch *b, int64_t step)
+cudpo_status trainer_batch(cudpo_trainer *t, step_batch *b, int64_t *order, int64_t step)
 {
     const cudpo_config *c = t->config;
     const int64_t count = dataset_count(t->train.data), B = c->per_device_train_batch_size;
@@ -24,8 +24,8 @@ cudpo_status trainer_batch(cudpo_trainer *t, step_batch *b, int64_t step)
 
     shuffle(t, epoch);
     for (int64_t i = 0; i < n; i++)
-        t->order[i] = t->train.permutation != NULL ? t->train.permutation[first + i] : first + i;
-    *b = (step_batch){.example = t->order, .n = n, .epoch = epoch};
+        order[i] = t->train.permutation != NULL ? t->train.permutation[first + i] : first + i;
+    *b = (step_batch){.example = order, .n = n, .epoch = epoch};
     const int64_t batches = window * c->gradient_accumulation_steps + (n + B - 1) / B;
     b->epoch_done = (double)epoch + (double)batches / (double)t->batches_per_epoch;
     trainer_scales(t, t->train.data, b->example, n, &b->unit_scale, &b->token_scale);

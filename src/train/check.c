@@ -16,8 +16,8 @@ static void name_rows(buffer *text, const cudpo_trainer *t, const step_batch *b)
     (void)status; /* a shorter list is all that a lack of memory costs */
 }
 
-cudpo_status trainer_check_finite(const cudpo_trainer *t, const step_batch *b, double loss,
-                                  double norm)
+cudpo_status trainer_check_finite(const cudpo_trainer *t, const step_batch *b, int64_t step,
+                                  double loss, double norm)
 {
     if (isfinite(loss) && isfinite(norm)) return CUDPO_OK;
     buffer rows = {0};
@@ -37,9 +37,23 @@ cudpo_status trainer_check_finite(const cudpo_trainer *t, const step_batch *b, d
                    "step %lld: loss %g, gradient norm %g, at rows %s; the weights are those before "
                    "this step: lower "
                    "learning_rate or max_grad_norm, or look at these rows",
-                   (long long)(t->step + 1), loss, norm, rows.data == NULL ? "?" : rows.data);
+                   (long long)(step + 1), loss, norm, rows.data == NULL ? "?" : rows.data);
     buffer_free(&rows);
     return status;
+}
+
+cudpo_status trainer_check_faults(const cudpo_trainer *t)
+{
+    uint32_t bits = 0;
+    CUDPO_TRY(t->be->faults(t->be, &bits));
+    bits &= ~(uint32_t)FAULT_NONFINITE; /* a gradient that is no number has been looked at */
+    if (bits == 0) return CUDPO_OK;
+    return cudpo_fail(CUDPO_EDEVICE, t->be->name,
+                      "an op was given%s%s%s%s out of range: a bug of cudpo, no result can be "
+                      "trusted",
+                      bits & FAULT_TOKEN ? " tokens" : "", bits & FAULT_LABEL ? " labels" : "",
+                      bits & FAULT_INDEX ? " indices" : "",
+                      bits & FAULT_SEGMENT ? " segments" : "");
 }
 
 cudpo_status trainer_check_evaluation(const cudpo_trainer *t, const int64_t *list, int64_t n)

@@ -59,17 +59,45 @@ static cudpo_status save(cudpo_trainer *t, metric_sink *sink)
     return trainer_save(t);
 }
 
-static cudpo_status after_step(cudpo_trainer *t, metric_sink *sink, bool stop)
+static bool log_due(const cudpo_trainer *t)
 {
     const cudpo_config *c = t->config;
-    if (t->step % c->logging_steps == 0 || (c->logging_first_step && t->step == 1) ||
-        t->step == t->total_steps)
-        CUDPO_TRY(log_train(t, sink));
-    if (t->eval.data != NULL &&
-        due(t, t->step, c->eval_strategy, c->eval_steps > 0 ? c->eval_steps : c->logging_steps))
-        CUDPO_TRY(log_eval(t, sink));
-    if (!signals_save_wanted() && !stop && !trainer_saves_at(t, t->step)) return CUDPO_OK;
+    return t->step % c->logging_steps == 0 || (c->logging_first_step && t->step == 1) ||
+           t->step == t->total_steps;
+}
+
+static bool eval_due(const cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    return t->eval.data != NULL &&
+           due(t, t->step, c->eval_strategy, c->eval_steps > 0 ? c->eval_steps : c->logging_steps);
+}
+
+static bool something_due(const cudpo_trainer *t)
+{
+    return t->step == 1 || log_due(t) || eval_due(t) || trainer_saves_at(t, t->step);
+}
+
+static cudpo_status after_step(cudpo_trainer *t, metric_sink *sink, bool asked)
+{
+    if (log_due(t)) CUDPO_TRY(log_train(t, sink));
+    if (eval_due(t)) CUDPO_TRY(log_eval(t, sink));
+    if (!asked && !trainer_saves_at(t, t->step)) return CUDPO_OK;
     return save(t, sink);
+}
+
+/* Finish steps until `left` are under way. */
+static cudpo_status settle(cudpo_trainer *t, metric_sink *sink, int64_t left)
+{
+    while (t->begun - t->finished > left) {
+        step_batch b;
+        batch_metrics m;
+        const int64_t step = t->flight[t->finished % FLIGHTS].step + 1;
+        CUDPO_TRY(trainer_finish(t, &b, &m));
+        metric_sink_progress(sink, step, m.value[METRIC_LOSS], m.value[METRIC_REWARDS_ACCURACIES],
+                             b.n);
+    }
+    return left == 0 ? trainer_check_faults(t) : CUDPO_OK;
 }
 
 static cudpo_status run_steps(cudpo_trainer *t, metric_sink *sink)
@@ -77,13 +105,13 @@ static cudpo_status run_steps(cudpo_trainer *t, metric_sink *sink)
     if (t->step == 0 && t->config->eval_on_start && t->eval.data != NULL)
         CUDPO_TRY(log_eval(t, sink));
     while (t->step < t->total_steps) {
-        step_batch b;
-        batch_metrics m;
-        CUDPO_TRY(trainer_step(t, &b, &m));
-        metric_sink_progress(sink, t->step, m.value[METRIC_LOSS],
-                             m.value[METRIC_REWARDS_ACCURACIES], b.n);
-        const bool stop = signals_stop_wanted();
-        CUDPO_TRY(after_step(t, sink, stop));
+        CUDPO_TRY(trainer_begin(t));
+        const bool stop = signals_stop_wanted(), asked = signals_save_wanted() || stop;
+        /* A GPU works on while the host looks at the step before. */
+        const bool all = asked || !t->be->on_device || something_due(t);
+        CUDPO_TRY(settle(t, sink, all ? 0 : 1));
+        if (!all) continue;
+        CUDPO_TRY(after_step(t, sink, asked));
         if (stop && t->step < t->total_steps)
             return cudpo_fail(CUDPO_ESTOPPED, t->config->output_dir,
                               "stopped by a signal at step %lld of %lld, which is saved: run the "

@@ -24,19 +24,41 @@ const char *const metrics_names[METRICS] = {
     "log_odds_ratio",
 };
 
-void metrics_take(unit_result *units, const pass *p)
+/* Unit g of results whose sequences have that many score rows. */
+static void take(unit_result *u, int64_t g, const pass *p, const float *columns, const float *score,
+                 const float *sums)
 {
     const int n = p->sequences, completions = p->limits.completions;
+    memcpy(u->column, columns + g * LOSS_COLUMNS, sizeof u->column);
+    for (int i = 0; i < n; i++) {
+        const int place = i < completions ? i : LOSS_MAX_SEQUENCES - 1; /* as in loss_unit */
+        const int64_t s = g * n + i;
+        u->score[place] = score[s];
+        memcpy(u->sums[place], sums + s * ROW_STATS, sizeof u->sums[place]);
+    }
+}
+
+static void take_rows(unit_result *u, const pass *p, int i, int32_t rows)
+{
+    u->rows[i < p->limits.completions ? i : LOSS_MAX_SEQUENCES - 1] = rows;
+}
+
+void metrics_take(unit_result *units, const pass *p)
+{
+    const int32_t *begin = p->pack.sequence_begin;
     for (int64_t g = 0; g < p->pack.G; g++) {
-        unit_result *u = &units[g];
-        memcpy(u->column, p->columns + g * LOSS_COLUMNS, sizeof u->column);
-        for (int i = 0; i < n; i++) {
-            const int place = i < completions ? i : LOSS_MAX_SEQUENCES - 1; /* as in loss_unit */
-            const int64_t s = g * n + i;
-            u->score[place] = p->score[s];
-            memcpy(u->sums[place], p->sums + s * ROW_STATS, sizeof u->sums[place]);
-            u->rows[place] = p->pack.sequence_begin[s + 1] - p->pack.sequence_begin[s];
-        }
+        take(&units[g], g, p, p->columns, p->score, p->sums);
+        for (int64_t i = 0, s = g * p->sequences; i < p->sequences; i++, s++)
+            take_rows(&units[g], p, (int)i, begin[s + 1] - begin[s]);
+    }
+}
+
+void metrics_take_results(unit_result *units, int64_t n, const pass *p, const pass_results *r)
+{
+    for (int64_t g = 0; g < n; g++) {
+        take(&units[g], g, p, r->columns, r->score, r->sums);
+        for (int i = 0; i < p->sequences; i++)
+            take_rows(&units[g], p, i, r->rows[g * p->sequences + i]);
     }
 }
 

@@ -19,8 +19,9 @@ typedef struct unit_result {
     float kl; /* of its device batch (kto) */
 } unit_result;
 
-/* Copy the units of the pack that was just run. */
+/* Copy the units of the pack that was just run; of n units whose results lie in `r`. */
 void metrics_take(unit_result *units, const pass *p);
+void metrics_take_results(unit_result *units, int64_t n, const pass *p, const pass_results *r);
 
 /* What is logged.  TRL's names: metrics_names[]. */
 enum {

@@ -229,7 +229,7 @@ static tensor first_rows(tensor t, int64_t n, bool present)
     return present ? tensor_rows(t, 0, n) : (tensor){0};
 }
 
-cudpo_status pass_train(pass *p, model_weights *dw, const model_weights *w,
+static cudpo_status run(pass *p, model_weights *dw, const model_weights *w,
                         const loss_parameters *parameters, bool use_reference, bool use_labels)
 {
     const int64_t S = p->pack.S, G = p->pack.G;
@@ -240,9 +240,40 @@ cudpo_status pass_train(pass *p, model_weights *dw, const model_weights *w,
                         first_rows(p->reference, S, use_reference),
                         first_rows(p->label, G, use_labels), first_rows(p->kl, G, use_labels),
                         parameters));
-    CUDPO_TRY(model_backward(dw, &p->ws, w, p->config, &p->batch, dhidden));
+    return model_backward(dw, &p->ws, w, p->config, &p->batch, dhidden);
+}
+
+cudpo_status pass_train(pass *p, model_weights *dw, const model_weights *w,
+                        const loss_parameters *parameters, bool use_reference, bool use_labels)
+{
+    CUDPO_TRY(run(p, dw, w, parameters, use_reference, use_labels));
     CUDPO_TRY(download_scores(p));
     return download_columns(p);
+}
+
+cudpo_status pass_train_later(pass *p, const pass_results *results, model_weights *dw,
+                              const model_weights *w, const loss_parameters *parameters,
+                              bool use_reference, bool use_labels)
+{
+    backend *be = p->be;
+    const size_t S = (size_t)p->pack.S, G = (size_t)p->pack.G;
+    CUDPO_TRY(run(p, dw, w, parameters, use_reference, use_labels));
+    for (size_t s = 0; s < S; s++)
+        results->rows[s] = p->pack.sequence_begin[s + 1] - p->pack.sequence_begin[s];
+    CUDPO_TRY(be->copy_out_later(be, results->score, p->head.scores.data, S * sizeof(float)));
+    CUDPO_TRY(
+        be->copy_out_later(be, results->sums, p->head.sums.data, S * ROW_STATS * sizeof(float)));
+    return be->copy_out_later(be, results->columns, p->head.columns.data,
+                              G * LOSS_COLUMNS * sizeof(float));
+}
+
+cudpo_status pass_reference(pass *p, const model_weights *w)
+{
+    const int64_t S = p->pack.S;
+    tensor hidden;
+    CUDPO_TRY(model_forward(&hidden, &p->ws, w, p->config, &p->batch));
+    CUDPO_TRY(head_score(&p->head, p->be, &p->scores, hidden, w->head));
+    return p->be->copy(p->be, tensor_rows(p->reference, 0, S), tensor_rows(p->head.scores, 0, S));
 }
 
 cudpo_status pass_evaluate(pass *p, const loss_parameters *parameters, bool use_reference,

@@ -80,6 +80,23 @@ CUDPO_MUST_USE cudpo_status pass_set_reference(pass *p, const float *score);
 /** Let these be the labels and KL estimates [G] of the uploaded pack. */
 CUDPO_MUST_USE cudpo_status pass_set_labels(pass *p, const int32_t *label, const float *kl);
 
+/* Where the results of a pack go, of host_alloc() but for rows. */
+typedef struct pass_results {
+    float *columns; /* [G,LOSS_COLUMNS] */
+    float *score;   /* [S] */
+    float *sums;    /* [S,ROW_STATS] */
+    int32_t *rows;  /* [S] score rows of each sequence: at once */
+} pass_results;
+
+/** Forward, loss, backward, enqueued.  Out: results, to be waited for.  In/Out: dw, accumulated. */
+CUDPO_MUST_USE cudpo_status pass_train_later(pass *p, const pass_results *results,
+                                             model_weights *dw, const model_weights *w,
+                                             const loss_parameters *parameters, bool use_reference,
+                                             bool use_labels);
+
+/** Let the reference's scores of the uploaded pack be those under a model; nothing of it comes to the host. */
+CUDPO_MUST_USE cudpo_status pass_reference(pass *p, const model_weights *w);
+
 /** Forward, loss, backward.  Out: score, sums, columns on the host.  In/Out: dw, accumulated.
  *  In:      use_reference, use_labels  whether the setters above were called for this pack. */
 CUDPO_MUST_USE cudpo_status pass_train(pass *p, model_weights *dw, const model_weights *w,

@@ -5,7 +5,6 @@
 #include "train/trainer.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* Sequences that the cache holds for each example: its own, and for KTO the mismatched completion. */
 static int cached_sequences(const cudpo_trainer *t)
@@ -17,15 +16,11 @@ cudpo_status trainer_reference(cudpo_trainer *t, const scored_data *d)
 {
     if (!t->rewards) return CUDPO_OK;
     const pack *k = &t->pass.pack;
-    if (d->cache == NULL) {
-        CUDPO_TRY(pass_score(&t->pass, &t->reference));
-        memcpy(t->reference_score, t->pass.score, (size_t)k->S * sizeof(float));
-    } else {
-        for (int64_t s = 0; s < k->S; s++) {
-            const int64_t g = s / t->pass.sequences, i = s % t->pass.sequences;
-            t->reference_score[s] =
-                reference_cache_score(d->cache, k->group_example[g] * cached_sequences(t) + i);
-        }
+    if (d->cache == NULL) return pass_reference(&t->pass, &t->reference);
+    for (int64_t s = 0; s < k->S; s++) {
+        const int64_t g = s / t->pass.sequences, i = s % t->pass.sequences;
+        t->reference_score[s] =
+            reference_cache_score(d->cache, k->group_example[g] * cached_sequences(t) + i);
     }
     return pass_set_reference(&t->pass, t->reference_score);
 }

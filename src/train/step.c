@@ -3,17 +3,32 @@
 
 #include <time.h>
 
-/* One pack: tokens to the device, what the reference says, forward, loss, backward.  Gradients accumulate. */
-static cudpo_status run_pack(cudpo_trainer *t, const step_batch *b, const float *kl)
+/* Results of a step from unit `unit` on. */
+static pass_results results_from(const cudpo_trainer *t, const step_flight *f, int64_t unit)
 {
-    const loss_parameters loss = trainer_loss_parameters(t, b->unit_scale, b->token_scale);
-    CUDPO_TRY(pass_upload(&t->pass));
-    CUDPO_TRY(trainer_reference(t, &t->train));
-    CUDPO_TRY(trainer_labels(t, t->train.data, kl));
-    return pass_train(&t->pass, &t->gradient, &t->policy, &loss, t->rewards, t->traits->kl);
+    const pass_results *r = &f->results;
+    const int64_t sequence = unit * t->pass.sequences;
+    return (pass_results){.columns = r->columns + unit * LOSS_COLUMNS,
+                          .score = r->score + sequence,
+                          .sums = r->sums + sequence * ROW_STATS,
+                          .rows = r->rows + sequence};
 }
 
-static cudpo_status update(cudpo_trainer *t, double norm)
+/* One pack: tokens to the device, what the reference says, forward, loss, backward.  Gradients accumulate. */
+static cudpo_status run_pack(cudpo_trainer *t, const step_flight *f, int64_t unit)
+{
+    const step_batch *b = &f->batch;
+    const loss_parameters loss = trainer_loss_parameters(t, b->unit_scale, b->token_scale);
+    const pass_results results = results_from(t, f, unit);
+    CUDPO_TRY(pass_upload(&t->pass));
+    CUDPO_TRY(trainer_reference(t, &t->train));
+    CUDPO_TRY(trainer_labels(t, t->train.data, f->kl + unit));
+    return pass_train_later(&t->pass, &results, &t->gradient, &t->policy, &loss, t->rewards,
+                            t->traits->kl);
+}
+
+/* Gradients to weights; a gradient that is no number changes nothing. */
+static cudpo_status update(cudpo_trainer *t, step_flight *f)
 {
     const cudpo_config *c = t->config;
     const double factor = schedule_factor(t->schedule, t->step, t->warmup_steps, t->total_steps,
@@ -25,46 +40,81 @@ static cudpo_status update(cudpo_trainer *t, double norm)
                                          .beta2 = c->adam_beta2,
                                          .epsilon = c->adam_epsilon,
                                          .weight_decay = c->weight_decay,
-                                         .max_grad_norm = c->max_grad_norm,
                                          .seed = (uint64_t)c->seed};
-    t->last_learning_rate = settings.learning_rate;
-    return optimizer_step(t->be, t->parameters, t->policy.count, &settings, norm, t->step + 1);
+    f->learning_rate = settings.learning_rate;
+    CUDPO_TRY(t->be->clip(t->be, t->norm, t->factor, t->gradient.all, (float)c->max_grad_norm));
+    CUDPO_TRY(t->be->copy_out_later(t->be, f->norm, t->norm.data, sizeof *f->norm));
+    return optimizer_step(t->be, t->parameters, t->policy.count, &settings, t->factor, t->step + 1);
 }
 
-cudpo_status trainer_step(cudpo_trainer *t, step_batch *b, batch_metrics *m)
+cudpo_status trainer_begin(cudpo_trainer *t)
 {
+    step_flight *f = &t->flight[t->begun % FLIGHTS];
+    step_batch *b = &f->batch;
+    CUDPO_REQUIRE(t->begun - t->finished < FLIGHTS);
     /* Which pairs: a block of the epoch's permutation, whatever the size of a micro-batch. */
-    CUDPO_TRY(trainer_batch(t, b, t->step));
+    CUDPO_TRY(trainer_batch(t, b, f->order, t->step));
     CUDPO_TRY(t->be->zero(t->be, t->gradient.all));
     CUDPO_TRY(
-        trainer_kl(t, t->kl, &t->train, b->example, b->n, t->config->per_device_train_batch_size));
+        trainer_kl(t, f->kl, &t->train, b->example, b->n, t->config->per_device_train_batch_size));
 
     /* Pack after pack: tokens, hidden states, scores, loss, gradients. */
     for (int64_t done = 0; done < b->n;) {
         const int64_t taken = trainer_fill(t, t->train.data, b->example + done, b->n - done,
                                            t->config->per_device_train_batch_size);
-        CUDPO_TRY(run_pack(t, b, t->kl + done));
-        metrics_take(t->units + done, &t->pass);
+        CUDPO_TRY(run_pack(t, f, done));
         done += taken;
     }
+    CUDPO_TRY(update(t, f));
+    CUDPO_TRY(t->be->mark(t->be, (int)(t->begun % FLIGHTS)));
+    f->step = t->step++;
+    t->begun++;
+    return CUDPO_OK;
+}
+
+/* What came of a step. */
+static cudpo_status look_at(cudpo_trainer *t, const step_flight *f, batch_metrics *m)
+{
+    const step_batch *b = &f->batch;
+    metrics_take_results(t->units, b->n, &t->pass, &f->results);
     for (int64_t i = 0; i < b->n; i++) {
         t->units[i].label = dataset_get(t->train.data, b->example[i]).label;
-        t->units[i].kl = t->kl[i];
+        t->units[i].kl = f->kl[i];
     }
     *m = metrics_of(t->units, b->n, t->loss, t->completions, t->rewards);
-
-    /* Gradients to weights, unless something went wrong on the way. */
-    CUDPO_TRY(optimizer_norm(&t->last_grad_norm, t->be, t->gradient.all));
-    CUDPO_TRY(trainer_check_finite(t, b, m->value[METRIC_LOSS], t->last_grad_norm));
-    if (t->step == 0) CUDPO_TRY(trainer_check_start(t, b, m->value[METRIC_LOSS]));
-    CUDPO_TRY(update(t, t->last_grad_norm));
-
-    t->step++;
-    t->tokens_seen += b->tokens;
+    const double loss = m->value[METRIC_LOSS], norm = (double)*f->norm;
+    CUDPO_TRY(trainer_check_finite(t, b, f->step, loss, norm));
+    if (f->step == 0) CUDPO_TRY(trainer_check_start(t, b, loss));
+    t->last_grad_norm = norm;
+    t->last_learning_rate = f->learning_rate;
     t->last_epoch = b->epoch_done;
+    t->tokens_seen += b->tokens;
     metrics_add_step(&t->sums, m, t->units, b->n, t->config->per_device_train_batch_size, t->loss,
                      t->completions, t->rewards);
     return CUDPO_OK;
+}
+
+cudpo_status trainer_finish(cudpo_trainer *t, step_batch *b, batch_metrics *m)
+{
+    const int mark = (int)(t->finished % FLIGHTS);
+    const step_flight *f = &t->flight[mark];
+    CUDPO_REQUIRE(t->finished < t->begun);
+    CUDPO_TRY(t->be->wait(t->be, mark));
+    *b = f->batch;
+    const cudpo_status status = look_at(t, f, m);
+    if (status == CUDPO_OK) {
+        t->finished++;
+    } else {
+        t->step = f->step;
+        t->begun = t->finished;
+    }
+    return status;
+}
+
+cudpo_status trainer_step(cudpo_trainer *t, step_batch *b, batch_metrics *m)
+{
+    CUDPO_TRY(trainer_begin(t));
+    return trainer_finish(t, b, m);
 }
 
 static double seconds_now(void)

@@ -143,6 +143,10 @@ static cudpo_status create_optimizer(cudpo_trainer *t)
     CUDPO_TRY(model_weights_create(&t->second, t->be, &t->model, DTYPE_F32));
     CUDPO_TRY(t->be->zero(t->be, t->first.all));
     CUDPO_TRY(t->be->zero(t->be, t->second.all));
+    void *two = NULL;
+    CUDPO_TRY(t->be->alloc(t->be, &two, 2 * sizeof(float)));
+    t->norm = tensor_vector(two, DTYPE_F32, 1);
+    t->factor = tensor_vector((float *)two + 1, DTYPE_F32, 1);
     t->parameters = calloc((size_t)t->policy.count, sizeof *t->parameters);
     if (t->parameters == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "parameter list");
     for (int64_t i = 0, first = 0; i < w->count; first += tensor_elements(w->names[i++].view))
@@ -172,6 +176,45 @@ static cudpo_status create_results(cudpo_trainer *t)
         t->reference_score == NULL)
         return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "results of %zu units", n);
     return CUDPO_OK;
+}
+
+/* Room for the results of `units` units. */
+static cudpo_status create_flight(cudpo_trainer *t, step_flight *f, int64_t units)
+{
+    const size_t n = (size_t)units, S = n * (size_t)t->pass.sequences;
+    f->order = calloc(n, sizeof *f->order);
+    f->kl = calloc(n, sizeof *f->kl);
+    f->results.rows = calloc(S, sizeof *f->results.rows);
+    if (f->order == NULL || f->kl == NULL || f->results.rows == NULL)
+        return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "results of %zu units", n);
+    const size_t floats = n * LOSS_COLUMNS + S * (1 + ROW_STATS) + 1;
+    CUDPO_TRY(t->be->host_alloc(t->be, &f->memory, floats * sizeof(float)));
+    f->results.columns = f->memory;
+    f->results.score = f->results.columns + n * LOSS_COLUMNS;
+    f->results.sums = f->results.score + S;
+    f->norm = f->results.sums + S * ROW_STATS;
+    return CUDPO_OK;
+}
+
+static cudpo_status create_flights(cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    for (int i = 0; i < FLIGHTS; i++)
+        CUDPO_TRY(create_flight(t, &t->flight[i],
+                                c->per_device_train_batch_size * c->gradient_accumulation_steps));
+    return CUDPO_OK;
+}
+
+static void destroy_flights(cudpo_trainer *t)
+{
+    if (t->be != NULL && t->begun > t->finished) (void)t->be->sync(t->be);
+    for (int i = 0; i < FLIGHTS; i++) {
+        step_flight *f = &t->flight[i];
+        if (t->be != NULL) t->be->host_free(t->be, f->memory);
+        free(f->results.rows);
+        free(f->kl);
+        free(f->order);
+    }
 }
 
 /* Cached scores take the place of the resident reference. */
@@ -228,6 +271,7 @@ cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool 
     STAGE(create_results(t));
     STAGE(precompute(t));
     if (train) STAGE(create_optimizer(t));
+    if (train) STAGE(create_flights(t));
     STAGE(CUDPO_OK); /* a signal during the last one counts too */
 #undef STAGE
     if (status != CUDPO_OK) {
@@ -253,6 +297,8 @@ static void close_data(scored_data *d)
 void cudpo_trainer_close(cudpo_trainer *t)
 {
     if (t == NULL) return;
+    destroy_flights(t);
+    if (t->be != NULL) t->be->free(t->be, t->norm.data);
     free(t->reference_score);
     free(t->label);
     free(t->order);

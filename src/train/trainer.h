@@ -37,6 +37,20 @@ typedef struct step_batch {
     int64_t tokens;                 /* of all completions with their prompts, as TRL counts */
 } step_batch;
 
+/* A step that is under way: what it works on, and where its results go. */
+typedef struct step_flight {
+    step_batch batch; /* its example is `order` */
+    int64_t *order;   /* [units of a step] */
+    float *kl;        /* [units of a step]; of each unit's device batch */
+    int64_t step;     /* 0-based */
+    double learning_rate;
+    pass_results results; /* of all its units */
+    float *norm;          /* [1] of the gradient */
+    void *memory;         /* of the results; the backend's, of the host */
+} step_flight;
+
+enum { FLIGHTS = MARKS };
+
 struct cudpo_trainer {
     const cudpo_config *config;
     const loss_traits *traits;
@@ -61,10 +75,13 @@ struct cudpo_trainer {
     unit_result *units;     /* [units of a step, or of an evaluation batch] */
     float *reference_score; /* [S of a pack] */
     int32_t *label;         /* [G of a pack] */
-    float *kl;              /* [units of a step]; of each unit's device batch */
-    int64_t *order;         /* [units of a step] */
+    float *kl;              /* [units of an evaluation batch] */
+    int64_t *order;         /* [units of an evaluation batch] */
+    tensor norm, factor;    /* [1] f32 of the step's gradient */
+    step_flight flight[FLIGHTS];
+    int64_t begun, finished; /* steps of this process: those between are under way */
 
-    int64_t step; /* optimizer steps done */
+    int64_t step; /* optimizer steps done, or under way */
     int64_t total_steps, steps_per_epoch, batches_per_epoch, warmup_steps;
     int64_t tokens_seen;
     metric_sums sums; /* since the last log */
@@ -86,8 +103,9 @@ CUDPO_MUST_USE cudpo_status trainer_stopped(const cudpo_trainer *t);
 
 /* ---- batch.c: which examples, and how they are cut into packs ---- */
 
-/** The examples of optimizer step `step` (0-based) and their normalisers.  b->example is owned by the trainer. */
-CUDPO_MUST_USE cudpo_status trainer_batch(cudpo_trainer *t, step_batch *b, int64_t step);
+/** The examples of optimizer step `step` (0-based), into `order` [units of a step], and their normalisers. */
+CUDPO_MUST_USE cudpo_status trainer_batch(cudpo_trainer *t, step_batch *b, int64_t *order,
+                                          int64_t step);
 
 /** Fill the pack with examples [begin, n) of a list, as many as fit.  Returns how many were taken, at least 1. */
 int64_t trainer_fill(cudpo_trainer *t, const dataset *d, const int64_t *list, int64_t n,
@@ -128,14 +146,24 @@ example trainer_mismatched_example(const cudpo_trainer *t, const dataset *d, int
 
 /* ---- step.c ---- */
 
-/** See cudpo_trainer_step().  Out: b and units of the step. */
+/** Enqueue the next optimizer step: at most FLIGHTS may be under way. */
+CUDPO_MUST_USE cudpo_status trainer_begin(cudpo_trainer *t);
+
+/** Wait for the oldest step that is under way, and look at what came of it.  Out: b, valid until the next begin; m; units.
+ *  Returns: CUDPO_OK; CUDPO_ENUMERIC where it went wrong: then it is as if it had not begun, nor any after it. */
+CUDPO_MUST_USE cudpo_status trainer_finish(cudpo_trainer *t, step_batch *b, batch_metrics *m);
+
+/** Both, of one step. */
 CUDPO_MUST_USE cudpo_status trainer_step(cudpo_trainer *t, step_batch *b, batch_metrics *m);
 
 /* ---- check.c ---- */
 
-/** Loss and gradient norm are finite: otherwise the message names step and rows. */
+/** Loss and gradient norm of a step (0-based) are finite: otherwise the message names step and rows. */
 CUDPO_MUST_USE cudpo_status trainer_check_finite(const cudpo_trainer *t, const step_batch *b,
-                                                 double loss, double norm);
+                                                 int64_t step, double loss, double norm);
+
+/** No op has reported an index out of range, which would be a bug of ours: waits for the device. */
+CUDPO_MUST_USE cudpo_status trainer_check_faults(const cudpo_trainer *t);
 
 /** The losses of `n` evaluated units, of examples list[0 .. n-1], are finite: otherwise the message names the row. */
 CUDPO_MUST_USE cudpo_status trainer_check_evaluation(const cudpo_trainer *t, const int64_t *list,

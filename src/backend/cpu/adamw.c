@@ -69,6 +69,12 @@ cudpo_status cpu_adamw(backend *be, const adamw_tensors *tensors, adamw_step ste
     (void)be;
     CUDPO_REQUIRE(tensors != NULL);
     CUDPO_REQUIRE(!tensor_present(tensors->copy));
-    CUDPO_REQUIRE(!tensor_present(tensors->gradient_scale));
-    return update_all(tensors->w, tensors->m, tensors->v, tensors->gradient, tensors->factor, step);
+    const tensor scale = tensors->gradient_scale;
+    float factor = tensors->factor;
+    if (tensor_present(scale)) {
+        CUDPO_REQUIRE(is_f32(scale, 1, 1));
+        if (!isfinite(*tensor_f32(scale))) return CUDPO_OK;
+        factor *= *tensor_f32(scale);
+    }
+    return update_all(tensors->w, tensors->m, tensors->v, tensors->gradient, factor, step);
 }

@@ -49,6 +49,7 @@ cudpo_status cpu_row_coefficients(backend *be, tensor row, tensor coefficient, t
                                   tensor scale);
 cudpo_status cpu_sum_squares(backend *be, double *host_out, tensor g);
 cudpo_status cpu_adamw(backend *be, const adamw_tensors *tensors, adamw_step step);
+cudpo_status cpu_clip(backend *be, tensor norm, tensor factor, tensor gradient, float max_norm);
 cudpo_status cpu_cast(backend *be, tensor out, tensor x);
 
 #endif /* CUDPO_BACKEND_CPU_OPS_H */

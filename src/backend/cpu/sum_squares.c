@@ -3,6 +3,8 @@
 #include "backend/cpu/ops.h"
 #include "backend/cpu/vector.h"
 
+#include <float.h>
+
 enum { PIECES = 256 }; /* partial sums, whatever the number of threads */
 
 VECTORISED_VALUE(double, squares, (const float *x, int64_t n), (x, n))
@@ -40,5 +42,20 @@ cudpo_status cpu_sum_squares(backend *be, double *host_out, tensor g)
         sum += part[piece];
     }
     *host_out = sum;
+    return CUDPO_OK;
+}
+
+cudpo_status cpu_clip(backend *be, tensor norm, tensor factor, tensor gradient, float max_norm)
+{
+    double sum = 0.0;
+    CUDPO_REQUIRE(is_f32(norm, 1, 1));
+    CUDPO_REQUIRE(is_f32(factor, 1, 1));
+    CUDPO_REQUIRE(isfinite(max_norm) && max_norm >= 0.0f);
+    CUDPO_TRY(cpu_sum_squares(be, &sum, gradient));
+    const double root = sqrt(sum), shrink = (double)max_norm / (root + 1e-6);
+    *tensor_f32(norm) = (float)root;
+    *tensor_f32(factor) = !(root <= (double)FLT_MAX)        ? NAN
+                          : max_norm > 0.0f && shrink < 1.0 ? (float)shrink
+                                                            : 1.0f;
     return CUDPO_OK;
 }

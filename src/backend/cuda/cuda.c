@@ -145,6 +145,43 @@ static cudpo_status cuda_reserve(backend *be, const workload *most)
     return cuda_scratch(&s, of(be), cuda_working_memory(be, most));
 }
 
+static cudpo_status cuda_host_alloc(backend *be, void **out, size_t bytes)
+{
+    (void)be;
+    CUDPO_REQUIRE(out != NULL);
+    *out = NULL;
+    CUDA_TRY(cudaMallocHost(out, bytes > 0 ? bytes : 1));
+    return CUDPO_OK;
+}
+
+static void cuda_host_free(backend *be, void *memory)
+{
+    (void)be;
+    (void)cudaFreeHost(memory);
+}
+
+static cudpo_status cuda_copy_out_later(backend *be, void *host, const void *src, size_t bytes)
+{
+    CUDPO_REQUIRE(bytes == 0 || (host != NULL && src != NULL));
+    if (bytes > 0)
+        CUDA_TRY(cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost, of(be)->stream));
+    return CUDPO_OK;
+}
+
+static cudpo_status cuda_mark(backend *be, int mark)
+{
+    CUDPO_REQUIRE(mark >= 0 && mark < MARKS);
+    CUDA_TRY(cudaEventRecord(of(be)->marks[mark], of(be)->stream));
+    return CUDPO_OK;
+}
+
+static cudpo_status cuda_wait(backend *be, int mark)
+{
+    CUDPO_REQUIRE(mark >= 0 && mark < MARKS);
+    CUDA_TRY(cudaEventSynchronize(of(be)->marks[mark]));
+    return CUDPO_OK;
+}
+
 static cudpo_status cuda_faults(backend *be, uint32_t *bits)
 {
     CUDPO_TRY(cuda_copy_out(be, bits, of(be)->fault.data, sizeof *bits));
@@ -202,6 +239,9 @@ static cudpo_status start(cuda_backend *be, const backend_options *options)
     void *word = NULL;
     CUDPO_TRY(choose_device(be, options->device));
     CUDA_TRY(cudaStreamCreateWithFlags(&be->stream, cudaStreamNonBlocking));
+    for (int i = 0; i < MARKS; i++) {
+        CUDA_TRY(cudaEventCreateWithFlags(&be->marks[i], cudaEventDisableTiming));
+    }
     CUDPO_TRY(staging_open(&be->staging));
     CUDPO_TRY(cuda_alloc(&be->table, &word, sizeof(uint32_t)));
     be->fault = tensor_vector(word, DTYPE_I32, 1);
@@ -215,6 +255,9 @@ static void cuda_close(backend *be)
     if (of(be)->stream != NULL) (void)cudaStreamSynchronize(of(be)->stream);
     cuda_gemm_close(of(be)->gemm);
     staging_close(&of(be)->staging);
+    for (int i = 0; i < MARKS; i++) {
+        if (of(be)->marks[i] != NULL) (void)cudaEventDestroy(of(be)->marks[i]);
+    }
     cuda_free(be, of(be)->memory.data);
     cuda_free(be, of(be)->fault.data);
     if (of(be)->stream != NULL) (void)cudaStreamDestroy(of(be)->stream);
@@ -240,6 +283,11 @@ cudpo_status backend_cuda_open(backend **out, const backend_options *options)
                           .copy = cuda_copy,
                           .zero = cuda_zero,
                           .sync = cuda_sync,
+                          .host_alloc = cuda_host_alloc,
+                          .host_free = cuda_host_free,
+                          .copy_out_later = cuda_copy_out_later,
+                          .mark = cuda_mark,
+                          .wait = cuda_wait,
                           .faults = cuda_faults,
                           .on_device = true};
     cuda_ops_install(&be->table);

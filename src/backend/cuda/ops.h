@@ -12,6 +12,7 @@ typedef struct cuda_backend {
     cudpo_stream stream;
     tensor fault; /* [1] i32 */
     staging staging;
+    struct CUevent_st *marks[MARKS];
     scratch memory; /* grows when an op needs more */
     struct cuda_gemm *gemm;
     char description[320];

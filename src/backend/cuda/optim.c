@@ -47,6 +47,18 @@ static cudpo_status sum_squares(backend *be, double *host_out, tensor g)
     return be->copy_out(be, host_out, sum.data, sizeof *host_out);
 }
 
+static cudpo_status clip(backend *be, tensor norm, tensor factor, tensor gradient, float max_norm)
+{
+    const size_t bytes = cuda_sum_squares_scratch();
+    scratch s;
+    CUDPO_TRY(cuda_scratch(&s, of(be), bytes + sizeof(double)));
+    const tensor sum = tensor_vector((char *)s.data + bytes, DTYPE_F64, 1);
+    s.bytes = bytes;
+    CUDPO_TRY(be->zero(be, sum));
+    CUDPO_TRY(cuda_sum_squares(sum, gradient, s, of(be)->stream));
+    return cuda_clip_factor(norm, factor, sum, max_norm, of(be)->fault, of(be)->stream);
+}
+
 static cudpo_status adamw(backend *be, const adamw_tensors *tensors, adamw_step step)
 {
     return cuda_adamw(tensors, step, of(be)->stream);
@@ -65,6 +77,7 @@ void cuda_optim_install(backend *t)
     t->scatter_rows = scatter_rows;
     t->scale_rows = scale_rows;
     t->sum_squares = sum_squares;
+    t->clip = clip;
     t->adamw = adamw;
     t->cast = cast;
 }
