@@ -52,7 +52,7 @@ static cudpo_status sum_squares(backend *be, double *host_out, tensor g)
 static cudpo_status adamw(backend *be, tensor w, tensor m, tensor v, tensor gradient,
                           float gradient_scale, adamw_step step)
 {
-    CUDPO_REQUIRE(w.type == DTYPE_F32); /* this call has no key for the rounding of bf16 weights */
+    CUDPO_REQUIRE(w.type != DTYPE_BF16); /* this call has no key for their rounding */
     CUDPO_REQUIRE(isfinite(gradient_scale));
     const adamw_tensors p = {
         .w = w, .m = m, .v = v, .gradient = gradient, .factor = gradient_scale};
