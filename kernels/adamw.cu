@@ -103,12 +103,6 @@ static __global__ void __launch_bounds__(THREADS) adamw_kernel(arrays<W, G> a, u
     }
 }
 
-/* A dense tensor as one row, so that pieces cross the ends of rows. */
-static tensor flat(tensor t)
-{
-    return tensor_present(t) ? tensor_matrix(t.data, t.type, 1, t.rows * t.cols) : t;
-}
-
 template <typename W, typename G>
 static void launch(const adamw_tensors *p, const update *u, bool quads, unsigned blocks,
                    cudpo_stream stream)
@@ -136,11 +130,42 @@ static cudpo_status check_step(adamw_step step)
 {
     CUDPO_REQUIRE(std::isfinite(step.learning_rate));
     CUDPO_REQUIRE(std::isfinite(step.weight_decay));
-    CUDPO_REQUIRE(std::isfinite(step.epsilon) && step.epsilon >= 0.0);
+    CUDPO_REQUIRE(std::isfinite(step.epsilon));
+    CUDPO_REQUIRE(step.epsilon >= 0.0);
     CUDPO_REQUIRE(step.beta1 >= 0.0 && step.beta1 < 1.0);
     CUDPO_REQUIRE(step.beta2 >= 0.0 && step.beta2 < 1.0);
     CUDPO_REQUIRE(step.bias_correction1 > 0.0 && step.bias_correction1 <= 1.0);
     CUDPO_REQUIRE(step.bias_correction2 > 0.0 && step.bias_correction2 <= 1.0);
+    return CUDPO_OK;
+}
+
+/* Types and shapes, and that what is written overlaps nothing. */
+static cudpo_status check_tensors(const adamw_tensors *p)
+{
+    const tensor w = p->w, m = p->m, v = p->v, copy = p->copy;
+    const tensor gradient = p->gradient, gradient_scale = p->gradient_scale;
+    const int64_t R = w.rows, C = w.cols;
+    CUDPO_REQUIRE(is_matrix(w));
+    CUDPO_REQUIRE(is_f32(m, R, C));
+    CUDPO_REQUIRE(is_f32(v, R, C));
+    CUDPO_REQUIRE(!tensor_present(copy) || is_typed(copy, DTYPE_BF16, R, C));
+    CUDPO_REQUIRE(!tensor_present(copy) || w.type == DTYPE_F32);
+    CUDPO_REQUIRE(is_float(gradient, R, C));
+    CUDPO_REQUIRE(!tensor_present(gradient_scale) || is_f32(gradient_scale, 1, 1));
+    CUDPO_REQUIRE(tensor_disjoint(w, m));
+    CUDPO_REQUIRE(tensor_disjoint(w, v));
+    CUDPO_REQUIRE(tensor_disjoint(w, copy));
+    CUDPO_REQUIRE(tensor_disjoint(w, gradient));
+    CUDPO_REQUIRE(tensor_disjoint(w, gradient_scale));
+    CUDPO_REQUIRE(tensor_disjoint(m, v));
+    CUDPO_REQUIRE(tensor_disjoint(m, copy));
+    CUDPO_REQUIRE(tensor_disjoint(m, gradient));
+    CUDPO_REQUIRE(tensor_disjoint(m, gradient_scale));
+    CUDPO_REQUIRE(tensor_disjoint(v, copy));
+    CUDPO_REQUIRE(tensor_disjoint(v, gradient));
+    CUDPO_REQUIRE(tensor_disjoint(v, gradient_scale));
+    CUDPO_REQUIRE(tensor_disjoint(copy, gradient));
+    CUDPO_REQUIRE(tensor_disjoint(copy, gradient_scale));
     return CUDPO_OK;
 }
 
@@ -151,30 +176,18 @@ static cudpo_status check_step(adamw_step step)
  *  In:      gradient  [R,C] f32 or bf16.   gradient_scale  [1] f32 or absent.   factor  finite.
  *           seed, step, first  decide how bf16 weights round: element e of the call is number first + e of all, row by
  *           row, so that cutting the weights into other calls changes nothing.
+ *  What is written overlaps nothing.
  *  Where factor * gradient_scale is not finite, nothing is written.
  *  Bytes a parameter: 24 + gradient, + 2 with a copy (28 with a bf16 gradient and copy); bf16 weights 20 + gradient.
  *  No scratch.  Dense tensors of 4 n elements, or rows of 4 n, on boundaries of 4 elements, are the fast layout. */
 extern "C" cudpo_status cuda_adamw(const adamw_tensors *p, adamw_step step, cudpo_stream stream)
 {
     CUDPO_REQUIRE(p != nullptr);
-    CUDPO_REQUIRE(is_matrix(p->w));
-    const int64_t R = p->w.rows, C = p->w.cols;
-    CUDPO_REQUIRE(is_f32(p->m, R, C) && is_f32(p->v, R, C));
-    CUDPO_REQUIRE(!tensor_present(p->copy) ||
-                  (p->w.type == DTYPE_F32 && is_typed(p->copy, DTYPE_BF16, R, C)));
-    CUDPO_REQUIRE(is_float(p->gradient, R, C));
+    CUDPO_TRY(check_tensors(p));
     CUDPO_REQUIRE(std::isfinite(p->factor));
-    CUDPO_REQUIRE(!tensor_present(p->gradient_scale) || is_f32(p->gradient_scale, 1, 1));
     CUDPO_REQUIRE(p->first >= 0);
     CUDPO_TRY(check_step(step));
-    const tensor out[4] = {p->w, p->m, p->v, p->copy};
-    for (int i = 0; i < 4; i++) {
-        CUDPO_REQUIRE(tensor_disjoint(out[i], p->gradient));
-        CUDPO_REQUIRE(tensor_disjoint(out[i], p->gradient_scale));
-        for (int j = 0; j < i; j++) {
-            CUDPO_REQUIRE(tensor_disjoint(out[i], out[j]));
-        }
-    }
+    const int64_t R = p->w.rows, C = p->w.cols;
     if (R == 0) return CUDPO_OK;
     const update u = {p->factor,
                       (float)(1.0 - step.learning_rate * step.weight_decay),
@@ -186,20 +199,20 @@ extern "C" cudpo_status cuda_adamw(const adamw_tensors *p, adamw_step step, cudp
                       (float)(step.learning_rate / step.bias_correction1),
                       mix(mix(p->seed) ^ p->step),
                       (uint64_t)p->first};
-    adamw_tensors rows = *p;
+    adamw_tensors rows = *p; /* dense: one row, so that pieces cross the ends of rows */
     if (tensor_dense(p->w) && tensor_dense(p->m) && tensor_dense(p->v) &&
         (!tensor_present(p->copy) || tensor_dense(p->copy)) && tensor_dense(p->gradient)) {
         rows.w = flat(p->w);
         rows.m = flat(p->m);
         rows.v = flat(p->v);
-        rows.copy = flat(p->copy);
+        if (tensor_present(p->copy)) rows.copy = flat(p->copy);
         rows.gradient = flat(p->gradient);
     }
     const bool quads = has_quads(rows.w) && has_quads(rows.m) && has_quads(rows.v) &&
                        (!tensor_present(rows.copy) || has_quads(rows.copy)) &&
                        has_quads(rows.gradient);
-    const int64_t each = PIECES * THREADS * (quads ? 4 : 1);
-    CUDPO_REQUIRE((R * C + each - 1) / each <= INT32_MAX);
+    const int each = PIECES * THREADS * (quads ? 4 : 1); /* elements of a block */
+    CUDPO_REQUIRE(fits_grid(tensor_elements(p->w), each));
     const unsigned blocks = blocks_for(R * C, each);
     FLOAT_TYPE(rows.w.type, W, {
         FLOAT_TYPE(rows.gradient.type, G, { launch<W, G>(&rows, &u, quads, blocks, stream); });

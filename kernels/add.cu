@@ -26,12 +26,15 @@ static __global__ void __launch_bounds__(THREADS)
  *  In/Out:  x  [T,C] f32 or bf16.
  *  In:      y  [T,C] like x; does not overlap x.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, x untouched; CUDPO_EDEVICE if the launch failed.
- *  Bytes: 3 T C e, e = 2 or 4 for an element. */
+ *  Bytes: 3 T C e, e = 2 or 4 for an element.  Whole vectors of 16 bytes, in rows or in dense tensors, are the fast
+ *  layout. */
 extern "C" cudpo_status cuda_add(tensor x, tensor y, cudpo_stream stream)
 {
-    CUDPO_REQUIRE(is_matrix(x) && is_like(y, x));
+    CUDPO_REQUIRE(is_matrix(x));
+    CUDPO_REQUIRE(is_like(y, x));
     CUDPO_REQUIRE(tensor_disjoint(x, y));
     if (x.rows == 0) return CUDPO_OK;
+    flatten(&x, &y);
     FLOAT_TYPE(x.type, Real, {
         PIECES(is_vectorisable(x) && is_vectorisable(y), lanes<Real>::COUNT, N, {
             const int64_t pieces = x.cols / N;

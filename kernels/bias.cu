@@ -38,7 +38,8 @@ static __global__ void __launch_bounds__(THREADS)
  *  Bytes: 2 T N e, e = 2 or 4 for an element. */
 extern "C" cudpo_status cuda_bias_add(tensor x, tensor bias, cudpo_stream stream)
 {
-    CUDPO_REQUIRE(is_matrix(x) && bias.type == x.type && is_float(bias, 1, x.cols));
+    CUDPO_REQUIRE(is_matrix(x));
+    CUDPO_REQUIRE(is_typed(bias, x.type, 1, x.cols));
     CUDPO_REQUIRE(tensor_disjoint(x, bias));
     if (x.rows == 0) return CUDPO_OK;
     const bool vectors = is_vectorisable(x) && is_vectorisable(bias);
@@ -119,23 +120,35 @@ static inline int64_t partial_rows(int64_t T, int64_t wide)
     return at_most(at_most(PARTIALS, high), (T + WARPS - 1) / WARPS);
 }
 
+/* Columns that a grid can have, 32 a block. */
+static inline bool is_width(int64_t N)
+{
+    return N >= 1 && fits_grid(N, 32);
+}
+
 extern "C" size_t cuda_bias_backward_scratch(int64_t T, int64_t N)
 {
+    if (T < 1 || T > INT64_MAX / 16 || !is_width(N)) return 0;
     return (size_t)partial_rows(T, 1) * (size_t)N * sizeof(float);
 }
 
 /* dbias += sum over rows of dx.
  *  In/Out:  dbias  [1,N] f32 or bf16: accumulates; rounded once.
- *  In:      dx     [T,N] f32 or bf16; does not overlap dbias.
- *           s      cuda_bias_backward_scratch(T, N) bytes.
+ *  In:      dx     [T,N] f32 or bf16, N < 2^36; does not overlap dbias.
+ *           s      cuda_bias_backward_scratch(T, N) bytes; overlaps neither.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, dbias untouched; CUDPO_EDEVICE if a launch failed.
  *  Bytes: T N e, e = 2 or 4 for an element, and in L2 8 N min(T / 8, 256, 528 / (N / 32 vectors)) of partial sums.
  *  Bitwise repeatable: rows are added in an order that T, N, the type and the alignment decide. */
 extern "C" cudpo_status cuda_bias_backward(tensor dbias, tensor dx, scratch s, cudpo_stream stream)
 {
-    CUDPO_REQUIRE(is_matrix(dx) && is_float(dbias, 1, dx.cols));
+    CUDPO_REQUIRE(is_matrix(dx));
+    CUDPO_REQUIRE(is_width(dx.cols));
+    CUDPO_REQUIRE(is_float(dbias, 1, dx.cols));
     CUDPO_REQUIRE(tensor_disjoint(dbias, dx));
-    CUDPO_REQUIRE(is_scratch(s, cuda_bias_backward_scratch(dx.rows, dx.cols)));
+    const size_t bytes = cuda_bias_backward_scratch(dx.rows, dx.cols);
+    CUDPO_REQUIRE(is_scratch(s, bytes));
+    CUDPO_REQUIRE(is_apart(s, bytes, dbias));
+    CUDPO_REQUIRE(is_apart(s, bytes, dx));
     if (dx.rows == 0) return CUDPO_OK;
     unsigned partials = 0;
     FLOAT_TYPE(dx.type, Real, {

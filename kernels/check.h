@@ -49,6 +49,20 @@ static inline bool is_fault(tensor t)
     return !tensor_present(t) || is_i32(t, 1, 1);
 }
 
+/* A dense tensor as one row, so that vectors may cross the ends of its rows. */
+static inline tensor flat(tensor t)
+{
+    return tensor_matrix(t.data, t.type, 1, t.rows * t.cols);
+}
+
+/* The same of two whose elements belong together, where both are dense. */
+static inline void flatten(tensor *a, tensor *b)
+{
+    if (!tensor_dense(*a) || !tensor_dense(*b)) return;
+    *a = flat(*a);
+    *b = flat(*b);
+}
+
 /* Every row starts on a 16-byte boundary and holds whole 16-byte vectors. */
 static inline bool is_vectorisable(tensor t)
 {
@@ -74,6 +88,12 @@ static inline bool is_apart(scratch s, size_t bytes, tensor t)
 static inline unsigned blocks_for(int64_t n, int64_t each)
 {
     return (unsigned)((n + each - 1) / each);
+}
+
+/* n units of work, that many a block, are no more blocks than that. */
+static inline bool fits_grid(int64_t n, int each)
+{
+    return n <= (int64_t)INT32_MAX * each;
 }
 
 /* What became of a launch. */

@@ -34,12 +34,15 @@ static __global__ void __launch_bounds__(THREADS)
  *  In/Out:  fault  [1] i32; its other bits stay.
  *  In:      x      [rows,cols] f32 or bf16; does not overlap fault.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, fault untouched; CUDPO_EDEVICE if the launch failed.
- *  Bytes: rows cols e, e = 2 or 4 for an element. */
+ *  Bytes: rows cols e, e = 2 or 4 for an element.  Whole vectors of 16 bytes, in rows or in a dense x, are the fast
+ *  layout. */
 extern "C" cudpo_status cuda_check_finite(tensor x, tensor fault, cudpo_stream stream)
 {
-    CUDPO_REQUIRE(is_matrix(x) && is_i32(fault, 1, 1));
+    CUDPO_REQUIRE(is_matrix(x));
+    CUDPO_REQUIRE(is_i32(fault, 1, 1));
     CUDPO_REQUIRE(tensor_disjoint(x, fault));
     if (x.rows == 0) return CUDPO_OK;
+    if (tensor_dense(x)) x = flat(x);
     FLOAT_TYPE(x.type, Real, {
         PIECES(is_vectorisable(x), lanes<Real>::COUNT, N, {
             const int64_t pieces = x.cols / N;

@@ -5,15 +5,23 @@
  *  Out:     x      [T,C] f32 or bf16: the table's rows, bit by bit; zeros for a token outside of the table.
  *  In:      table  [V,C] of x's type.   token [T] i32.
  *  In/Out:  fault  [1] i32 or absent: FAULT_TOKEN.
+ *  x and fault overlap nothing.
  *  Bytes:   2 T C of x's type, and 4 T.  No scratch. */
 extern "C" cudpo_status cuda_embed(tensor x, tensor table, tensor token, tensor fault,
                                    cudpo_stream stream)
 {
-    CUDPO_REQUIRE(is_matrix(table) && is_matrix(x));
-    CUDPO_REQUIRE(x.type == table.type && x.cols == table.cols);
+    CUDPO_REQUIRE(is_matrix(table));
+    CUDPO_REQUIRE(is_matrix(x));
+    CUDPO_REQUIRE(x.type == table.type);
+    CUDPO_REQUIRE(x.cols == table.cols);
     CUDPO_REQUIRE(is_i32(token, x.rows, 1));
     CUDPO_REQUIRE(is_fault(fault));
-    CUDPO_REQUIRE(tensor_disjoint(x, table) && tensor_disjoint(x, token));
+    CUDPO_REQUIRE(tensor_disjoint(x, table));
+    CUDPO_REQUIRE(tensor_disjoint(x, token));
+    CUDPO_REQUIRE(tensor_disjoint(x, fault));
+    CUDPO_REQUIRE(tensor_disjoint(table, fault));
+    CUDPO_REQUIRE(tensor_disjoint(token, fault));
+    CUDPO_REQUIRE(gather_fits(x, table));
     return gather_indexed(x, table, token, fault, FAULT_TOKEN, stream);
 }
 
@@ -102,43 +110,63 @@ static __global__ void __launch_bounds__(THREADS)
     *to = from_float<W>(to_float(*to) + total);
 }
 
+/* A tile of entries and a chunk of columns each. */
+static int64_t blocks_of(tensor dx)
+{
+    const int64_t tiles = (dx.rows + TILE - 1) / TILE, chunks = (dx.cols + CHUNK - 1) / CHUNK;
+    return tiles * chunks;
+}
+
 extern "C" size_t cuda_embed_backward_scratch(int64_t T)
 {
     return order_scratch(T);
 }
 
 /* dtable [V,C] += dx [T,C] by token.
- *  In/Out:  dtable  [V,C] f32 or bf16.  A row gains the float32 sum of its rows of dx, and rounds once.
+ *  In/Out:  dtable  [V,C] f32 or bf16, V < 2^31.  A row gains the float32 sum of its rows of dx, and rounds once.
  *  In:      dx      [T,C] f32 or bf16, of its own type.   token [T] i32, T < 2^31.
  *  Scratch: cuda_embed_backward_scratch(T) bytes.
  *  In/Out:  fault   [1] i32 or absent: FAULT_TOKEN; the token's row is left out.
+ *  dtable, scratch and fault overlap nothing.
  *  Bytes:   T C of dx and 2 U C of dtable for U different tokens; the order of T tokens besides, 50 T or so.
  *  The bits of a row depend on its own rows of dx alone, in their order: up to 64 are added one after the other, more
  *  are dealt to 16 sums, which are then added. */
 extern "C" cudpo_status cuda_embed_backward(tensor dtable, tensor dx, tensor token, scratch s,
                                             tensor fault, cudpo_stream stream)
 {
-    CUDPO_REQUIRE(is_matrix(dtable) && dtable.rows <= INT32_MAX);
-    CUDPO_REQUIRE(is_matrix(dx) && dx.cols == dtable.cols && dx.rows <= INT32_MAX);
+    CUDPO_REQUIRE(is_matrix(dtable));
+    CUDPO_REQUIRE(dtable.rows <= INT32_MAX);
+    CUDPO_REQUIRE(is_matrix(dx));
+    CUDPO_REQUIRE(dx.cols == dtable.cols);
+    CUDPO_REQUIRE(dx.rows <= INT32_MAX);
+    CUDPO_REQUIRE(blocks_of(dx) <= INT32_MAX);
     CUDPO_REQUIRE(is_i32(token, dx.rows, 1));
     CUDPO_REQUIRE(is_fault(fault));
-    CUDPO_REQUIRE(is_scratch(s, cuda_embed_backward_scratch(dx.rows)));
-    CUDPO_REQUIRE(tensor_disjoint(dtable, dx) && tensor_disjoint(dtable, token));
+    CUDPO_REQUIRE(tensor_disjoint(dtable, dx));
+    CUDPO_REQUIRE(tensor_disjoint(dtable, token));
+    CUDPO_REQUIRE(tensor_disjoint(dtable, fault));
+    CUDPO_REQUIRE(tensor_disjoint(dx, fault));
+    CUDPO_REQUIRE(tensor_disjoint(token, fault));
+    const size_t bytes = cuda_embed_backward_scratch(dx.rows);
+    CUDPO_REQUIRE(is_scratch(s, bytes));
+    CUDPO_REQUIRE(is_apart(s, bytes, dtable));
+    CUDPO_REQUIRE(is_apart(s, bytes, dx));
+    CUDPO_REQUIRE(is_apart(s, bytes, token));
+    CUDPO_REQUIRE(is_apart(s, bytes, fault));
     if (dx.rows == 0) return CUDPO_OK;
     const int64_t T_ = dx.rows, V = dtable.rows, C = dx.cols, chunks = blocks_for(C, CHUNK);
-    const int64_t blocks = blocks_for(T_, TILE) * chunks;
-    CUDPO_REQUIRE(blocks <= INT32_MAX);
+    const unsigned blocks = (unsigned)blocks_of(dx);
     const uint64_t *order;
     CUDPO_TRY(order_indices(&order, token, V, s, fault, FAULT_TOKEN, stream));
     const bool quads = has_quads(dtable) && has_quads(dx);
     FLOAT_TYPE(dtable.type, W, {
         FLOAT_TYPE(dx.type, T, {
             if (quads)
-                LAUNCH((embed_backward_kernel<W, T, 4>), (unsigned)blocks, THREADS, 0, stream,
+                LAUNCH((embed_backward_kernel<W, T, 4>), blocks, THREADS, 0, stream,
                        (W *)dtable.data, (const T *)dx.data, order, T_, V, C, dtable.stride,
                        dx.stride, chunks);
             else
-                LAUNCH((embed_backward_kernel<W, T, 1>), (unsigned)blocks, THREADS, 0, stream,
+                LAUNCH((embed_backward_kernel<W, T, 1>), blocks, THREADS, 0, stream,
                        (W *)dtable.data, (const T *)dx.data, order, T_, V, C, dtable.stride,
                        dx.stride, chunks);
         });

@@ -3,6 +3,12 @@
 
 enum { THREADS = 256, WARPS = THREADS / 32, PIECES = 4 };
 
+/* Warps that a row of `units` needs, 32 * PIECES each. */
+static int64_t warps_for(int64_t units)
+{
+    return (units + 32 * PIECES - 1) / (32 * PIECES);
+}
+
 /* A warp copies 32 * PIECES units of U of one row; all of a lane's reads are in flight together. */
 template <typename U>
 static __global__ void __launch_bounds__(THREADS)
@@ -34,20 +40,29 @@ static cudpo_status gather_units(tensor out, tensor x, tensor index, tensor faul
                                  cudpo_stream stream)
 {
     const int64_t each = (int64_t)(sizeof(U) / dtype_size(x.type)), columns = x.cols / each;
-    const int64_t chunks = blocks_for(columns, 32 * PIECES), work = out.rows * chunks;
-    CUDPO_REQUIRE(work <= (int64_t)INT32_MAX * WARPS);
-    LAUNCH((gather_kernel<U>), blocks_for(work, WARPS), THREADS, 0, stream, (U *)out.data,
-           (const U *)x.data, (const int32_t *)index.data, out.rows, x.rows, columns, chunks,
-           out.stride / each, x.stride / each, index.stride, (int32_t *)fault.data, bit);
+    const int64_t chunks = warps_for(columns);
+    LAUNCH((gather_kernel<U>), blocks_for(out.rows * chunks, WARPS), THREADS, 0, stream,
+           (U *)out.data, (const U *)x.data, (const int32_t *)index.data, out.rows, x.rows, columns,
+           chunks, out.stride / each, x.stride / each, index.stride, (int32_t *)fault.data, bit);
     return LAUNCHED();
+}
+
+static bool in_vectors(tensor out, tensor x)
+{
+    return is_vectorisable(out) && is_vectorisable(x);
+}
+
+bool gather_fits(tensor out, tensor x)
+{
+    const int64_t each = in_vectors(out, x) ? (int64_t)(16 / dtype_size(x.type)) : 1;
+    return fits_grid(out.rows * warps_for(out.cols / each), WARPS);
 }
 
 cudpo_status gather_indexed(tensor out, tensor x, tensor index, tensor fault, int bit,
                             cudpo_stream stream)
 {
     if (out.rows == 0) return CUDPO_OK;
-    if (is_vectorisable(out) && is_vectorisable(x))
-        return gather_units<uint4>(out, x, index, fault, bit, stream);
+    if (in_vectors(out, x)) return gather_units<uint4>(out, x, index, fault, bit, stream);
     if (x.type == DTYPE_F32) return gather_units<uint32_t>(out, x, index, fault, bit, stream);
     return gather_units<uint16_t>(out, x, index, fault, bit, stream);
 }
@@ -56,15 +71,23 @@ cudpo_status gather_indexed(tensor out, tensor x, tensor index, tensor fault, in
  *  Out:     out    [R,C] f32 or bf16: x's rows, bit by bit; zeros for an index outside of x.
  *  In:      x      [T,C] of out's type.   index [R] i32.
  *  In/Out:  fault  [1] i32 or absent: FAULT_INDEX.
+ *  out and fault overlap nothing.
  *  Bytes:   2 R C of out's type, and 4 R.  No scratch. */
 extern "C" cudpo_status cuda_gather_rows(tensor out, tensor x, tensor index, tensor fault,
                                          cudpo_stream stream)
 {
-    CUDPO_REQUIRE(is_matrix(x) && is_matrix(out));
-    CUDPO_REQUIRE(out.type == x.type && out.cols == x.cols);
+    CUDPO_REQUIRE(is_matrix(x));
+    CUDPO_REQUIRE(is_matrix(out));
+    CUDPO_REQUIRE(out.type == x.type);
+    CUDPO_REQUIRE(out.cols == x.cols);
     CUDPO_REQUIRE(is_i32(index, out.rows, 1));
     CUDPO_REQUIRE(is_fault(fault));
-    CUDPO_REQUIRE(tensor_disjoint(out, x) && tensor_disjoint(out, index));
+    CUDPO_REQUIRE(tensor_disjoint(out, x));
+    CUDPO_REQUIRE(tensor_disjoint(out, index));
+    CUDPO_REQUIRE(tensor_disjoint(out, fault));
+    CUDPO_REQUIRE(tensor_disjoint(x, fault));
+    CUDPO_REQUIRE(tensor_disjoint(index, fault));
+    CUDPO_REQUIRE(gather_fits(out, x));
     return gather_indexed(out, x, index, fault, FAULT_INDEX, stream);
 }
 
@@ -100,24 +123,39 @@ extern "C" size_t cuda_scatter_rows_scratch(int64_t R)
 }
 
 /* dx [T,C] = 0, then dx[index[r]] += scale[r] * drow[r], r in order.
- *  Out:     dx     [T,C] f32 or bf16.  Sums are float32 and round once, to dx's type.
+ *  Out:     dx     [T,C] f32 or bf16, T < 2^31.  Sums are float32 and round once, to dx's type.  All zeros where R = 0.
  *  In:      drow   [R,C] of dx's type.   index [R] i32, R < 2^31.   scale [R] f32 or absent: 1.
  *  Scratch: cuda_scatter_rows_scratch(R) bytes.
  *  In/Out:  fault  [1] i32 or absent: FAULT_INDEX; the row is left out.
+ *  dx, scratch and fault overlap nothing.
  *  Bytes:   T C and R C of dx's type; the order of R rows besides, 50 R or so.
  *  One warp adds all rows of an index: meant for few of them, such as the completions of a group. */
 extern "C" cudpo_status cuda_scatter_rows(tensor dx, tensor drow, tensor index, tensor scale,
                                           scratch s, tensor fault, cudpo_stream stream)
 {
-    CUDPO_REQUIRE(is_matrix(dx) && dx.rows <= INT32_MAX);
-    CUDPO_REQUIRE(is_matrix(drow) && drow.rows <= INT32_MAX);
-    CUDPO_REQUIRE(drow.type == dx.type && drow.cols == dx.cols);
+    CUDPO_REQUIRE(is_matrix(dx));
+    CUDPO_REQUIRE(dx.rows <= INT32_MAX);
+    CUDPO_REQUIRE(is_matrix(drow));
+    CUDPO_REQUIRE(drow.rows <= INT32_MAX);
+    CUDPO_REQUIRE(drow.type == dx.type);
+    CUDPO_REQUIRE(drow.cols == dx.cols);
     CUDPO_REQUIRE(is_i32(index, drow.rows, 1));
     CUDPO_REQUIRE(!tensor_present(scale) || is_f32(scale, drow.rows, 1));
     CUDPO_REQUIRE(is_fault(fault));
-    CUDPO_REQUIRE(is_scratch(s, cuda_scatter_rows_scratch(drow.rows)));
-    CUDPO_REQUIRE(tensor_disjoint(dx, drow) && tensor_disjoint(dx, index) &&
-                  tensor_disjoint(dx, scale));
+    CUDPO_REQUIRE(tensor_disjoint(dx, drow));
+    CUDPO_REQUIRE(tensor_disjoint(dx, index));
+    CUDPO_REQUIRE(tensor_disjoint(dx, scale));
+    CUDPO_REQUIRE(tensor_disjoint(dx, fault));
+    CUDPO_REQUIRE(tensor_disjoint(drow, fault));
+    CUDPO_REQUIRE(tensor_disjoint(index, fault));
+    CUDPO_REQUIRE(tensor_disjoint(scale, fault));
+    const size_t bytes = cuda_scatter_rows_scratch(drow.rows);
+    CUDPO_REQUIRE(is_scratch(s, bytes));
+    CUDPO_REQUIRE(is_apart(s, bytes, dx));
+    CUDPO_REQUIRE(is_apart(s, bytes, drow));
+    CUDPO_REQUIRE(is_apart(s, bytes, index));
+    CUDPO_REQUIRE(is_apart(s, bytes, scale));
+    CUDPO_REQUIRE(is_apart(s, bytes, fault));
     if (dx.rows == 0) return CUDPO_OK;
     const uint64_t *order;
     CUDPO_TRY(order_indices(&order, index, dx.rows, s, fault, FAULT_INDEX, stream));
@@ -165,7 +203,7 @@ static __global__ void __launch_bounds__(THREADS)
 
 /* x [R,C] *= scale [R], row by row.
  *  In/Out:  x  [R,C] f32 or bf16; products are float32 and round once, to x's type.
- *  In:      scale  [R] f32.
+ *  In:      scale  [R] f32; does not overlap x.
  *  Bytes:   2 R C of x's type, and 4 R.  No scratch. */
 extern "C" cudpo_status cuda_scale_rows(tensor x, tensor scale, cudpo_stream stream)
 {
@@ -174,15 +212,15 @@ extern "C" cudpo_status cuda_scale_rows(tensor x, tensor scale, cudpo_stream str
     CUDPO_REQUIRE(tensor_disjoint(x, scale));
     if (x.rows == 0) return CUDPO_OK;
     const bool quads = has_quads(x);
-    const int64_t each = 32 * PIECES * (quads ? 4 : 1), chunks = blocks_for(x.cols, each);
-    const int64_t work = x.rows * chunks;
-    CUDPO_REQUIRE(work <= (int64_t)INT32_MAX * WARPS);
+    const int64_t chunks = warps_for(x.cols / (quads ? 4 : 1));
+    CUDPO_REQUIRE(fits_grid(x.rows * chunks, WARPS));
+    const unsigned blocks = blocks_for(x.rows * chunks, WARPS);
     FLOAT_TYPE(x.type, T, {
         if (quads)
-            LAUNCH((scale_kernel<T, 4>), blocks_for(work, WARPS), THREADS, 0, stream, (T *)x.data,
+            LAUNCH((scale_kernel<T, 4>), blocks, THREADS, 0, stream, (T *)x.data,
                    (const float *)scale.data, x.rows, x.cols, chunks, x.stride, scale.stride);
         else
-            LAUNCH((scale_kernel<T, 1>), blocks_for(work, WARPS), THREADS, 0, stream, (T *)x.data,
+            LAUNCH((scale_kernel<T, 1>), blocks, THREADS, 0, stream, (T *)x.data,
                    (const float *)scale.data, x.rows, x.cols, chunks, x.stride, scale.stride);
     });
     return LAUNCHED();

@@ -6,15 +6,16 @@
 #include "quad.h"
 
 /* out[r] = x[index[r]], bit by bit; an index outside of x sets `bit` of the fault word and makes a row of zeros.
- * Types alike, shapes and overlap checked by the caller (gather_rows.cu). */
+ * Types alike, shapes, overlap and gather_fits() checked by the caller (gather_rows.cu). */
 cudpo_status gather_indexed(tensor out, tensor x, tensor index, tensor fault, int bit,
                             cudpo_stream stream);
+bool gather_fits(tensor out, tensor x); /* its blocks are no more than a grid can have */
 
 /* The positions 0 .. n-1 of index [n] i32, ordered by index, those of one index by position (order.cu).  Entries are
  * index << 32 | position, ascending; positions whose index is not in 0 .. limit-1 come last, with an index of
  * NO_INDEX, and set `bit` of the fault word.  *order points into the scratch, which the caller has checked. */
 #define NO_INDEX 0xffffffffu
-size_t order_scratch(int64_t n);
+size_t order_scratch(int64_t n); /* 0 where n is not in 1 .. 2^31-1 */
 cudpo_status order_indices(const uint64_t **order, tensor index, int64_t limit, scratch s,
                            tensor fault, int bit, cudpo_stream stream);
 
@@ -45,8 +46,7 @@ __device__ __forceinline__ int64_t entries_below(const uint64_t *entry, int64_t 
 enum { CHUNK = 256, ROWS_IN_FLIGHT = 4 };
 
 /* sum += factor * x[position] over entries begin, begin + step, .. before end, in that order; factor = scale[position],
- * or 1 without a scale.  x points at the chunk's first column; `width` columns
- * are from there to the end of the row.  Several rows are
+ * or 1 without a scale.  x points at the chunk's first column, from which on a row has `width` columns.  Several rows are
  * read before the first is added, because a row alone is too little to keep in flight. */
 template <int N, typename T>
 __device__ __forceinline__ void add_rows(float (&sum)[CHUNK / 32 / N][N], const T *x,

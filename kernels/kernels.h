@@ -6,7 +6,8 @@
  *   - enqueue on `stream` and return; CUDPO_EDEVICE if a launch failed; never allocate, never wait;
  *   - take activations in float32 or bfloat16, all of one call alike, and compute in float32 or wider;
  *   - add up in a fixed order: the same call on the same GPU gives the same bits;
- *   - do nothing and succeed where there are no rows.
+ *   - succeed where there are no rows: an output that gains from them stays as it is, and one that is set by them
+ *     (cuda_scatter_rows of no rows) is set to zeros.
  * Values in device memory can't be checked here.  Where a wrong one (an index out of range) would make a kernel leave
  * its tensors, the kernel leaves it out, and sets the bits of `fault` [1] i32 (absent: silently), which the caller reads
  * at the next synchronisation.

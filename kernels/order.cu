@@ -17,6 +17,7 @@ static int64_t tiles_of(int64_t n)
 
 size_t order_scratch(int64_t n)
 {
+    if (n < 1 || n > INT32_MAX) return 0;
     return (size_t)(tiles_of(n) * TILE + n) * sizeof(uint64_t);
 }
 

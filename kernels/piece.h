@@ -94,12 +94,6 @@ static inline bool is_same(tensor a, tensor b)
     return a.data == b.data && a.stride == b.stride;
 }
 
-/* n pieces can be numbered by blocks of that many threads: the x dimension of a grid ends at 2^31 - 1. */
-static inline bool fits_grid(int64_t n, int threads)
-{
-    return n <= (int64_t)INT32_MAX * threads;
-}
-
 /* Calls for pieces of a vector's elements, or of one: N is their number inside. */
 #define PIECES(vectors, COUNT, N, ...) \
     do {                               \

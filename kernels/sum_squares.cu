@@ -111,18 +111,20 @@ extern "C" size_t cuda_sum_squares_scratch(void)
 /* sum += sum of squares of g.
  *  In/Out:  sum  [1] f64.  Off by 5 * 2^-24 of what is added, at most; 0, NaN and Inf are exact, nothing overflows.
  *  In:      g    [R,C] f32 or bf16.
- *  Scratch: cuda_sum_squares_scratch() bytes.
+ *  Scratch: cuda_sum_squares_scratch() bytes.  None of the three overlaps another.
  *  Bytes:   R C of g's type.  Two launches; their grids follow from the shape alone. */
 extern "C" cudpo_status cuda_sum_squares(tensor sum, tensor g, scratch s, cudpo_stream stream)
 {
     CUDPO_REQUIRE(is_typed(sum, DTYPE_F64, 1, 1));
     CUDPO_REQUIRE(is_matrix(g));
-    CUDPO_REQUIRE(s.data != NULL && s.bytes >= cuda_sum_squares_scratch());
-    CUDPO_REQUIRE((uintptr_t)s.data % 16 == 0);
     CUDPO_REQUIRE(tensor_disjoint(sum, g));
+    const size_t bytes = cuda_sum_squares_scratch();
+    CUDPO_REQUIRE(is_scratch(s, bytes));
+    CUDPO_REQUIRE(is_apart(s, bytes, sum));
+    CUDPO_REQUIRE(is_apart(s, bytes, g));
     if (g.rows == 0) return CUDPO_OK;
-    tensor of = g; /* dense: one row, with a tail; strided: rows of whole vectors, or elements */
-    if (tensor_dense(g)) of = tensor_matrix(g.data, g.type, 1, g.rows * g.cols);
+    /* Dense: one row, with a tail; strided: rows of whole vectors, or elements. */
+    const tensor of = tensor_dense(g) ? flat(g) : g;
     const int64_t count = (int64_t)(16 / dtype_size(g.type));
     const bool vectors = of.rows == 1 ? (uintptr_t)of.data % 16 == 0 : is_vectorisable(of);
     const int64_t columns = vectors ? of.cols / count : of.cols;
@@ -161,17 +163,22 @@ static __global__ void clip_kernel(float *norm, float *factor, const double *sum
 /* norm = sqrt(sum), factor = min(1, max_norm / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_ has it.
  *  Out:     norm, factor  [1] f32.  Where the norm is no finite float, factor is NaN, and cuda_adamw writes nothing.
  *  In:      sum  [1] f64.   max_norm  finite, >= 0; 0: nothing is clipped, factor 1.
- *  In/Out:  fault  [1] i32 or absent: FAULT_NONFINITE. */
+ *  In/Out:  fault  [1] i32 or absent: FAULT_NONFINITE.  No two of the four overlap. */
 extern "C" cudpo_status cuda_clip_factor(tensor norm, tensor factor, tensor sum, float max_norm,
                                          tensor fault, cudpo_stream stream)
 {
     CUDPO_REQUIRE(is_f32(norm, 1, 1));
     CUDPO_REQUIRE(is_f32(factor, 1, 1));
     CUDPO_REQUIRE(is_typed(sum, DTYPE_F64, 1, 1));
-    CUDPO_REQUIRE(std::isfinite(max_norm) && max_norm >= 0.0f);
+    CUDPO_REQUIRE(std::isfinite(max_norm));
+    CUDPO_REQUIRE(max_norm >= 0.0f);
     CUDPO_REQUIRE(is_fault(fault));
-    CUDPO_REQUIRE(tensor_disjoint(norm, factor) && tensor_disjoint(norm, sum));
+    CUDPO_REQUIRE(tensor_disjoint(norm, factor));
+    CUDPO_REQUIRE(tensor_disjoint(norm, sum));
+    CUDPO_REQUIRE(tensor_disjoint(norm, fault));
     CUDPO_REQUIRE(tensor_disjoint(factor, sum));
+    CUDPO_REQUIRE(tensor_disjoint(factor, fault));
+    CUDPO_REQUIRE(tensor_disjoint(sum, fault));
     LAUNCH(clip_kernel, 1, 1, 0, stream, (float *)norm.data, (float *)factor.data,
            (const double *)sum.data, max_norm, (int32_t *)fault.data);
     return LAUNCHED();

@@ -225,12 +225,6 @@ static void unasked_rows_stay(backend *be)
     }
 }
 
-static tensor moved(tensor t, int64_t elements)
-{
-    t.data = (char *)t.data + (size_t)elements * dtype_size(t.type);
-    return t;
-}
-
 /* One argument of a call that would succeed is changed; everything is refused and nothing written. */
 #define REFUSED(pass, text, ...)                   \
     do {                                           \
@@ -256,7 +250,7 @@ static void broken_contracts(backend *be)
         REFUSED(plan, "SEGMENT_FIELDS", c.segments.type = DTYPE_F32);
         REFUSED(plan, "SEGMENT_FIELDS", c.segments.data = NULL);
         REFUSED(plan, "plan_segments", c.plan.rows--);
-        REFUSED(plan, "plan_segments", c.plan = moved(c.plan, 1));
+        REFUSED(plan, "plan_segments", c.plan = moved(c.plan, 4));
         REFUSED(plan, "plan_segments", c.segments.rows = 3);
         REFUSED(plan, "wanted", c.wanted = good.lse);
         REFUSED(plan, "is_fault", c.fault = good.lse);
@@ -308,13 +302,13 @@ static void broken_alignment(backend *be)
     call good = call_create(&o, &x, DTYPE_BF16, bytes);
     good.qkv.rows = good.dqkv.rows = good.out.rows = good.dout.rows = good.lse.rows = good.T = 13;
     good.plan.rows = cuda_attention_plan_words(13, x.N); /* so that the last row can be moved */
-    REFUSED(forward, "is_vectorisable(qkv)", c.qkv = moved(c.qkv, 1));
+    REFUSED(forward, "is_vectorisable(qkv)", c.qkv = moved(c.qkv, 2));
     REFUSED(forward, "is_vectorisable(qkv)", c.qkv.stride++);
-    REFUSED(forward, "is_vectorisable(out)", c.out = moved(c.out, 4));
-    REFUSED(backward, "is_vectorisable(qkv)", c.qkv = moved(c.qkv, 2));
-    REFUSED(backward, "is_vectorisable(dqkv)", c.dqkv = moved(c.dqkv, 4));
-    REFUSED(backward, "is_vectorisable(out)", c.out = moved(c.out, 1));
-    REFUSED(backward, "is_vectorisable(dout)", c.dout = moved(c.dout, 1));
+    REFUSED(forward, "is_vectorisable(out)", c.out = moved(c.out, 8));
+    REFUSED(backward, "is_vectorisable(qkv)", c.qkv = moved(c.qkv, 4));
+    REFUSED(backward, "is_vectorisable(dqkv)", c.dqkv = moved(c.dqkv, 8));
+    REFUSED(backward, "is_vectorisable(out)", c.out = moved(c.out, 2));
+    REFUSED(backward, "is_vectorisable(dout)", c.dout = moved(c.dout, 2));
     REFUSED(forward, "is_near(qkv)", c.qkv.stride = 1 << 24);
     REFUSED(forward, "is_near(out)", c.out.stride = 1 << 24);
     REFUSED(backward, "is_near(qkv)", c.qkv.stride = 1 << 24);

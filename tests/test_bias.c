@@ -1,10 +1,7 @@
 /* test_bias.c - the bias of a linear layer, and the sum of two matrices. */
 /* rooms: backend base */
 /* backends: cpu cuda */
-#include "test_ops.h"
-#ifdef TEST_CUDA
-#include "backend/cuda/ops.h"
-#endif
+#include "test_contract.h"
 
 static void by_hand(backend *be)
 {
@@ -23,24 +20,33 @@ static void by_hand(backend *be)
 }
 
 /* Types of the activations and of dbias, and how matrices lie: rows `pad` elements apart, the first one `shift` elements
- * behind a vector's boundary. */
+ * behind a vector's boundary; x as the first place says, and the other operand as the second. */
+typedef struct place {
+    int pad, shift;
+} place;
+
 typedef struct layout {
     bool bf16, dbias_bf16;
-    int pad, shift;
+    place x, other;
 } layout;
 
-static const layout layouts[] = {{false, false, 0, 0}, {false, false, 4, 0}, {false, false, 3, 0},
-                                 {false, false, 0, 1}, {true, true, 0, 0},   {true, false, 8, 0},
-                                 {true, true, 4, 0},   {false, true, 0, 0},  {true, false, 0, 1}};
+static const layout layouts[] = {
+    {false, false, {0, 0}, {0, 0}}, {false, false, {4, 0}, {4, 0}}, {false, false, {3, 0}, {3, 0}},
+    {false, false, {0, 1}, {0, 1}}, {false, false, {0, 1}, {0, 0}}, {false, false, {0, 0}, {0, 1}},
+    {false, false, {4, 0}, {0, 0}}, {false, false, {0, 0}, {4, 0}}, {false, false, {0, 4}, {1, 0}},
+    {true, true, {0, 0}, {0, 0}},   {true, false, {8, 0}, {8, 0}},  {true, true, {4, 0}, {4, 0}},
+    {false, true, {0, 0}, {0, 0}},  {true, false, {0, 1}, {0, 1}},  {true, true, {0, 4}, {0, 0}},
+    {true, true, {0, 0}, {0, 4}},   {true, false, {8, 8}, {0, 0}},  {true, false, {0, 0}, {1, 0}},
+};
 
 static int layouts_of(backend *be)
 {
-    return be->on_device ? 9 : 4;
+    return be->on_device ? 18 : 9; /* the CPU has float alone */
 }
 
-static tensor make(ops *o, layout l, const float *host, int64_t T, int64_t N)
+static tensor make(ops *o, bool bf16, place at, const float *host, int64_t T, int64_t N)
 {
-    const tensor t = ops_make_at(o, bf16_or_f32(l.bf16), T, N, N + l.pad, l.shift);
+    const tensor t = ops_make_at(o, bf16_or_f32(bf16), T, N, N + at.pad, at.shift);
     ops_put_floats(o, t, host);
     return t;
 }
@@ -56,8 +62,8 @@ static void check_sums(backend *be, int64_t T, int64_t N, layout l)
     round_to(type, bias, N);
     round_to(type, y, T * N);
     ops o = ops_begin(be);
-    const tensor tx = make(&o, l, x, T, N), tb = ops_floats_as(&o, type, bias, 1, N);
-    const tensor ty = make(&o, l, y, T, N);
+    const tensor tx = make(&o, l.bf16, l.x, x, T, N), ty = make(&o, l.bf16, l.other, y, T, N);
+    const tensor tb = make(&o, l.bf16, l.other, bias, 1, N);
     for (int64_t i = 0; i < T * N; i++) {
         want[i] = x[i] + bias[i % N];
     }
@@ -94,8 +100,8 @@ static void check_backward(backend *be, int64_t T, int64_t N, layout l)
     }
     round_to(type, want, N);
     ops o = ops_begin(be);
-    const tensor tb = ops_floats_as(&o, type, dbias, 1, N);
-    CHECK_OK(be->bias_backward(be, tb, make(&o, l, dx, T, N)));
+    const tensor tb = make(&o, l.dbias_bf16, l.other, dbias, 1, N);
+    CHECK_OK(be->bias_backward(be, tb, make(&o, l.bf16, l.x, dx, T, N)));
     ops_get_floats(&o, got, tb);
     assert_memory_equal(got, want, (size_t)N * 4);
     ops_end(&o);
@@ -105,33 +111,40 @@ static void check_backward(backend *be, int64_t T, int64_t N, layout l)
     free(got);
 }
 
-/* Columns around the pieces of a warp, in one, two and more blocks; rows around those that a thread has in flight. */
+/* Columns around the pieces of a warp, in one, two and more blocks; rows around those that a thread has in flight.  Also
+ * eight rows, which are whole vectors in all where they are dense. */
 static void tails(backend *be)
 {
     static const int64_t tail[] = {1, 8, 31, 32, 33, 127, 128, 129, 255, 256, 257, 264, 1000};
     for (int k = 0; k < layouts_of(be); k++) {
         for (int i = k % 2; i < 13; i += 2) {
             check_sums(be, 3, tail[i], layouts[k]);
+            check_sums(be, 8, tail[i], layouts[k]);
             check_backward(be, tail[12 - i], tail[i], layouts[k]);
         }
     }
+    check_sums(be, 2, 151936, layouts[0]);
+    check_sums(be, 1, 151936, layouts[layouts_of(be) / 2]);
+    check_sums(be, 151936, 1, layouts[layouts_of(be) / 2]);
 }
 
+#ifdef TEST_CUDA
 /* More rows than the blocks of the kernel take at once, with one, two and five blocks beside each other, and so many
  * columns that one block has all rows. */
 static void rows_beyond_the_grid(backend *be)
 {
-    if (!be->on_device) return;
-    check_backward(be, 8 * 256 * 4 + 11, 8, layouts[0]);
-    check_backward(be, 8 * 256 * 4 + 1, 5, layouts[3]);
-    check_backward(be, 8 * 264 + 9, 32, layouts[3]);
-    check_backward(be, 8 * 105 * 2 + 3, 32 * 4 + 4, layouts[8]);
-    check_backward(be, 19, 529 * 32, layouts[3]);
-    check_backward(be, 2048, 520, layouts[4]);
+    const layout floats = layouts[0], off = layouts[3], half = layouts[9], half_off = layouts[13];
+    check_backward(be, 8 * 256 * 4 + 11, 8, floats);
+    check_backward(be, 8 * 256 * 4 + 1, 5, off);
+    check_backward(be, 8 * 264 + 9, 32, off);
+    check_backward(be, 8 * 105 * 2 + 3, 32 * 4 + 4, half_off);
+    check_backward(be, 19, 529 * 32, off);
+    check_backward(be, 2048, 520, half);
 }
+#endif
 
-/* With plain numbers: each sum passes through at most 4 rounds of 4 rows, 8 warps, 9 blocks, 32 warps and dbias; on the CPU
- * in double but for dbias. */
+/* With plain numbers.  A row of the kernel passes through additions of 4 rows of a thread, 8 warps, 13 blocks, which 32 warps
+ * share, and dbias, each of which rounds a part of the sum of sizes; on the CPU sums are double but for dbias. */
 static void sums_of_any_numbers(backend *be)
 {
     enum { T = 100, N = 40 };
@@ -146,7 +159,7 @@ static void sums_of_any_numbers(backend *be)
             sum += (double)dx[t * N + i];
             size += fabs((double)dx[t * N + i]);
         }
-        CHECK_NEAR(got[i], sum, (16 + 8 + 9 + 32 + 1) * EPS * size);
+        CHECK_NEAR(got[i], sum, (4 + 8 + 13 + 32 + 1) * EPS * size);
     }
     ops_end(&o);
     free(dx);
@@ -155,42 +168,79 @@ static void sums_of_any_numbers(backend *be)
 static void broken_contracts(backend *be)
 {
     ops o = ops_begin(be);
-    const tensor x = ops_output(&o, 3, 4), b = ops_output(&o, 1, 4), c = ops_output(&o, 1, 3);
-    CHECK_FAILS(be->bias_add(be, x, c), CUDPO_EINVAL, "bias");
-    CHECK_FAILS(be->bias_add(be, x, x), CUDPO_EINVAL, "bias");
-    CHECK_FAILS(be->bias_backward(be, c, x), CUDPO_EINVAL, "dbias");
-    CHECK_FAILS(be->add(be, x, b), CUDPO_EINVAL, "y, x");
-    CHECK_FAILS(be->add(be, (tensor){0}, b), CUDPO_EINVAL, "is_matrix");
+    tensor x = ops_output(&o, 3, 4), bias = ops_output(&o, 1, 4), y = ops_output(&o, 3, 4);
+    const int float_alone = be->on_device ? 0 : ARG_TYPE;
+    CHECK_BROKEN(be, x, float_alone, be->bias_add(be, x, bias), "is_matrix(x)");
+    CHECK_BROKEN(be, bias, ARG_SHAPE | ARG_TYPE, be->bias_add(be, x, bias),
+                 be->on_device ? "is_typed(bias, x.type" : "is_f32(bias, 1");
+    CHECK_OVERLAP(x, bias, be->bias_add(be, x, bias), "tensor_disjoint(x, bias)");
+    CHECK_BROKEN(be, x, float_alone, be->bias_backward(be, bias, x), "is_matrix(dx)");
+    CHECK_BROKEN(be, bias, ARG_SHAPE | float_alone, be->bias_backward(be, bias, x), "(dbias, 1, ");
+    CHECK_OVERLAP(x, bias, be->bias_backward(be, bias, x), "tensor_disjoint(dbias, dx)");
+    CHECK_BROKEN(be, x, float_alone, be->add(be, x, y), "is_matrix(x)");
+    CHECK_BROKEN(be, y, ARG_SHAPE | ARG_TYPE, be->add(be, x, y),
+                 be->on_device ? "is_like(y, x)" : "is_f32(y, x");
+    CHECK_OVERLAP(x, y, be->add(be, x, y), "tensor_disjoint(x, y)");
+    CHECK_FAILS(be->bias_add(be, x, tensor_rows(x, 2, 1)), CUDPO_EINVAL,
+                "tensor_disjoint(x, bias)");
+    CHECK_FAILS(be->add(be, tensor_rows(x, 0, 2), tensor_rows(x, 1, 2)), CUDPO_EINVAL, "(x, y)");
+    const tensor none = tensor_rows(x, 1, 0);
+    CHECK_OK(be->bias_add(be, none, bias));
+    CHECK_OK(be->bias_backward(be, bias, none));
+    CHECK_OK(be->add(be, none, none));
+    CHECK_OK(be->add(be, none, tensor_rows(x, 0, 0)));
     ops_check_untouched(&o, x);
-    ops_check_untouched(&o, c);
+    ops_check_untouched(&o, y);
+    ops_check_untouched(&o, bias);
     ops_end(&o);
 }
 
 #ifdef TEST_CUDA
-static void broken_contracts_of_kernels(backend *be)
+static void broken_contracts_of_the_launcher(backend *be)
 {
+    const size_t bytes = cuda_bias_backward_scratch(9, 4);
     ops o = ops_begin(be);
-    const tensor x = ops_output(&o, 4, 4), b = ops_output(&o, 1, 4), a = tensor_rows(x, 0, 3);
-    const tensor half = ops_output_as(&o, DTYPE_BF16, 3, 4), in_x = tensor_rows(x, 2, 1);
-    const size_t bytes = cuda_bias_backward_scratch(3, 4);
-    const scratch small = {half.data, bytes - 1}, absent = {NULL, bytes};
-    CHECK_FAILS(be->bias_add(be, half, b), CUDPO_EINVAL, "bias.type");
-    CHECK_FAILS(be->bias_add(be, a, in_x), CUDPO_EINVAL, "tensor_disjoint(x, bias)");
-    CHECK_FAILS(be->bias_backward(be, in_x, a), CUDPO_EINVAL, "tensor_disjoint(dbias, dx)");
-    CHECK_FAILS(be->add(be, a, half), CUDPO_EINVAL, "is_like(y");
-    CHECK_FAILS(be->add(be, a, a), CUDPO_EINVAL, "tensor_disjoint(x, y)");
-    CHECK_FAILS(be->add(be, a, tensor_rows(x, 1, 3)), CUDPO_EINVAL, "tensor_disjoint(x, y)");
-    CHECK_FAILS(cuda_bias_backward(b, a, small, NULL), CUDPO_EINVAL, "scratch");
-    CHECK_FAILS(cuda_bias_backward(b, a, absent, NULL), CUDPO_EINVAL, "scratch");
-    assert_int_equal(bytes, 4 * 4); /* eight rows and fewer are one block's */
-    const tensor none = tensor_rows(x, 0, 0);
-    CHECK_OK(be->bias_add(be, none, b));
-    CHECK_OK(be->bias_backward(be, b, none));
-    CHECK_OK(be->add(be, none, none));
-    ops_check_untouched(&o, x);
-    ops_check_untouched(&o, b);
-    ops_check_untouched(&o, half);
+    tensor dx = ops_output(&o, 9, 4), dbias = ops_output(&o, 1, 4);
+    scratch s = ops_scratch(&o, bytes);
+    assert_int_equal(bytes, 2 * 4 * 4); /* eight rows are one block's */
+#define CALL cuda_bias_backward(dbias, dx, s, stream_of(be))
+    CHECK_SCRATCH(s, bytes, CALL);
+    CHECK_OVERLAP(dbias, s, CALL, "is_apart(s, bytes, dbias)");
+    CHECK_OVERLAP(dx, s, CALL, "is_apart(s, bytes, dx)");
+    CHECK_CHANGED(void *, s.data, (char *)dx.data + 9 * 16 - 16, CALL, "is_apart(s, bytes, dx)");
+#undef CALL
+    ops_check_untouched(&o, dx);
+    ops_check_untouched(&o, dbias);
     ops_end(&o);
+}
+
+/* A grid has 2^31 - 1 blocks at most, of 256 elements or vectors; of 32 columns for the sum over rows. */
+static void more_than_a_grid(backend *be)
+{
+    for (int vectors = 0; vectors < 2; vectors++) {
+        const int64_t n = (int64_t)INT32_MAX * 256 * (vectors ? 4 : 1) + 4;
+        const tensor x = imagined(1, DTYPE_F32, 1, n), y = imagined(2, DTYPE_F32, 1, n);
+        const tensor other = vectors ? y : moved(y, 4);
+        CHECK_FAILS(be->add(be, x, other), CUDPO_EINVAL, "fits_grid(x.rows");
+        CHECK_FAILS(be->bias_add(be, x, other), CUDPO_EINVAL, "fits_grid(x.rows");
+    }
+    const int64_t wide = (int64_t)INT32_MAX * 32 + 1;
+    const tensor dx = imagined(1, DTYPE_F32, 2, wide), dbias = imagined(2, DTYPE_F32, 1, wide);
+    CHECK_FAILS(be->bias_backward(be, dbias, dx), CUDPO_EINVAL, "is_width(dx.cols)");
+}
+
+/* No scratch for what the launcher refuses: so the refusal is its own. */
+static void impossible_scratch(backend *be)
+{
+    static const int64_t sizes[][2] = {{-1, 4}, {0, 4},  {INT64_MIN, 4}, {INT64_MAX, 4},
+                                       {4, 0},  {4, -1}, {4, INT64_MAX}, {-4, -4}};
+    (void)be;
+    for (int i = 0; i < 8; i++) {
+        assert_int_equal(cuda_bias_backward_scratch(sizes[i][0], sizes[i][1]), 0);
+    }
+    assert_int_equal(cuda_bias_backward_scratch(1, (int64_t)INT32_MAX * 32),
+                     (int64_t)INT32_MAX * 128);
+    assert_int_equal(cuda_bias_backward_scratch(1, (int64_t)INT32_MAX * 32 + 1), 0);
 }
 #endif
 
@@ -214,12 +264,14 @@ static void same_bits_with_any_threads(backend *be)
 static const op_case cases[] = {
     {"by_hand", by_hand},
     {"tails", tails},
-    {"rows_beyond_the_grid", rows_beyond_the_grid},
     {"sums_of_any_numbers", sums_of_any_numbers},
     {"broken_contracts", broken_contracts},
-#ifdef TEST_CUDA
-    {"broken_contracts_of_kernels", broken_contracts_of_kernels},
-#endif
     {"same_bits_with_any_threads", same_bits_with_any_threads},
+#ifdef TEST_CUDA
+    {"rows_beyond_the_grid", rows_beyond_the_grid},
+    {"broken_contracts_of_the_launcher", broken_contracts_of_the_launcher},
+    {"more_than_a_grid", more_than_a_grid},
+    {"impossible_scratch", impossible_scratch},
+#endif
 };
 OPS_MAIN(cases)

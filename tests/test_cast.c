@@ -1,12 +1,11 @@
 /* test_cast.c - matrices from one float type to the other. */
 /* rooms: backend base */
 /* backends: cuda */
-#include "test_ops.h"
-#include "backend/cuda/ops.h"
+#include "test_contract.h"
 
 static cudpo_status cast(backend *be, tensor out, tensor x)
 {
-    return cuda_cast(out, x, ((cuda_backend *)be)->stream);
+    return cuda_cast(out, x, stream_of(be));
 }
 
 static float from_bits(uint32_t bits)
@@ -132,21 +131,28 @@ static void check_size(backend *be, dtype to, dtype from, int64_t rows, int64_t 
     free(got);
 }
 
+/* Each type to each; one side aligned and the other not; both dense with rows that are odd, of whole vectors in all; one side
+ * alone dense. */
 static void sizes_and_layouts(backend *be)
 {
     static const int64_t tail[] = {1, 8, 31, 32, 33, 127, 128, 129, 1000, 2056};
     static const layout layouts[] = {{0, 0, 0, 0}, {4, 0, 8, 0}, {8, 0, 4, 0}, {1, 0, 0, 0},
-                                     {0, 0, 3, 0}, {0, 1, 0, 0}, {0, 0, 0, 1}};
-    for (int k = 0; k < 7; k++) {
+                                     {0, 0, 3, 0}, {0, 1, 0, 0}, {0, 0, 0, 1}, {8, 4, 8, 0},
+                                     {8, 0, 8, 4}, {8, 0, 0, 0}, {0, 0, 8, 0}};
+    for (int k = 0; k < 11; k++) {
         for (int i = 0; i < 10; i++) {
             check_size(be, DTYPE_BF16, DTYPE_F32, 3, tail[i], layouts[k]);
             check_size(be, DTYPE_F32, DTYPE_BF16, 2, tail[i], layouts[k]);
+            check_size(be, bf16_or_f32(i % 2), bf16_or_f32(i % 2), 3, tail[i], layouts[k]);
+            check_size(be, bf16_or_f32(i % 2), bf16_or_f32(i % 2 == 0), 8, tail[i], layouts[k]);
             if (i > 1) continue;
             check_size(be, DTYPE_F32, DTYPE_F32, 257, tail[i], layouts[k]);
             check_size(be, DTYPE_BF16, DTYPE_F32, 257, tail[i], layouts[k]);
             check_size(be, DTYPE_F32, DTYPE_BF16, 256, tail[i], layouts[k]);
         }
     }
+    check_size(be, DTYPE_BF16, DTYPE_F32, 1, 151936, layouts[0]);
+    check_size(be, DTYPE_F32, DTYPE_BF16, 151936, 1, layouts[0]);
 }
 
 /* Of one type the bits are copied, a NaN's too. */
@@ -173,24 +179,37 @@ static void one_type(backend *be)
 static void broken_contracts(backend *be)
 {
     ops o = ops_begin(be);
-    const tensor x = ops_output(&o, 3, 4), y = ops_output_as(&o, DTYPE_BF16, 3, 4), none = {0};
-    const tensor index = ops_make(&o, DTYPE_I32, 3, 4, 4);
-    const tensor over = tensor_matrix(x.data, DTYPE_BF16, 3, 4);
-    tensor off = x;
-    off.data = (char *)off.data + 2;
-    CHECK_FAILS(cast(be, y, none), CUDPO_EINVAL, "is_matrix(x)");
-    CHECK_FAILS(cast(be, y, index), CUDPO_EINVAL, "is_matrix(x)");
-    CHECK_FAILS(cast(be, y, off), CUDPO_EINVAL, "is_matrix(x)");
-    CHECK_FAILS(cast(be, none, x), CUDPO_EINVAL, "is_float(out");
-    CHECK_FAILS(cast(be, index, x), CUDPO_EINVAL, "is_float(out");
-    CHECK_FAILS(cast(be, tensor_cols(y, 0, 3), x), CUDPO_EINVAL, "is_float(out");
-    CHECK_FAILS(cast(be, over, x), CUDPO_EINVAL, "tensor_disjoint(out, x)");
-    CHECK_FAILS(cast(be, x, x), CUDPO_EINVAL, "tensor_disjoint(out, x)");
-    CHECK_OK(cast(be, tensor_rows(y, 0, 0), tensor_rows(x, 0, 0)));
+    tensor x = ops_output(&o, 3, 4), out = ops_output_as(&o, DTYPE_BF16, 3, 4);
+    tensor same = ops_output(&o, 3, 4);
+    CHECK_BROKEN(be, x, 0, cast(be, out, x), "is_matrix(x)");
+    CHECK_BROKEN(be, out, ARG_SHAPE, cast(be, out, x), "is_float(out, x.rows, x.cols)");
+    CHECK_OVERLAP(x, out, cast(be, out, x), "tensor_disjoint(out, x)");
+    CHECK_OVERLAP(x, same, cast(be, same, x), "tensor_disjoint(out, x)");
+    CHECK_FAILS(cast(be, tensor_rows(x, 0, 2), tensor_rows(x, 1, 2)), CUDPO_EINVAL, "(out, x)");
+    CHECK_OK(cast(be, tensor_rows(out, 0, 0), tensor_rows(x, 0, 0)));
+    CHECK_OK(cast(be, tensor_rows(x, 1, 0), tensor_rows(x, 0, 0)));
     ops_check_untouched(&o, x);
-    ops_check_untouched(&o, y);
-    ops_check_untouched(&o, index);
+    ops_check_untouched(&o, out);
+    ops_check_untouched(&o, same);
     ops_end(&o);
+}
+
+/* A grid has 2^31 - 1 blocks at most, of 256 elements or pieces of 8; rows of a copy are at most 2^31 - 1 bytes apart. */
+static void more_than_there_can_be(backend *be)
+{
+    for (int vectors = 0; vectors < 2; vectors++) {
+        const int64_t n = (int64_t)INT32_MAX * 256 * (vectors ? 8 : 1) + 8;
+        const tensor x = imagined(1, DTYPE_F32, 1, n), out = imagined(2, DTYPE_BF16, 1, n);
+        CHECK_FAILS(cast(be, vectors ? out : moved(out, 2), x), CUDPO_EINVAL, "fits_grid(x.rows");
+        CHECK_FAILS(cast(be, x, vectors ? out : moved(out, 2)), CUDPO_EINVAL, "fits_grid(x.rows");
+    }
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        const tensor near = imagined(1, bf16_or_f32(bf16), 2, 8);
+        tensor far = imagined(2, bf16_or_f32(bf16), 2, 8);
+        far.stride = bf16 ? (int64_t)1 << 30 : 1 << 29;
+        CHECK_FAILS(cast(be, far, near), CUDPO_EINVAL, "is_pitch(out)");
+        CHECK_FAILS(cast(be, near, far), CUDPO_EINVAL, "is_pitch(x)");
+    }
 }
 
 static const op_case cases[] = {
@@ -200,5 +219,6 @@ static const op_case cases[] = {
     {"sizes_and_layouts", sizes_and_layouts},
     {"one_type", one_type},
     {"broken_contracts", broken_contracts},
+    {"more_than_there_can_be", more_than_there_can_be},
 };
 OPS_MAIN(cases)

@@ -1,20 +1,12 @@
 /* test_check_finite.c - NaN and Inf are told. */
 /* rooms: backend base */
 /* backends: cuda */
-#include "test_ops.h"
-#include "backend/cuda/ops.h"
+#include "test_contract.h"
 
-static cudpo_status check_finite(backend *be, tensor x)
+static uint32_t faults_in(backend *be, tensor x)
 {
-    return cuda_check_finite(x, ((cuda_backend *)be)->fault, ((cuda_backend *)be)->stream);
-}
-
-static uint32_t faults_of(backend *be, tensor x)
-{
-    uint32_t faults = 0;
-    CHECK_OK(check_finite(be, x));
-    CHECK_OK(be->faults(be, &faults));
-    return faults;
+    CHECK_OK(cuda_check_finite(x, ((cuda_backend *)be)->fault, stream_of(be)));
+    return faults_of(be);
 }
 
 static void put(ops *o, tensor x, int64_t at, float value)
@@ -34,34 +26,41 @@ static void check_size(backend *be, bool half, int64_t rows, int64_t cols, int p
     ops o = ops_begin(be);
     const tensor x = ops_make_at(&o, bf16_or_f32(half), rows, cols, cols + pad, shift);
     ops_put_floats(&o, x, host);
-    assert_int_equal(faults_of(be, x), 0);
+    assert_int_equal(faults_in(be, x), 0);
     for (int64_t i = 0; i < 12; i++) {
         const int64_t at = i == 0   ? 0
                            : i == 1 ? n - 1
                            : i == 2 ? cols - 1
                                     : rng_below(2, 0, (uint64_t)(i + n), n);
         put(&o, x, at, i % 4 == 3 ? -NAN : bad[i % 3]);
-        assert_int_equal(faults_of(be, x), FAULT_NONFINITE);
+        assert_int_equal(faults_in(be, x), FAULT_NONFINITE);
         put(&o, x, at, 1.0f);
     }
-    assert_int_equal(faults_of(be, x), 0);
+    assert_int_equal(faults_in(be, x), 0);
     ops_end(&o);
     free(host);
 }
 
-/* Pieces around the 1024 that a block looks at. */
+/* Pieces around the 1024 that a block looks at; rows of whole vectors and of elements; dense matrices whose rows are odd, of
+ * whole vectors in all or not. */
 static void one_bad_element(backend *be)
 {
-    static const int64_t tail[] = {1, 8, 31, 33, 129, 1000, 1024, 1025};
-    for (int i = 0; i < 8; i++) {
+    static const int64_t tail[] = {1, 8, 31, 32, 33, 127, 128, 129, 1000, 1024, 1025};
+    for (int i = 0; i < 11; i++) {
         check_size(be, false, 1 + i % 3, tail[i], 0, 1);
         check_size(be, false, 2, tail[i], 4, 0);
         check_size(be, true, 1 + i % 2, tail[i], 1, 0);
         check_size(be, true, 3, tail[i], 8, 0);
+        check_size(be, false, 4, tail[i], 0, 0);
+        check_size(be, true, 8, tail[i], 0, 0);
+        check_size(be, true, 8, tail[i], 0, 3);
     }
     check_size(be, false, 8, 516, 4, 0);
     check_size(be, true, 9, 1032, 0, 0);
     check_size(be, false, 1025, 1, 3, 0);
+    check_size(be, false, 1028, 1, 0, 0);
+    check_size(be, true, 1, 151936, 0, 0);
+    check_size(be, false, 2, 151936, 4, 0);
 }
 
 /* The bits of each float that is finite, however large or small, and of each that is not. */
@@ -74,20 +73,20 @@ static void extremes(backend *be)
     ops o = ops_begin(be);
     const tensor x = ops_make(&o, DTYPE_F32, 1, 8, 8);
     ops_put(&o, x, finite);
-    assert_int_equal(faults_of(be, x), 0);
+    assert_int_equal(faults_in(be, x), 0);
     for (int i = 0; i < 6; i++) {
         ops_put(&o, x, finite);
         ops_put(&o, tensor_cols(x, i, 1), &bad[i]);
-        assert_int_equal(faults_of(be, x), FAULT_NONFINITE);
+        assert_int_equal(faults_in(be, x), FAULT_NONFINITE);
     }
     const tensor h = ops_make(&o, DTYPE_BF16, 1, 8, 8);
     static const uint16_t half[] = {0x7f7f, 0xff7f, 0x0001, 0x8001, 0x0080, 0x8000, 0, 0x7f00};
     for (int i = 0; i < 8; i++) {
         static const uint16_t worse[] = {0x7f80, 0xff80, 0x7f81, 0xffff};
         ops_put(&o, h, half);
-        assert_int_equal(faults_of(be, h), 0);
+        assert_int_equal(faults_in(be, h), 0);
         ops_put(&o, tensor_cols(h, i, 1), &worse[i % 4]);
-        assert_int_equal(faults_of(be, h), FAULT_NONFINITE);
+        assert_int_equal(faults_in(be, h), FAULT_NONFINITE);
     }
     ops_end(&o);
 }
@@ -112,17 +111,22 @@ static void other_bits_stay(backend *be)
 static void broken_contracts(backend *be)
 {
     ops o = ops_begin(be);
-    const tensor x = ops_output(&o, 3, 4), none = {0}, word = ops_make(&o, DTYPE_I32, 1, 1, 1);
-    const tensor words = ops_make(&o, DTYPE_I32, 2, 1, 1);
-    const tensor over = tensor_matrix(x.data, DTYPE_I32, 1, 1);
-    CHECK_FAILS(cuda_check_finite(none, word, NULL), CUDPO_EINVAL, "is_matrix(x)");
-    CHECK_FAILS(cuda_check_finite(words, word, NULL), CUDPO_EINVAL, "is_matrix(x)");
-    CHECK_FAILS(cuda_check_finite(x, none, NULL), CUDPO_EINVAL, "fault");
-    CHECK_FAILS(cuda_check_finite(x, words, NULL), CUDPO_EINVAL, "fault");
-    CHECK_FAILS(cuda_check_finite(x, over, NULL), CUDPO_EINVAL, "tensor_disjoint(x, fault)");
-    CHECK_OK(cuda_check_finite(tensor_rows(x, 0, 0), word, NULL));
+    tensor x = ops_output(&o, 3, 4), fault = ops_make(&o, DTYPE_I32, 1, 1, 1);
+#define CALL cuda_check_finite(x, fault, stream_of(be))
+    CHECK_BROKEN(be, x, 0, CALL, "is_matrix(x)");
+    CHECK_BROKEN(be, fault, ARG_SHAPE, CALL, "is_i32(fault, 1, 1)");
+    CHECK_OVERLAP(x, fault, CALL, "tensor_disjoint(x, fault)");
+    CHECK_CHANGED(tensor, fault, tensor_vector((char *)x.data + 44, DTYPE_I32, 1), CALL,
+                  "tensor_disjoint(x, fault)");
+    for (int vectors = 0; vectors < 2; vectors++) { /* a block looks at 1024 elements or vectors */
+        const int64_t n = (int64_t)INT32_MAX * 1024 * (vectors ? 4 : 1) + 4;
+        const tensor large = imagined(1, DTYPE_F32, 2, n / 2);
+        CHECK_CHANGED(tensor, x, vectors ? large : moved(large, 4), CALL, "fits_grid(x.rows");
+    }
+    CHECK_OK(cuda_check_finite(tensor_rows(x, 0, 0), fault, stream_of(be)));
+#undef CALL
     ops_check_untouched(&o, x);
-    ops_check_untouched(&o, word);
+    ops_check_untouched(&o, fault);
     ops_end(&o);
 }
 

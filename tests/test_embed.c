@@ -1,6 +1,7 @@
 /* test_embed.c - rows of a table by token. */
 /* rooms: backend base */
 /* backends: cpu cuda */
+#include "test_contract.h"
 #include "test_ends.h"
 
 static void three_tokens_by_hand(backend *be)
@@ -162,21 +163,39 @@ static void lengths_and_runs(backend *be)
     }
 }
 
-/* A token of n rows gets the float sum of 30 or so numbers of size below 4: each of n additions rounds a sum below 32,
- * whatever their order. */
+/* As many rows as a vocabulary of 151,936 has: first and last, and tokens far apart that share their low bits. */
+static void a_large_table(backend *be)
+{
+    enum { T = 40, V = 151936 };
+    int32_t token[T];
+    for (int t = 0; t < T; t++) {
+        token[t] = t % 4 == 0   ? V - 1
+                   : t % 4 == 1 ? 0
+                   : t % 4 == 2 ? 131072 + 7
+                                : (int32_t)rng_below(9, 0, (uint64_t)t, V);
+    }
+    check_exactly(be, &layouts[0], T, V, 8, token);
+    check_exactly(be, &layouts[layouts_of(be) / 2], T, V, 8, token);
+}
+
+/* A token of n rows gains n additions, each of which rounds a part of the sum of sizes, the table's old element and n of dx;
+ * the factor of 1.01 is for products of errors. */
 static void sums_of_any_numbers(backend *be)
 {
     enum { T = 700, V = 50, C = 33 };
     float *table = random_floats(1, V * C), *dx = random_floats(2, T * C), *got = zeros(V * C, 4);
-    double *want = zeros(V * C, 8);
-    int32_t token[T];
+    double *want = zeros(V * C, 8), *size = zeros(V * C, 8);
+    int32_t token[T], rows[V] = {0};
     for (int64_t i = 0; i < V * C; i++) {
         want[i] = (double)table[i];
+        size[i] = fabs(want[i]);
     }
     for (int64_t t = 0; t < T; t++) {
         token[t] = (int32_t)rng_below(3, 0, (uint64_t)t, V);
+        rows[token[t]]++;
         for (int64_t i = 0; i < C; i++) {
             want[token[t] * C + i] += (double)dx[t * C + i];
+            size[token[t] * C + i] += fabs((double)dx[t * C + i]);
         }
     }
     ops o = ops_begin(be);
@@ -184,12 +203,15 @@ static void sums_of_any_numbers(backend *be)
     CHECK_OK(
         be->embed_backward(be, w, ops_strided(&o, dx, T, C, C + 2), ops_indices(&o, token, T, 1)));
     ops_get(&o, got, w);
-    check_close("dtable", got, want, V * C, 30 * 32 * EPS);
+    for (int64_t i = 0; i < V * C; i++) {
+        CHECK_NEAR(got[i], want[i], 1.01 * rows[i / C] * EPS * size[i]);
+    }
     ops_end(&o);
     free(table);
     free(dx);
     free(got);
     free(want);
+    free(size);
 }
 
 static void nothing_and_other_strides(backend *be)
@@ -213,55 +235,15 @@ static void nothing_and_other_strides(backend *be)
 }
 
 /* Nothing beyond a tensor is read, in quads, vectors or elements. */
-static void ends_of_memory(backend *be)
+static void there_and_back(backend *be, tensor x, tensor table, tensor token)
 {
-    static const int64_t widths[] = {4, 5, 8, 31, 124, 129, 252, 260, 516};
-    enum { T = 5 };
-    static const int32_t token[T] = {2, 0, 2, 1, 4};
-    float *host = random_floats(1, T * 516);
-    for (int i = 0; i < 18; i++) {
-        const int64_t C = widths[i / 2];
-        const dtype type = bf16_or_f32(be->on_device && i % 2 == 1);
-        ops o = ops_begin(be);
-        const tensor x = ends_make(be, type, T, C, host), table = ends_make(be, type, T, C, host);
-        const tensor index = ops_indices(&o, token, T, 1);
-        CHECK_OK(be->embed(be, x, table, index));
-        CHECK_OK(be->embed_backward(be, table, x, index));
-        CHECK_OK(be->sync(be));
-        be->free(be, x.data);
-        be->free(be, table.data);
-        ops_end(&o);
-    }
-    free(host);
+    CHECK_OK(be->embed(be, x, table, token));
+    CHECK_OK(be->embed_backward(be, table, x, token));
 }
 
-static void broken_contracts(backend *be)
+static void ends_of_memory(backend *be)
 {
-    static const int32_t bad[][2] = {{0, 3}, {-1, 0}, {0, INT32_MAX}, {INT32_MIN, 1}};
-    ops o = ops_begin(be);
-    const tensor table = ops_output(&o, 3, 4), x = ops_output(&o, 2, 4);
-    for (int i = 0; i < 4 && !be->on_device; i++) {
-        const tensor token = ops_indices(&o, bad[i], 2, 1);
-        CHECK_FAILS(be->embed(be, x, table, token), CUDPO_EINVAL, "is_index");
-        CHECK_FAILS(be->embed_backward(be, table, x, token), CUDPO_EINVAL, "is_index");
-    }
-    const int32_t good[3] = {0, 1, 2};
-    const tensor three = ops_indices(&o, good, 3, 1), token = tensor_rows(three, 0, 2);
-    const tensor narrow = tensor_cols(x, 0, 3), none = {0};
-    CHECK_FAILS(be->embed(be, x, table, three), CUDPO_EINVAL, "token");
-    CHECK_FAILS(be->embed(be, narrow, table, token), CUDPO_EINVAL, "x");
-    CHECK_FAILS(be->embed(be, x, none, token), CUDPO_EINVAL, "is_matrix(table)");
-    CHECK_FAILS(be->embed(be, none, table, token), CUDPO_EINVAL, "x");
-    CHECK_FAILS(be->embed(be, x, table, x), CUDPO_EINVAL, "token");
-    CHECK_FAILS(be->embed(be, x, table, none), CUDPO_EINVAL, "token");
-    CHECK_FAILS(be->embed_backward(be, table, x, three), CUDPO_EINVAL, "token");
-    CHECK_FAILS(be->embed_backward(be, table, narrow, token), CUDPO_EINVAL, "dx");
-    CHECK_FAILS(be->embed_backward(be, none, x, token), CUDPO_EINVAL, "is_matrix(dtable)");
-    CHECK_FAILS(be->embed_backward(be, table, none, token), CUDPO_EINVAL, "dx");
-    CHECK_FAILS(be->embed_backward(be, table, x, x), CUDPO_EINVAL, "token");
-    ops_check_untouched(&o, x);
-    ops_check_untouched(&o, table);
-    ops_end(&o);
+    ends_by_index(be, there_and_back);
 }
 
 static void run_large(ops *o, float *result)
@@ -283,8 +265,6 @@ static void same_bits_with_any_threads(backend *be)
 }
 
 #ifdef TEST_CUDA
-#include "backend/cuda/ops.h"
-
 /* The sums in the order that the contract of cuda_embed_backward names: so any other order shows. */
 static void the_order_of_sums(backend *be)
 {
@@ -324,13 +304,12 @@ static void bad_tokens_are_faults(backend *be)
     static const int32_t bad[] = {3, -1, INT32_MAX, INT32_MIN, -3};
     static const float table[] = {1, 2, 3, 4, 5, 6}, dx[] = {1, 2, 3, 4, 5, 6};
     static const double want[] = {5, 6, 0, 0, 1, 2}, gained[] = {6, 8, 3, 4, 6, 8};
-    uint32_t bits = 0;
     float got[6];
-    CHECK_OK(be->faults(be, &bits));
+    (void)faults_of(be);
     for (int i = 0; i < 10; i++) {
         const int32_t token[] = {2, bad[i / 2], 0};
         ops o = ops_begin(be);
-        const tensor w = ops_floats(&o, table, 3, 2), x = ops_output(&o, 3, 2);
+        const tensor w = ops_floats(&o, table, 3, 2), x = ops_output(&o, 3, 2), none = {0};
         const tensor index = ops_indices(&o, token, 3, 1), g = ops_floats(&o, dx, 3, 2);
         if (i % 2 == 0) {
             CHECK_OK(be->embed(be, x, w, index));
@@ -341,52 +320,13 @@ static void bad_tokens_are_faults(backend *be)
             ops_get(&o, got, w);
             check_close("dtable", got, gained, 6, 0);
         }
-        CHECK_OK(be->faults(be, &bits));
-        assert_int_equal(bits, FAULT_TOKEN);
-        const cudpo_stream stream = ((cuda_backend *)be)->stream;
-        CHECK_OK(cuda_embed(x, w, index, (tensor){0}, stream)); /* no word, no report */
-        scratch s;
-        CHECK_OK(cuda_scratch(&s, (cuda_backend *)be, cuda_embed_backward_scratch(3)));
-        CHECK_OK(cuda_embed_backward(w, g, index, s, (tensor){0}, stream));
-        CHECK_OK(be->faults(be, &bits));
-        assert_int_equal(bits, 0);
+        check_fault(be, FAULT_TOKEN);
+        CHECK_OK(cuda_embed(x, w, index, none, stream_of(be))); /* no word, no report */
+        const scratch s = ops_scratch(&o, cuda_embed_backward_scratch(3));
+        CHECK_OK(cuda_embed_backward(w, g, index, s, none, stream_of(be)));
+        check_fault(be, 0);
         ops_end(&o);
     }
-}
-
-static void broken_contracts_of_launchers(backend *be)
-{
-    static const int32_t two[] = {0, 1};
-    const cudpo_stream stream = ((cuda_backend *)be)->stream;
-    ops o = ops_begin(be);
-    const tensor w = ops_output(&o, 3, 4), x = ops_output(&o, 2, 4), none = {0};
-    const tensor token = ops_indices(&o, two, 2, 1), half = ops_output_as(&o, DTYPE_BF16, 2, 4);
-    tensor odd = x, overlapping = token;
-    odd.data = (char *)x.data + 2;
-    overlapping.data = (char *)x.data + 4;
-    CHECK_FAILS(cuda_embed(half, w, token, none, stream), CUDPO_EINVAL, "x.type");
-    CHECK_FAILS(cuda_embed(odd, w, token, none, stream), CUDPO_EINVAL, "is_matrix(x)");
-    CHECK_FAILS(cuda_embed(x, tensor_rows(x, 0, 1), token, none, stream), CUDPO_EINVAL, "disjoint");
-    CHECK_FAILS(cuda_embed(x, w, overlapping, none, stream), CUDPO_EINVAL, "disjoint(x, token)");
-    CHECK_FAILS(cuda_embed(x, w, token, token, stream), CUDPO_EINVAL, "fault");
-    scratch s;
-    CHECK_OK(cuda_scratch(&s, (cuda_backend *)be, cuda_embed_backward_scratch(2)));
-    const scratch small = {s.data, cuda_embed_backward_scratch(2) - 1}, absent = {NULL, s.bytes};
-    const scratch shifted = {(char *)s.data + 8, s.bytes};
-    const scratch bad[] = {small, absent, shifted};
-    for (int i = 0; i < 3; i++) {
-        CHECK_FAILS(cuda_embed_backward(w, x, token, bad[i], none, stream), CUDPO_EINVAL,
-                    "scratch");
-    }
-    CHECK_FAILS(cuda_embed_backward(x, x, token, s, none, stream), CUDPO_EINVAL, "dtable, dx");
-    overlapping.data = (char *)w.data + 4;
-    CHECK_FAILS(cuda_embed_backward(w, x, overlapping, s, none, stream), CUDPO_EINVAL,
-                "dtable, token");
-    CHECK_FAILS(cuda_embed_backward(w, x, token, s, token, stream), CUDPO_EINVAL, "fault");
-    CHECK_FAILS(cuda_embed_backward(w, odd, token, s, none, stream), CUDPO_EINVAL, "dx");
-    ops_check_untouched(&o, x);
-    ops_check_untouched(&o, w);
-    ops_end(&o);
 }
 #endif
 
@@ -395,15 +335,14 @@ static const op_case cases[] = {
     {"gradient_by_hand", gradient_by_hand},
     {"widths_and_layouts", widths_and_layouts},
     {"lengths_and_runs", lengths_and_runs},
+    {"a_large_table", a_large_table},
     {"sums_of_any_numbers", sums_of_any_numbers},
     {"nothing_and_other_strides", nothing_and_other_strides},
     {"ends_of_memory", ends_of_memory},
-    {"broken_contracts", broken_contracts},
     {"same_bits_with_any_threads", same_bits_with_any_threads},
 #ifdef TEST_CUDA
     {"the_order_of_sums", the_order_of_sums},
     {"bad_tokens_are_faults", bad_tokens_are_faults},
-    {"broken_contracts_of_launchers", broken_contracts_of_launchers},
 #endif
 };
 OPS_MAIN(cases)

@@ -7,7 +7,7 @@
 #include "test.h"
 #include "backend/backend.h"
 #ifdef TEST_CUDA
-#include "backend/cuda/cuda.h"
+#include "backend/cuda/ops.h"
 #ifndef TEST_GPU
 #define TEST_SIMT /* on the emulator */
 #include "simt/schedule.h"
@@ -90,6 +90,7 @@ static inline tensor ops_output_as(ops *o, dtype type, int64_t rows, int64_t col
 /* Dense host elements of the tensor's type into a view; out of a view. */
 static inline void ops_put(ops *o, tensor t, const void *host)
 {
+    if (tensor_dense(t)) t = tensor_matrix(t.data, t.type, 1, t.rows * t.cols);
     const size_t size = dtype_size(t.type), row = (size_t)t.cols * size;
     for (int64_t r = 0; r < t.rows; r++) {
         CHECK_OK(o->be->copy_in(o->be, (char *)t.data + (size_t)(r * t.stride) * size,
@@ -100,6 +101,7 @@ static inline void ops_put(ops *o, tensor t, const void *host)
 
 static inline void ops_get(ops *o, void *host, tensor t)
 {
+    if (tensor_dense(t)) t = tensor_matrix(t.data, t.type, 1, t.rows * t.cols);
     const size_t size = dtype_size(t.type), row = (size_t)t.cols * size;
     for (int64_t r = 0; r < t.rows; r++) {
         CHECK_OK(o->be->copy_out(o->be, (char *)host + (size_t)r * row,
@@ -229,11 +231,30 @@ static inline void ops_end(ops *o)
 }
 
 /* The bits that ops have set since the last look. */
+static inline uint32_t faults_of(backend *be)
+{
+    uint32_t bits = 77;
+    CHECK_OK(be->faults(be, &bits));
+    return bits;
+}
+
 static inline void check_fault(backend *be, uint32_t want)
 {
-    uint32_t bits = 0;
-    CHECK_OK(be->faults(be, &bits));
-    assert_int_equal(bits, want);
+    assert_int_equal(faults_of(be), want);
+}
+
+#ifdef TEST_CUDA
+static inline cudpo_stream stream_of(backend *be)
+{
+    return ((cuda_backend *)be)->stream;
+}
+#endif
+
+/* A view that begins that many bytes further on. */
+static inline tensor moved(tensor t, ptrdiff_t bytes)
+{
+    t.data = (char *)t.data + bytes;
+    return t;
 }
 
 /* AdamW with nothing but these. */

@@ -261,12 +261,6 @@ static void broken_contracts_change_nothing(backend *be)
 }
 
 #ifdef TEST_CUDA
-static tensor moved(tensor t, ptrdiff_t bytes)
-{
-    t.data = (char *)t.data + bytes;
-    return t;
-}
-
 static tensor typed(tensor t, dtype type)
 {
     t.type = type;

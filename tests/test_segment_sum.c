@@ -199,13 +199,6 @@ static void broken_contracts(backend *be)
 }
 
 #ifdef TEST_CUDA
-static uint32_t faults_of(backend *be)
-{
-    uint32_t bits = 77;
-    CHECK_OK(be->faults(be, &bits));
-    return bits;
-}
-
 /* A segment that is no range of rows: NaN and a fault, and the others are summed. */
 static void edges_out_of_range(backend *be)
 {
@@ -270,12 +263,6 @@ static void sequences_out_of_range(backend *be)
     assert_true(isnan(got[0]));
     assert_int_equal(faults_of(be), 0);
     ops_end(&o);
-}
-
-static tensor moved(tensor t, ptrdiff_t bytes)
-{
-    t.data = (char *)t.data + bytes;
-    return t;
 }
 
 /* Addresses and overlaps, which only the device minds. */

@@ -1,6 +1,7 @@
 /* test_sum_squares.c - the squared norm of a gradient. */
 /* rooms: backend base */
 /* backends: cpu cuda */
+#include "test_contract.h"
 #include "test_ends.h"
 
 static double run_as(backend *be, dtype type, const float *x, int64_t rows, int64_t cols,
@@ -29,18 +30,19 @@ static double sum_of(const float *x, int64_t n)
     return sum;
 }
 
-/* Relative error.  CPU: n sums in double, off by 2^-53 each.  CUDA: 5 roundings to float on the way of a product to the
- * sum of its batch, (1 + EPS)^5 - 1; what comes after is double. */
-static double tolerance(backend *be)
+/* Relative error of a sum of n squares, which are all positive.  CPU: products are exact in double, and n sums are off by
+ * 2^-53 each.  CUDA: 5 roundings to float on the way of a product to the sum of its batch, (1 + EPS)^5 - 1, below
+ * 5.001 EPS, and n sums in double at most.  The same n sums make the expected value. */
+static double tolerance(backend *be, int64_t n)
 {
-    return be->on_device ? 5.001 * EPS : 1e-10;
+    return (be->on_device ? 5.001 * EPS : 0) + 2.001 * 0x1p-53 * (double)n;
 }
 
 static void by_hand(backend *be)
 {
-    static const float x[] = {1, -2, 3, 0, 0.5f, 1e20f};
+    static const float x[] = {1, -2, 3, 0, 0.5f, 0x1p70f};
     assert_true(run(be, x, 1, 5, 5) == 14.25);
-    CHECK_NEAR(run(be, x, 1, 6, 6) * 1e-40, 1.0, 1e-6); /* 1e40 is no float */
+    assert_true(run(be, x, 1, 6, 6) == 0x1p140); /* is no float; 14.25 is nothing beside it */
     assert_true(run(be, x, 0, 5, 5) == 0);
 }
 
@@ -83,15 +85,15 @@ static void tails_dense_and_strided(backend *be)
     for (int i = 0; i < 14; i++) {
         float *x = random_floats(1, n[i]);
         double want = sum_of(x, n[i]);
-        CHECK_NEAR(run(be, x, 1, n[i], n[i]), want, tolerance(be) * want);
-        CHECK_NEAR(run(be, x, n[i], 1, 1), want, tolerance(be) * want);
-        CHECK_NEAR(run(be, x, n[i], 1, 3), want, tolerance(be) * want);
+        CHECK_NEAR(run(be, x, 1, n[i], n[i]), want, tolerance(be, n[i]) * want);
+        CHECK_NEAR(run(be, x, n[i], 1, 1), want, tolerance(be, n[i]) * want);
+        CHECK_NEAR(run(be, x, n[i], 1, 3), want, tolerance(be, n[i]) * want);
         if (be->on_device) {
             round_to(DTYPE_BF16, x, n[i]);
             want = sum_of(x, n[i]);
             for (int shift = 0; shift < 9; shift += 4) {
                 CHECK_NEAR(run_as(be, DTYPE_BF16, x, 1, n[i], n[i], shift), want,
-                           tolerance(be) * want);
+                           tolerance(be, n[i]) * want);
             }
         }
         free(x);
@@ -103,7 +105,7 @@ static void tails_dense_and_strided(backend *be)
             round_to(bf16_or_f32(bf16), x, 700 * 120);
             const double want = sum_of(x, 700 * 120);
             CHECK_NEAR(run_as(be, bf16_or_f32(bf16), x, 700, 120, strides[i], 0), want,
-                       tolerance(be) * want);
+                       tolerance(be, 700 * 120) * want);
         }
     }
     free(x);
@@ -138,11 +140,11 @@ static void extremes(backend *be)
             }
             round_to(bf16_or_f32(bf16), x, N);
             const double want = sum_of(x, N);
-            CHECK_NEAR(run_as(be, bf16_or_f32(bf16), x, 1, N, N, 0), want, tolerance(be) * want);
+            CHECK_NEAR(run_as(be, bf16_or_f32(bf16), x, 1, N, N, 0), want, tolerance(be, N) * want);
             x[N / 2] = 1e-3f; /* one that the others are nothing beside */
             round_to(bf16_or_f32(bf16), x, N);
             const double more = sum_of(x, N);
-            CHECK_NEAR(run_as(be, bf16_or_f32(bf16), x, 1, N, N, 0), more, tolerance(be) * more);
+            CHECK_NEAR(run_as(be, bf16_or_f32(bf16), x, 1, N, N, 0), more, tolerance(be, N) * more);
             free(x);
         }
     }
@@ -151,7 +153,7 @@ static void extremes(backend *be)
     for (int i = 0; i < 4096; i++) {
         x[i] = 1 + 0x1p-12f;
     }
-    CHECK_NEAR(run(be, x, 1, 4096, 4096), sum_of(x, 4096), tolerance(be) * 4098);
+    CHECK_NEAR(run(be, x, 1, 4096, 4096), sum_of(x, 4096), tolerance(be, 4096) * 4098);
 }
 
 static void nan_and_inf_come_through(backend *be)
@@ -174,19 +176,19 @@ static void nan_and_inf_come_through(backend *be)
     }
 }
 
-static void same_bits_with_any_threads(backend *be)
+/* In vectors, and in elements. */
+static void run_large(ops *o, float *result)
 {
     enum { N = 200003 };
     float *x = random_floats(1, N);
-    const int before = omp_get_max_threads();
-    omp_set_num_threads(1);
-    const double first = run(be, x, 1, N, N);
-    for (int threads = 1; threads <= 3; threads++) {
-        omp_set_num_threads(threads);
-        assert_true(run(be, x, 1, N, N) == first);
-    }
-    omp_set_num_threads(before);
+    const double sums[] = {run(o->be, x, 1, N, N), run_as(o->be, DTYPE_F32, x, 1, N, N, 1)};
+    memcpy(result, sums, sizeof sums);
     free(x);
+}
+
+static void same_bits_with_any_threads(backend *be)
+{
+    check_repeatable(be, run_large, 2 * sizeof(double) / sizeof(float));
 }
 
 /* Nothing beyond the tensor is read. */
@@ -209,13 +211,39 @@ static void broken_contracts(backend *be)
 {
     double untouched = 7;
     ops o = ops_begin(be);
-    const tensor x = ops_output(&o, 3, 4), ints = ops_make(&o, DTYPE_I32, 3, 4, 4);
-    CHECK_FAILS(be->sum_squares(be, NULL, x), CUDPO_EINVAL, "host_out");
-    CHECK_FAILS(be->sum_squares(be, &untouched, ints), CUDPO_EINVAL, "is_matrix");
-    CHECK_FAILS(be->sum_squares(be, &untouched, (tensor){0}), CUDPO_EINVAL, "is_matrix");
+    tensor g = ops_output(&o, 3, 4);
+    const int float_alone = be->on_device ? 0 : ARG_TYPE;
+    CHECK_FAILS(be->sum_squares(be, NULL, g), CUDPO_EINVAL, "host_out");
+    CHECK_BROKEN(be, g, float_alone, be->sum_squares(be, &untouched, g), "is_matrix(g)");
     assert_true(untouched == 7);
     ops_end(&o);
 }
+
+#ifdef TEST_CUDA
+static void broken_contracts_of_the_launcher(backend *be)
+{
+    const size_t bytes = cuda_sum_squares_scratch();
+    ops o = ops_begin(be);
+    tensor g = ops_roomy(&o, DTYPE_F32, 3, 4, bytes), sum = ops_roomy(&o, DTYPE_F64, 1, 1, bytes);
+    scratch s = ops_scratch(&o, bytes);
+#define CALL cuda_sum_squares(sum, g, s, stream_of(be))
+    CHECK_BROKEN(be, sum, ARG_SHAPE, CALL, "is_typed(sum, DTYPE_F64, 1, 1)");
+    CHECK_BROKEN(be, g, 0, CALL, "is_matrix(g)");
+    CHECK_OVERLAP(sum, g, CALL, "tensor_disjoint(sum, g)");
+    CHECK_SCRATCH(s, bytes, CALL);
+    CHECK_OVERLAP(sum, s, CALL, "is_apart(s, bytes, sum)");
+    CHECK_OVERLAP(g, s, CALL, "is_apart(s, bytes, g)");
+    ops_check_untouched(&o, sum);
+    const tensor behind = tensor_vector((char *)s.data + bytes - 8, DTYPE_F64, 1);
+    CHECK_FAILS(cuda_sum_squares(behind, g, s, stream_of(be)), CUDPO_EINVAL, "bytes, sum");
+    CHECK_OK(cuda_sum_squares(moved(behind, 8), g, s, stream_of(be))); /* as the backend does */
+    CHECK_OK(cuda_sum_squares(sum, tensor_rows(g, 0, 0), s, stream_of(be)));
+    ops_check_untouched(&o, sum);
+    ops_check_untouched(&o, g);
+    ops_end(&o);
+#undef CALL
+}
+#endif
 
 static const op_case cases[] = {
     {"by_hand", by_hand},
@@ -227,5 +255,8 @@ static const op_case cases[] = {
     {"same_bits_with_any_threads", same_bits_with_any_threads},
     {"ends_of_memory", ends_of_memory},
     {"broken_contracts", broken_contracts},
+#ifdef TEST_CUDA
+    {"broken_contracts_of_the_launcher", broken_contracts_of_the_launcher},
+#endif
 };
 OPS_MAIN(cases)

@@ -119,13 +119,6 @@ static void strided_vectors(backend *be)
 }
 
 #ifdef TEST_CUDA
-static uint32_t faults_of(backend *be)
-{
-    uint32_t bits = 77;
-    CHECK_OK(be->faults(be, &bits));
-    return bits;
-}
-
 /* A label out of range: no log-prob, a gradient without a onehot, a fault; and the other rows are as ever. */
 static void labels_out_of_range(backend *be)
 {
@@ -260,12 +253,6 @@ static void broken_contracts(backend *be)
     CHECK_OK(be->token_logprob(be, &rows, true)); /* no rows */
     check_untouched(&o, &good);
     ops_end(&o);
-}
-
-static tensor moved(tensor t, ptrdiff_t bytes)
-{
-    t.data = (char *)t.data + bytes;
-    return t;
 }
 
 /* What only the device asks: types that it has no kernel for, addresses, and operands that overlap. */

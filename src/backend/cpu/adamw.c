@@ -29,17 +29,35 @@ VECTORISED(update_weights,
     }
 }
 
-static cudpo_status update_all(tensor w, tensor m, tensor v, tensor gradient, float gradient_scale,
-                               adamw_step step)
+static cudpo_status check_step(adamw_step step)
 {
-    CUDPO_REQUIRE(is_matrix(w) && is_f32(m, w.rows, w.cols) && is_f32(v, w.rows, w.cols));
-    CUDPO_REQUIRE(is_f32(gradient, w.rows, w.cols));
-    CUDPO_REQUIRE(isfinite(gradient_scale) && isfinite(step.learning_rate));
-    CUDPO_REQUIRE(isfinite(step.weight_decay) && isfinite(step.epsilon) && step.epsilon >= 0.0);
+    CUDPO_REQUIRE(isfinite(step.learning_rate));
+    CUDPO_REQUIRE(isfinite(step.weight_decay));
+    CUDPO_REQUIRE(isfinite(step.epsilon));
+    CUDPO_REQUIRE(step.epsilon >= 0.0);
     CUDPO_REQUIRE(step.beta1 >= 0.0 && step.beta1 < 1.0);
     CUDPO_REQUIRE(step.beta2 >= 0.0 && step.beta2 < 1.0);
     CUDPO_REQUIRE(step.bias_correction1 > 0.0 && step.bias_correction1 <= 1.0);
     CUDPO_REQUIRE(step.bias_correction2 > 0.0 && step.bias_correction2 <= 1.0);
+    return CUDPO_OK;
+}
+
+static cudpo_status update_all(tensor w, tensor m, tensor v, tensor gradient, float gradient_scale,
+                               adamw_step step)
+{
+    CUDPO_REQUIRE(is_matrix(w));
+    const int64_t R = w.rows, C = w.cols;
+    CUDPO_REQUIRE(is_f32(m, R, C));
+    CUDPO_REQUIRE(is_f32(v, R, C));
+    CUDPO_REQUIRE(is_f32(gradient, R, C));
+    CUDPO_REQUIRE(tensor_disjoint(w, m));
+    CUDPO_REQUIRE(tensor_disjoint(w, v));
+    CUDPO_REQUIRE(tensor_disjoint(w, gradient));
+    CUDPO_REQUIRE(tensor_disjoint(m, v));
+    CUDPO_REQUIRE(tensor_disjoint(m, gradient));
+    CUDPO_REQUIRE(tensor_disjoint(v, gradient));
+    CUDPO_REQUIRE(isfinite(gradient_scale));
+    CUDPO_TRY(check_step(step));
     const update u = {
         .gradient_scale = gradient_scale,
         .decay = (float)(1.0 - step.learning_rate * step.weight_decay),

@@ -7,7 +7,9 @@ enum { BLOCK = 64 }; /* columns that one thread adds up, over all rows in order 
 cudpo_status cpu_bias_add(backend *be, tensor x, tensor bias)
 {
     (void)be;
-    CUDPO_REQUIRE(is_matrix(x) && is_f32(bias, 1, x.cols));
+    CUDPO_REQUIRE(is_matrix(x));
+    CUDPO_REQUIRE(is_f32(bias, 1, x.cols));
+    CUDPO_REQUIRE(tensor_disjoint(x, bias));
     const float *b = tensor_f32(bias);
 #pragma omp parallel for if (x.rows * x.cols > 65536)
     for (int64_t t = 0; t < x.rows; t++) {
@@ -22,7 +24,9 @@ cudpo_status cpu_bias_add(backend *be, tensor x, tensor bias)
 cudpo_status cpu_bias_backward(backend *be, tensor dbias, tensor dx)
 {
     (void)be;
-    CUDPO_REQUIRE(is_matrix(dx) && is_f32(dbias, 1, dx.cols));
+    CUDPO_REQUIRE(is_matrix(dx));
+    CUDPO_REQUIRE(is_f32(dbias, 1, dx.cols));
+    CUDPO_REQUIRE(tensor_disjoint(dbias, dx));
 #pragma omp parallel for if (dx.rows * dx.cols > 65536)
     for (int64_t begin = 0; begin < dx.cols; begin += BLOCK) {
         const int64_t n = min_i64(BLOCK, dx.cols - begin);

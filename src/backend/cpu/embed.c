@@ -9,7 +9,11 @@ enum { BLOCK = 64 }; /* columns that one thread adds up, for all tokens in order
 cudpo_status cpu_embed(backend *be, tensor x, tensor table, tensor token)
 {
     (void)be;
-    CUDPO_REQUIRE(is_matrix(table) && is_f32(x, x.rows, table.cols));
+    CUDPO_REQUIRE(is_matrix(table));
+    CUDPO_REQUIRE(is_matrix(x));
+    CUDPO_REQUIRE(x.cols == table.cols);
+    CUDPO_REQUIRE(tensor_disjoint(x, table));
+    CUDPO_REQUIRE(tensor_disjoint(x, token));
     CUDPO_REQUIRE(is_index(token, x.rows, table.rows));
 #pragma omp parallel for if (x.rows * x.cols > 65536)
     for (int64_t t = 0; t < x.rows; t++) {
@@ -21,7 +25,11 @@ cudpo_status cpu_embed(backend *be, tensor x, tensor table, tensor token)
 cudpo_status cpu_embed_backward(backend *be, tensor dtable, tensor dx, tensor token)
 {
     (void)be;
-    CUDPO_REQUIRE(is_matrix(dtable) && is_f32(dx, dx.rows, dtable.cols));
+    CUDPO_REQUIRE(is_matrix(dtable));
+    CUDPO_REQUIRE(is_matrix(dx));
+    CUDPO_REQUIRE(dx.cols == dtable.cols);
+    CUDPO_REQUIRE(tensor_disjoint(dtable, dx));
+    CUDPO_REQUIRE(tensor_disjoint(dtable, token));
     CUDPO_REQUIRE(is_index(token, dx.rows, dtable.rows));
 #pragma omp parallel for schedule(dynamic) if (dx.rows * dx.cols > 65536)
     for (int64_t begin = 0; begin < dx.cols; begin += BLOCK) {

@@ -9,7 +9,11 @@ enum { BLOCK = 64 }; /* columns that one thread adds up, for all rows in order *
 cudpo_status cpu_gather_rows(backend *be, tensor out, tensor x, tensor index)
 {
     (void)be;
-    CUDPO_REQUIRE(is_matrix(x) && is_f32(out, out.rows, x.cols));
+    CUDPO_REQUIRE(is_matrix(x));
+    CUDPO_REQUIRE(is_matrix(out));
+    CUDPO_REQUIRE(out.cols == x.cols);
+    CUDPO_REQUIRE(tensor_disjoint(out, x));
+    CUDPO_REQUIRE(tensor_disjoint(out, index));
     CUDPO_REQUIRE(is_index(index, out.rows, x.rows));
 #pragma omp parallel for if (out.rows * out.cols > 65536)
     for (int64_t r = 0; r < out.rows; r++) {
@@ -21,8 +25,13 @@ cudpo_status cpu_gather_rows(backend *be, tensor out, tensor x, tensor index)
 cudpo_status cpu_scatter_rows(backend *be, tensor dx, tensor drow, tensor index, tensor scale)
 {
     (void)be;
-    CUDPO_REQUIRE(is_matrix(dx) && is_f32(drow, drow.rows, dx.cols));
+    CUDPO_REQUIRE(is_matrix(dx));
+    CUDPO_REQUIRE(is_matrix(drow));
+    CUDPO_REQUIRE(drow.cols == dx.cols);
     CUDPO_REQUIRE(!tensor_present(scale) || is_f32(scale, drow.rows, 1));
+    CUDPO_REQUIRE(tensor_disjoint(dx, drow));
+    CUDPO_REQUIRE(tensor_disjoint(dx, index));
+    CUDPO_REQUIRE(tensor_disjoint(dx, scale));
     CUDPO_REQUIRE(is_index(index, drow.rows, dx.rows));
 #pragma omp parallel for schedule(dynamic) if (dx.rows * dx.cols > 65536)
     for (int64_t begin = 0; begin < dx.cols; begin += BLOCK) {
@@ -45,7 +54,9 @@ cudpo_status cpu_scatter_rows(backend *be, tensor dx, tensor drow, tensor index,
 cudpo_status cpu_scale_rows(backend *be, tensor x, tensor scale)
 {
     (void)be;
-    CUDPO_REQUIRE(is_matrix(x) && is_f32(scale, x.rows, 1));
+    CUDPO_REQUIRE(is_matrix(x));
+    CUDPO_REQUIRE(is_f32(scale, x.rows, 1));
+    CUDPO_REQUIRE(tensor_disjoint(x, scale));
 #pragma omp parallel for if (x.rows * x.cols > 65536)
     for (int64_t r = 0; r < x.rows; r++) {
         float *row = row_of(x, r);

@@ -20,7 +20,8 @@ VECTORISED_VALUE(double, squares, (const float *x, int64_t n), (x, n))
 cudpo_status cpu_sum_squares(backend *be, double *host_out, tensor g)
 {
     (void)be;
-    CUDPO_REQUIRE(host_out != NULL && is_matrix(g));
+    CUDPO_REQUIRE(host_out != NULL);
+    CUDPO_REQUIRE(is_matrix(g));
     /* A dense matrix is one run of numbers, of which each piece takes a share; otherwise it takes rows. */
     const bool dense = tensor_dense(g);
     const int64_t n = dense ? g.rows * g.cols : g.rows, width = dense ? 1 : g.cols;
