@@ -35,6 +35,22 @@ static void print_overview(void)
         "Start with `cudpo demo`, then `cudpo train CONFIG.json`.\n");
 }
 
+/* All manual pages as one for man(1), without markup of its own: .eo and .nf leave every character and line as it is. */
+static cudpo_status print_man(void)
+{
+    cudpo_status status = CUDPO_OK;
+    printf(".TH CUDPO 1 \"\" \"cudpo %s\"\n.eo\n.nf\n", CUDPO_VERSION);
+    print_overview();
+    for (int i = 0; i < COMMANDS && status == CUDPO_OK; i++) {
+        char help[] = "--help", name[32];
+        snprintf(name, sizeof name, "%s", commands[i].name);
+        char *argv[] = {name, help, NULL};
+        printf("\n.SH cudpo %s\n", name);
+        status = commands[i].run(2, argv);
+    }
+    return status;
+}
+
 static cudpo_status unknown_command(const char *typed)
 {
     const char *names[COMMANDS];
@@ -57,6 +73,7 @@ static cudpo_status run(int argc, char **argv)
         print_overview();
         return CUDPO_OK;
     }
+    if (strcmp(argv[1], "--man") == 0) return print_man(); /* for `cmake --install` */
     if (strcmp(argv[1], "--version") == 0) {
         printf("cudpo %s\n", CUDPO_VERSION);
         return CUDPO_OK;

@@ -1,0 +1,46 @@
+#!/bin/sh
+# Installs a build into a folder of its own and uses it there.  check_install.sh BUILD PLUGIN_FOLDER
+set -eu
+build=$1 plugins=$2
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT
+fail() {
+    echo "install: $*"
+    exit 1
+}
+
+cmake --install "$build" --prefix "$root" >/dev/null
+for file in bin/cudpo include/cudpo/train.h share/man/man1/cudpo.1 share/bash-completion/completions/cudpo; do
+    [ -s "$root/$file" ] || fail "$file is missing"
+done
+[ -z "$(find "$root" -name '*.so' ! -path "$root/$plugins/*")" ] || fail "a library outside of $plugins"
+"$root/bin/cudpo" --version | grep -q '^cudpo [0-9]' || fail "the installed program does not run"
+for command in train eval score generate tokenize demo doctor; do
+    grep -q "^.SH cudpo $command\$" "$root/share/man/man1/cudpo.1" || fail "the man page lacks $command"
+done
+if command -v man >/dev/null && man -l "$root/share/man/man1/cudpo.1" 2>/dev/null >"$root/page"; then
+    grep -q -- '--learning_rate' "$root/page" || fail "man(1) shows no option"
+fi
+
+# Completion knows the commands and an option.
+if command -v bash >/dev/null; then
+    PATH="$root/bin:$PATH" bash -c '
+        . "$1"
+        COMP_WORDS=(cudpo tr) COMP_CWORD=1; _cudpo; [ "${COMPREPLY[*]}" = train ] || exit 1
+        COMP_WORDS=(cudpo train --learning) COMP_CWORD=2; _cudpo; [ "${COMPREPLY[*]}" = --learning_rate ]' \
+        bash "$root/share/bash-completion/completions/cudpo" || fail "completion"
+fi
+
+# The plugin in its place is found; without one, the program says so.
+emulated=$build/tests/libcudpo_cuda_emulated.so
+if [ ! -e "$root/$plugins/libcudpo_cuda.so" ]; then
+    env -u CUDPO_PLUGIN "$root/bin/cudpo" doctor | grep -q 'no CUDA backend' || fail "doctor does not miss the plugin"
+    if [ -e "$emulated" ]; then
+        mkdir -p "$root/$plugins"
+        cp "$emulated" "$root/$plugins/libcudpo_cuda.so"
+    fi
+fi
+if [ -e "$root/$plugins/libcudpo_cuda.so" ]; then
+    env -u CUDPO_PLUGIN "$root/bin/cudpo" doctor | grep -q "$plugins/libcudpo_cuda.so" || fail "the plugin is not found"
+fi
+echo "installed, and used from there"
