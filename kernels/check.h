@@ -7,6 +7,7 @@
 #include "tensor/tensor.h"
 
 #include <cmath>
+#include <cstdlib>
 
 /* Of that type and shape, its elements on their natural boundary, and no more of them than 64 bits can count. */
 static inline bool is_typed(tensor t, dtype type, int64_t rows, int64_t cols)
@@ -96,10 +97,12 @@ static inline bool fits_grid(int64_t n, int each)
     return n <= (int64_t)INT32_MAX * each;
 }
 
-/* What became of a launch. */
+/* What became of a launch; with $CUDPO_SYNC, what became of the kernel, so that the op that failed is the one that says so. */
 static inline cudpo_status launch_status(const char *where)
 {
-    const cudaError_t error = cudaGetLastError();
+    static const bool wait = getenv("CUDPO_SYNC") != NULL;
+    cudaError_t error = cudaGetLastError();
+    if (error == cudaSuccess && wait) error = cudaDeviceSynchronize();
     if (error == cudaSuccess) return CUDPO_OK;
     return cudpo_fail(CUDPO_EDEVICE, where, "%s: %s", cudaGetErrorName(error),
                       cudaGetErrorString(error));

@@ -107,7 +107,7 @@ static cudaError_t copy(const char *function, void *to_data, size_t to_pitch, co
         submit(stream, [=] { copy_rows(to, to_pitch, from, from_pitch, width, height); });
     }
     if (writes_host && !is_pinned(to)) drain(stream);
-    return cudaSuccess;
+    return set_error(device_error());
 }
 
 static cudaError_t fill(const char *function, void *to, size_t pitch, int byte, size_t width,

@@ -92,6 +92,7 @@ bool may_launch(const Launch &l)
 
 void run_grid(const Launch &l, void (*call)(void *), void *context)
 {
+    kernel_counted();
     const size_t limit = dynamic_shared_limit(l.kernel);
     const uint64_t blocks = (uint64_t)l.grid.x * l.grid.y * l.grid.z;
     device_memory_allow(true);

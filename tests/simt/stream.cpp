@@ -103,6 +103,20 @@ void drain_all()
     }
 }
 
+static bool lost; /* the device */
+
+void kernel_counted()
+{
+    static const char *const wanted = getenv("SIMT_FAULT");
+    static long kernels;
+    if (wanted != nullptr && ++kernels == atol(wanted)) lost = true;
+}
+
+cudaError_t device_error()
+{
+    return lost ? cudaErrorLaunchFailure : cudaSuccess;
+}
+
 bool call_fails(const char *function)
 {
     static const char *const wanted = getenv("SIMT_FAIL");
@@ -144,13 +158,13 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     if (call_fails(__func__)) return set_error(cudaErrorLaunchFailure);
     drain(stream);
-    return cudaSuccess;
+    return set_error(device_error());
 }
 cudaError_t cudaDeviceSynchronize(void)
 {
     if (call_fails(__func__)) return set_error(cudaErrorLaunchFailure);
     drain_all();
-    return cudaSuccess;
+    return set_error(device_error());
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
 {
@@ -193,7 +207,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
     if (call_fails(__func__)) return set_error(cudaErrorLaunchFailure);
     wait_for(event->state, event->state->recorded);
-    return cudaSuccess;
+    return set_error(device_error());
 }
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t begin, cudaEvent_t end)
 {

@@ -16,6 +16,10 @@ void submit(cudaStream_t stream, std::function<void()> work);
 void drain(cudaStream_t stream);
 void drain_all();
 
+/* From the kernel that SIMT_FAULT=N counts on the device is lost, and every call that waits for it says so. */
+void kernel_counted();
+cudaError_t device_error();
+
 /* Is this the call that SIMT_FAIL=N asks to fail?  Calls are counted from 1 by all functions that ask here. */
 bool call_fails(const char *function);
 

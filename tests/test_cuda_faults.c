@@ -1,0 +1,152 @@
+/* test_cuda_faults.c - `cudpo train --device cuda` when memory is short, a call fails, or the device is lost: one line with
+ * cause and remedy, the right exit status, and the last checkpoint holds. */
+/* rooms: train */
+/* backends: plugin */
+#include "program.h"
+#include "train/checkpoint.h"
+
+static const char model[] = "tests/golden/models/llama3", data[] = "tests/golden/data/train.jsonl";
+
+/* Two steps on the emulated GPU, of which a run may have done the first; `name` and `value` are set in its environment, and
+ * `more` and what follows are settings of its own, or NULL. */
+static program_result train(const char *output, const char *name, const char *value,
+                            const char *more, const char *setting)
+{
+    char folder[640];
+    snprintf(folder, sizeof folder, "%s", scratch_path(output));
+    if (name != NULL) assert_int_equal(setenv(name, value, 1), 0);
+    const program_result r =
+        program_run((const char *const[]){"train", "--model_name_or_path",
+                                          model,   "--train_dataset",
+                                          data,    "--device",
+                                          "cuda",  "--bf16",
+                                          "false", "--max_length",
+                                          "32",    "--per_device_train_batch_size",
+                                          "1",     "--save_steps",
+                                          "1",     "--max_steps",
+                                          "2",     "--logging_steps",
+                                          "1",     "--resume_from_checkpoint",
+                                          "true",  "--output_dir",
+                                          folder,  more,
+                                          setting, NULL});
+    if (name != NULL) assert_int_equal(unsetenv(name), 0);
+    return r;
+}
+
+/* The last line on standard error, which is the only one of ours. */
+static const char *message(const program_result *r)
+{
+    const char *line = strstr(r->err, "cudpo: ");
+    if (line == NULL || strchr(line, '\n') == NULL || strchr(line, '\n')[1] != '\0')
+        fail_msg("not one line at the end: %s", r->err);
+    return line;
+}
+
+/* The newest checkpoint of the run is whole. */
+static void check_checkpoint(const char *output)
+{
+    char *newest = NULL;
+    checkpoint_state s;
+    CHECK_OK(checkpoint_newest(&newest, scratch_path(output)));
+    assert_non_null(newest);
+    CHECK_OK(checkpoint_read(&s, newest));
+    assert_true(s.step >= 1);
+    free(newest);
+}
+
+/* A run that was stopped after its first step. */
+static void first_step(const char *output)
+{
+    char path[1400];
+    program_result r = train(output, NULL, NULL, NULL, NULL);
+    if (r.status != 0) fail_msg("status %d: %s", r.status, r.err);
+    program_free(&r);
+    snprintf(path, sizeof path, "%s/model.safetensors", scratch_path(output));
+    assert_int_equal(unlink(path), 0);
+    snprintf(path, sizeof path, "%s/checkpoint-2", scratch_path(output));
+    CHECK_OK(file_remove_folder(path));
+}
+
+/* The N-th call of the CUDA runtime, of cuBLASLt or of a kernel fails, for every N with $CUDPO_EVERY_CALL, else for one in
+ * five or so: the run ends with a message that names the call or the kernel's line, as a failure of the device or of memory. */
+static void every_call_fails_once(void **state)
+{
+    (void)state;
+    const bool every = getenv("CUDPO_EVERY_CALL") != NULL;
+    int runs = 0, status = -1;
+    first_step("calls");
+    for (long n = 1; status != 0; n += every ? 1 : 1 + n / 5, runs++) {
+        char number[32];
+        snprintf(number, sizeof number, "%ld", n);
+        program_result r = train("calls", "SIMT_FAIL", number, NULL, NULL);
+        status = r.status;
+        if (status != 0) {
+            if (status != 69 && status != 71) fail_msg("call %ld: status %d: %s", n, status, r.err);
+            const char *line = message(&r);
+            has(r.err, "fails as SIMT_FAIL asks");
+            if (strstr(line, "cuda") == NULL && strstr(line, "cublas") == NULL &&
+                strstr(line, "kernels/") == NULL && strstr(line, "GPU") == NULL)
+                fail_msg("call %ld: names no call: %s", n, line);
+            check_checkpoint("calls");
+        }
+        program_free(&r);
+        assert_true(runs < 100000);
+    }
+    printf("%d runs\n", runs);
+    assert_true(runs >= 20);
+}
+
+/* The device is lost at a kernel: found when somebody waits; with CUDPO_SYNC the op itself says so. */
+static void lost_device(void **state)
+{
+    (void)state;
+    static const char *const kernels[] = {"1", "7", "40", "90"};
+    first_step("lost");
+    for (int i = 0; i < 4; i++) {
+        program_result r = train("lost", "SIMT_FAULT", kernels[i], NULL, NULL);
+        assert_int_equal(r.status, 69);
+        has(message(&r), "unspecified launch failure");
+        program_free(&r);
+        assert_int_equal(setenv("CUDPO_SYNC", "1", 1), 0);
+        r = train("lost", "SIMT_FAULT", kernels[i], NULL, NULL);
+        assert_int_equal(unsetenv("CUDPO_SYNC"), 0);
+        assert_int_equal(r.status, 69);
+        has(message(&r), "kernels/");
+        program_free(&r);
+        check_checkpoint("lost");
+    }
+}
+
+/* Too little memory: said before the first step, part by part, with the settings that would make it fit.  Where nobody asks
+ * for a size of packs, they are made smaller instead. */
+static void too_little_memory(void **state)
+{
+    (void)state;
+    program_result r = train("small", "SIMT_MEMORY", "1000000", NULL, NULL);
+    assert_int_equal(r.status, 71);
+    has(message(&r), "out of memory");
+    program_free(&r);
+    r = train("small", "SIMT_MEMORY", "38000000", "--max_tokens_per_pack", "4000");
+    assert_int_equal(r.status, 71);
+    const char *line = message(&r);
+    has(line, "this run needs");
+    has(line, "weights 0.00, reference 0.00, gradients 0.00, moments 0.00, packs");
+    has(line, "--max_tokens_per_pack");
+    has(line, "--precompute_ref_log_probs true");
+    has(line, "--bf16 true");
+    assert_null(strstr(r.err, "step 1"));
+    program_free(&r);
+    r = train("small", "SIMT_MEMORY", "38000000", NULL, NULL);
+    if (r.status != 0) fail_msg("status %d: %s", r.status, r.err);
+    program_free(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(too_little_memory),
+        cmocka_unit_test(lost_device),
+        cmocka_unit_test(every_call_fails_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, scratch_remove);
+}
