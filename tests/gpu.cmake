@@ -19,11 +19,10 @@ foreach(name ${plugin_tests})
                        "CUDPO_PROGRAM=$<TARGET_FILE:cudpo>;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda>")
 endforeach()
 
-# All that nvcc compiles.
-add_custom_target(cuda DEPENDS bench_kernels)
 foreach(name ${cuda_tests})
   add_dependencies(cuda ${name}_gpu)
 endforeach()
+add_dependencies(cuda ${plugin_tests})
 
 add_test(NAME kernel_resources
          COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/check_resources.sh ${CMAKE_BINARY_DIR}/CMakeFiles/cudpo_cuda.dir

@@ -2,6 +2,7 @@
 #include "train/pass.h"
 #include "base/log.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -91,12 +92,14 @@ cudpo_status pass_create(pass *p, backend *be, const model_config *c, const pass
     p->bytes = a.used;
     status = be->alloc(be, &p->memory, a.used);
     if (status != CUDPO_OK) {
+        char why[256];
+        snprintf(why, sizeof why, "%s", cudpo_error_message());
         cudpo_error_clear();
-        status = cudpo_fail(CUDPO_ENOMEM, "memory",
+        status = cudpo_fail(status, "memory",
                             "%.2f GB for packs of %lld tokens are not there; lower "
                             "max_tokens_per_pack or max_length, "
-                            "or set gradient_checkpointing",
-                            (double)a.used * 1e-9, (long long)limits->tokens);
+                            "or set gradient_checkpointing (%s)",
+                            (double)a.used * 1e-9, (long long)limits->tokens, why);
         goto out;
     }
     a = (arena){.base = p->memory, .size = a.used};
