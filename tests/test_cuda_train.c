@@ -268,17 +268,18 @@ static bool missing(void)
 static void bf16_near_the_cpu(void **state)
 {
     (void)state;
-    static const struct job job = {"bf16", "llama3", {TRAIN, "--bf16", "true", "--max_steps", "5"}};
-    static const struct job cpu = {"bf16-cpu", "llama3", {TRAIN, "--max_steps", "5"}};
-    static const struct job half = {
+    static const job masters = {"bf16", "llama3", {TRAIN, "--bf16", "true", "--max_steps", "5"}};
+    static const job cpu = {"bf16-cpu", "llama3", {TRAIN, "--max_steps", "5"}};
+    static const job half = {
         "bf16-all",
         "llama3",
         {TRAIN, "--bf16", "true", "--max_steps", "5", "--master_weights", "false"}};
     finish(start(&cpu, "cpu", cpu.name, NULL, NULL), 0);
-    finish(start(&job, "cuda", job.name, NULL, NULL), 0);
-    finish(start(&job, "cuda", "bf16-again", NULL, NULL), 0);
-    same_bytes("bf16-again", job.name, "model.safetensors");
-    printf("%-12s loss differs by at most %.1e\n", job.name, compare_loss(cpu.name, job.name));
+    finish(start(&masters, "cuda", masters.name, NULL, NULL), 0);
+    finish(start(&masters, "cuda", "bf16-again", NULL, NULL), 0);
+    same_bytes("bf16-again", masters.name, "model.safetensors");
+    printf("%-12s loss differs by at most %.1e\n", masters.name,
+           compare_loss(cpu.name, masters.name));
     finish(start(&half, "cuda", half.name, "--gradient_dtype", "bfloat16"), 0);
     printf("%-12s loss differs by at most %.1e\n", half.name, compare_loss(cpu.name, half.name));
 }
