@@ -62,7 +62,9 @@ static pid_t start(const job *j, const char *device, const char *output, const c
                                                     "--logging_steps",
                                                     "1",
                                                     "--bf16",
-                                                    "false"};
+                                                    "false",
+                                                    "--learning_rate",
+                                                    "1e-4"};
     int n = 0;
     while (arguments[n] != NULL)
         n++;
@@ -99,7 +101,7 @@ static bool tells_time(const char *name)
 static bool is_undecided(const json *line)
 {
     const json *margin = json_get(line, "rewards/margins");
-    return margin != NULL && fabs(json_number(margin)) < 1e-5;
+    return margin != NULL && fabs(json_number(margin)) < 1e-3;
 }
 
 /* Worst difference of two series of metrics, each as a share of its size where that is above 1. */
