@@ -6,9 +6,6 @@ static cuda_backend *of(backend *be)
     return (cuda_backend *)be;
 }
 
-/* The backward pass may have this much scratch where it needs less for one kv head at a time. */
-static const size_t LARGE_SCRATCH = (size_t)3 << 30;
-
 static size_t plan_bytes(int64_t T, int64_t segments)
 {
     return ((size_t)cuda_attention_plan_words(T, segments) * sizeof(int32_t) + 15) / 16 * 16;
@@ -26,11 +23,17 @@ static cudpo_status make_plan(tensor *plan, scratch *rest, cuda_backend *be, ten
     return cuda_attention_plan(*plan, segments, wanted, T, shape, be->fault, be->stream);
 }
 
-/* So that the bytes of scratch can be computed; the launchers ask for more. */
-static bool attention_shape_valid(attention_shape s)
+/* For as many kv heads at a time as may be; none where the launcher will say that qkv has another shape. */
+static size_t backward_bytes(const cuda_backend *be, tensor qkv, int64_t segments,
+                             attention_shape s)
 {
-    return s.heads >= 1 && s.kv_heads >= 1 && s.heads % s.kv_heads == 0 && s.head_dim >= 1 &&
-           s.head_dim <= 256 && s.window >= 0;
+    size_t bytes = 0;
+    if (qkv.cols != ((int64_t)s.heads + 2 * (int64_t)s.kv_heads) * s.head_dim) return 0;
+    for (int n = s.kv_heads; n >= 1; n = n / 2) {
+        bytes = cuda_attention_backward_scratch(qkv.rows, segments, s, qkv.type, n);
+        if (bytes <= be->large_scratch) break;
+    }
+    return bytes;
 }
 
 static cudpo_status attention(backend *be, tensor out, tensor lse, tensor qkv, tensor segments,
@@ -38,9 +41,10 @@ static cudpo_status attention(backend *be, tensor out, tensor lse, tensor qkv, t
 {
     tensor plan;
     scratch rest;
-    CUDPO_REQUIRE(qkv.rows >= 0 && segments.rows >= 0);
+    CUDPO_REQUIRE(tensor_disjoint(out, segments) && tensor_disjoint(out, wanted));
+    CUDPO_REQUIRE(tensor_disjoint(lse, segments) && tensor_disjoint(lse, wanted));
     CUDPO_TRY(make_plan(&plan, &rest, of(be), segments, wanted, qkv.rows, shape, 0));
-    return cuda_attention(out, lse, qkv, plan, shape, of(be)->stream);
+    return cuda_attention(out, lse, qkv, plan, shape, of(be)->fault, of(be)->stream);
 }
 
 static cudpo_status attention_backward(backend *be, tensor dqkv, tensor dout, tensor qkv,
@@ -49,15 +53,11 @@ static cudpo_status attention_backward(backend *be, tensor dqkv, tensor dout, te
 {
     tensor plan;
     scratch rest;
-    CUDPO_REQUIRE(qkv.rows >= 0 && segments.rows >= 0);
-    CUDPO_REQUIRE(attention_shape_valid(shape));
-    size_t bytes = 0;
-    for (int n = shape.kv_heads; n >= 1; n = n / 2) {
-        bytes = cuda_attention_backward_scratch(qkv.rows, segments.rows, shape, qkv.type, n);
-        if (bytes <= LARGE_SCRATCH) break;
-    }
+    CUDPO_REQUIRE(tensor_disjoint(dqkv, segments) && tensor_disjoint(dqkv, wanted));
+    const size_t bytes = backward_bytes(of(be), qkv, segments.rows, shape);
     CUDPO_TRY(make_plan(&plan, &rest, of(be), segments, wanted, qkv.rows, shape, bytes));
-    return cuda_attention_backward(dqkv, dout, qkv, out, lse, plan, shape, rest, of(be)->stream);
+    return cuda_attention_backward(dqkv, dout, qkv, out, lse, plan, shape, rest, of(be)->fault,
+                                   of(be)->stream);
 }
 
 static cudpo_status cache_store(backend *be, tensor k_cache, tensor v_cache, tensor qkv,

@@ -180,6 +180,7 @@ cudpo_status backend_cuda_open(backend **out, const backend_options *options)
                           .faults = cuda_faults,
                           .on_device = true};
     cuda_ops_install(&be->table);
+    be->large_scratch = (size_t)3 << 30;
     const cudpo_status status = start(be, options != NULL ? options : &none);
     if (status == CUDPO_OK)
         *out = &be->table;

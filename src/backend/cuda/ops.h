@@ -9,8 +9,9 @@
 typedef struct cuda_backend {
     backend table; /* first, so that a backend * is a cuda_backend * */
     cudpo_stream stream;
-    tensor fault;   /* [1] i32 */
-    scratch memory; /* grows when an op needs more */
+    tensor fault;         /* [1] i32 */
+    scratch memory;       /* grows when an op needs more */
+    size_t large_scratch; /* bytes that an op which can do with less does not ask for */
     struct cuda_gemm *gemm;
 } cuda_backend;
 
