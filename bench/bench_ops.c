@@ -299,7 +299,7 @@ static void make_attention(bench *x) /* a heads, b kv heads, c head dim, d group
 }
 static cudpo_status call_attention(bench *x)
 {
-    return cuda_attention(x->t[1], x->t[2], x->t[0], x->t[4], x->shape_of, stream);
+    return cuda_attention(x->t[1], x->t[2], x->t[0], x->t[4], x->shape_of, (tensor){0}, stream);
 }
 static void make_attention_backward(bench *x)
 {
@@ -315,7 +315,7 @@ static void make_attention_backward(bench *x)
 static cudpo_status call_attention_backward(bench *x)
 {
     return cuda_attention_backward(x->t[6], x->t[5], x->t[0], x->t[1], x->t[2], x->t[4],
-                                   x->shape_of, x->s, stream);
+                                   x->shape_of, x->s, (tensor){0}, stream);
 }
 
 /* --- the table --------------------------------------------------------------------------------------------------- */

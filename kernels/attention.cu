@@ -209,14 +209,14 @@ __device__ __forceinline__ void write_queries(bf16 *out, float *lse, bf16 *stagi
 template <int D>
 static __global__ void __launch_bounds__(THREADS, D <= 128 ? 2 : 1)
     attention_kernel(forward_tensors x, const plan_counts *counts, const query_tile *tiles,
-                     attention_sizes sizes)
+                     attention_sizes sizes, plan_claim claim)
 {
     typedef forward_shape<D> shape;
     enum { M = shape::FRAGMENTS, ROWS = shape::ROWS, KEYS = shape::KEYS };
     const int head = blockIdx.x % sizes.heads;
     const int tile = blockIdx.x / sizes.heads / shape::PARTS;
     const int begin = blockIdx.x / sizes.heads % shape::PARTS * ROWS;
-    if (tile >= counts->forward) return;
+    if (!is_planned(counts, claim) || tile >= counts->forward) return;
     const query_tile *t = tiles + tile;
     const int rows = min((int)ROWS, t->rows - begin);
     if (rows <= 0) return;
@@ -303,50 +303,60 @@ static __global__ void __launch_bounds__(THREADS, D <= 128 ? 2 : 1)
 
 template <int D>
 static cudpo_status launch(const forward_tensors *x, const plan_view *plan, attention_shape s,
-                           cudpo_stream stream)
+                           plan_claim claim, cudpo_stream stream)
 {
     typedef forward_shape<D> shape;
-    const attention_sizes sizes = {s.heads, s.kv_heads, s.head_dim, s.window, s.scale};
     (void)cudaFuncSetAttribute(attention_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                shape::BYTES); /* where it fails, so does the launch */
     LAUNCH((attention_kernel<D>), (unsigned)(plan->most_forward * shape::PARTS * s.heads), THREADS,
-           shape::BYTES, stream, *x, plan->counts, plan->forward, sizes);
+           shape::BYTES, stream, *x, plan->counts, plan->forward, sizes_of(s), claim);
     return LAUNCHED();
 }
 
 /* Attention of a pack's asking tokens: see backend.h.  Source: Dao 2023, arXiv:2307.08691, over the two ranges of keys.
  *  Out:     out   [T,Q] f32 or bf16.        lse  [T,H] f32, natural logarithms.
  *           Rows before the first and after the last asking token of a segment keep what they hold.
- *  In:      qkv   [T,Q+2KV] of out's type.  plan of cuda_attention_plan for the same T, head_dim and window.
+ *  In:      qkv   [T,Q+2KV] of out's type, T <= 2^19.
+ *           plan  of cuda_attention_plan for the same T, head_dim and window, and N segments; (T/128 + N) H < 2^28.
  *           shape head_dim 1 .. 256, scale > 0.  In bf16 head_dim is a multiple of 8 and rows of qkv and out are 16-byte
- *           aligned; head_dim other than 64, 96, 128 and 256 costs as much as the next of these.
+ *           aligned and less than 2^24 elements apart; head_dim other than 64, 96, 128 and 256 costs as much as the next of
+ *           these.
+ *           out, lse and fault overlap nothing.
+ *  Faults:  FAULT_PLAN: the plan was made for another T, N, window or tile of keys.  Outputs keep what they hold.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, outputs untouched; CUDPO_EDEVICE.
- *  4 A Q flops for A visible pairs of query and key; 2 (2Q + 2KV) + 4H bytes a token and, from the second cache,
- *  4 D bytes a visible key, head and 128 queries.  bf16: weights are rounded to bf16, sums are in fp32. */
+ *  4 A Q flops for A visible pairs of query and key; 2 (2Q + 2KV) + 4H bytes a token and, from the second cache, 4 D bytes
+ *  a visible key, head and 128 queries (64 where D > 128).  bf16: weights are rounded to bf16, sums are in fp32. */
 extern "C" cudpo_status cuda_attention(tensor out, tensor lse, tensor qkv, tensor plan,
-                                       attention_shape shape, cudpo_stream stream)
+                                       attention_shape shape, tensor fault, cudpo_stream stream)
 {
     const int64_t T = qkv.rows;
     CUDPO_REQUIRE(attention_shape_valid(shape));
-    CUDPO_REQUIRE(is_matrix(qkv) && is_float(qkv, T, qkv_columns(shape)) && T <= MAX_TOKENS);
-    CUDPO_REQUIRE(is_float(out, T, query_columns(shape)) && out.type == qkv.type);
+    CUDPO_REQUIRE(is_float(qkv, T, qkv_columns(shape)));
+    CUDPO_REQUIRE(qkv.rows <= MAX_TOKENS);
+    CUDPO_REQUIRE(is_float(out, T, query_columns(shape)));
+    CUDPO_REQUIRE(out.type == qkv.type);
     CUDPO_REQUIRE(is_f32(lse, T, shape.heads));
     CUDPO_REQUIRE(plan_segments(plan, T) >= 0);
+    CUDPO_REQUIRE(is_fault(fault));
+    const plan_view p = plan_at(plan.data, T, plan_segments(plan, T));
+    CUDPO_REQUIRE(are_blocks(p.most_forward, shape.heads));
     if (qkv.type == DTYPE_BF16) {
         CUDPO_REQUIRE(shape.head_dim % 8 == 0);
-        CUDPO_REQUIRE(is_vectorisable(qkv) && is_vectorisable(out) && is_near(qkv) && is_near(out));
+        CUDPO_REQUIRE(is_vectorisable(qkv) && is_near(qkv));
+        CUDPO_REQUIRE(is_vectorisable(out) && is_near(out));
     }
-    CUDPO_REQUIRE(tensor_disjoint(out, qkv) && tensor_disjoint(lse, qkv) &&
-                  tensor_disjoint(out, lse));
-    CUDPO_REQUIRE(tensor_disjoint(plan, out) && tensor_disjoint(plan, lse));
-    const plan_view p = plan_at(plan.data, T, plan_segments(plan, T));
-    CUDPO_REQUIRE(p.most_forward * 8 * shape.heads <= INT32_MAX); /* blocks */
+    CUDPO_REQUIRE(tensor_disjoint(out, qkv) && tensor_disjoint(lse, qkv));
+    CUDPO_REQUIRE(tensor_disjoint(out, plan) && tensor_disjoint(lse, plan));
+    CUDPO_REQUIRE(tensor_disjoint(out, lse));
+    CUDPO_REQUIRE(tensor_disjoint(fault, out) && tensor_disjoint(fault, lse));
+    CUDPO_REQUIRE(tensor_disjoint(fault, qkv) && tensor_disjoint(fault, plan));
     if (T == 0 || p.N == 0) return CUDPO_OK;
-    if (qkv.type == DTYPE_F32) return attention_f32(out, lse, qkv, &p, shape, stream);
+    const plan_claim claim = claim_of(&p, shape, fault);
+    if (qkv.type == DTYPE_F32) return attention_f32(out, lse, qkv, &p, shape, claim, stream);
     const forward_tensors x = {(bf16 *)out.data, (float *)lse.data, (const bf16 *)qkv.data,
                                lse.stride,       (int)out.stride,   (int)qkv.stride};
-    if (shape.head_dim <= 64) return launch<64>(&x, &p, shape, stream);
-    if (shape.head_dim <= 96) return launch<96>(&x, &p, shape, stream);
-    if (shape.head_dim <= 128) return launch<128>(&x, &p, shape, stream);
-    return launch<256>(&x, &p, shape, stream);
+    if (shape.head_dim <= 64) return launch<64>(&x, &p, shape, claim, stream);
+    if (shape.head_dim <= 96) return launch<96>(&x, &p, shape, claim, stream);
+    if (shape.head_dim <= 128) return launch<128>(&x, &p, shape, claim, stream);
+    return launch<256>(&x, &p, shape, claim, stream);
 }

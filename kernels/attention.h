@@ -14,13 +14,21 @@ enum {
     BACKWARD_ROWS = 64, /* and of the backward pass */
     MAX_HEAD_DIM = 256,
     MAX_TOKENS = 1 << 19, /* so that slots can be counted in 32 bits */
-    MAX_STRIDE = 1 << 24  /* so that a tile of 128 rows spans less than 2^31 elements */
+    MAX_STRIDE = 1 << 24, /* so that a tile of 128 rows spans less than 2^31 elements */
+    MAX_PARTS = 8         /* blocks to a tile and head, of any kernel */
 };
 
 /* Keys of a tile: as many as one block keeps dk and dv of in registers. */
 static inline int key_rows(int head_dim)
 {
     return head_dim <= 128 ? 128 : 64;
+}
+
+/* What a plan was made for, in one number: its window, if that hides anything, segments, tokens and tiles of keys. */
+static inline int64_t plan_key(int64_t T, int64_t N, attention_shape s)
+{
+    const int64_t window = s.window < T ? s.window : 0;
+    return window << 41 | N << 21 | T << 1 | (key_rows(s.head_dim) == 64);
 }
 
 /* A tile of queries of one segment.  Its first query is number `index` of the segment and sees the whole prompt and keys
@@ -52,7 +60,8 @@ typedef struct plan_segment {
 /* The head of a plan.  All counts are 0 where the segments were no pack. */
 typedef struct plan_counts {
     int32_t forward, backward, keys, slots;
-    int32_t unused[12];
+    int64_t key; /* plan_key(): what it was made for */
+    int32_t unused[10];
 } plan_counts;
 
 /* A plan in memory, its lists with the most entries they can have. */
@@ -92,13 +101,19 @@ static inline int64_t plan_words(int64_t T, int64_t N)
            (int64_t)(sizeof(key_tile) / 4) * p.most_keys + p.most_forward + p.most_keys;
 }
 
+/* Can there be a plan of T tokens and N segments? */
+static inline bool is_pack_size(int64_t T, int64_t N)
+{
+    return T >= 0 && T <= MAX_TOKENS && N >= 0 && N <= MAX_TOKENS;
+}
+
 /* Is this a plan of T tokens; for how many segments?  -1: it is none. */
 static inline int64_t plan_segments(tensor plan, int64_t T)
 {
     if (!is_i32(plan, plan.rows, 1) || (uintptr_t)plan.data % 16 != 0) return -1;
     const int64_t none = plan_words(T, 0), each = plan_words(T, 1) - none;
     const int64_t N = (plan.rows - none) / each;
-    return N >= 0 && plan_words(T, N) == plan.rows ? N : -1;
+    return is_pack_size(T, N) && plan_words(T, N) == plan.rows ? N : -1;
 }
 
 static inline bool attention_shape_valid(attention_shape s)
@@ -117,6 +132,12 @@ static inline int64_t qkv_columns(attention_shape s)
     return ((int64_t)s.heads + 2 * (int64_t)s.kv_heads) * s.head_dim;
 }
 
+/* Can a grid have a block for each of these tiles, heads and parts? */
+static inline bool are_blocks(int64_t tiles, int heads)
+{
+    return tiles * heads <= INT32_MAX / MAX_PARTS;
+}
+
 /* Can the kernels count elements of a tile in 32 bits? */
 static inline bool is_near(tensor t)
 {
@@ -128,6 +149,41 @@ typedef struct attention_sizes {
     int heads, kv_heads, head_dim, window;
     float scale;
 } attention_sizes;
+
+static inline attention_sizes sizes_of(attention_shape s)
+{
+    return {s.heads, s.kv_heads, s.head_dim, s.window, s.scale};
+}
+
+/* The plan that a call needs, and where it says that it has another. */
+typedef struct plan_claim {
+    int64_t key; /* plan_key() */
+    int32_t *fault;
+} plan_claim;
+
+static inline plan_claim claim_of(const plan_view *p, attention_shape s, tensor fault)
+{
+    return {plan_key(p->T, p->N, s), (int32_t *)fault.data};
+}
+
+/* Was the plan made for this call?  If not, its blocks do nothing but say so. */
+__device__ __forceinline__ bool is_planned(const plan_counts *counts, plan_claim claim)
+{
+    if (counts->key == claim.key) return true;
+    if (claim.fault != NULL && threadIdx.x == 0) atomicOr(claim.fault, (int)FAULT_PLAN);
+    return false;
+}
+
+/* The same in the first kernel of several.  The others, which have no registers to spare, take `copy` for the plan's counts:
+ * all of them are 0 if it was not. */
+__device__ __forceinline__ bool is_planned_for_all(plan_counts *copy, const plan_counts *counts,
+                                                   plan_claim claim)
+{
+    const bool planned = is_planned(counts, claim);
+    if (blockIdx.x == 0 && threadIdx.x < sizeof(plan_counts) / 4)
+        ((int32_t *)copy)[threadIdx.x] = planned ? ((const int32_t *)counts)[threadIdx.x] : 0;
+    return planned;
+}
 
 #define LOG2_E 1.4426950408889634f
 
@@ -209,8 +265,8 @@ template <int D> __device__ __forceinline__ int further(int at, int even)
     return (at ^ (even & MASK) * 8) + (even & ~MASK) * 8;
 }
 
-/* Ask for rows x columns 0 .. head_dim-1 of a matrix, as the block's thread of that number; zeros below `valid` rows and right of head_dim, where nothing is
- * read. */
+/* Ask for rows x columns 0 .. head_dim-1 of a matrix, as the block's thread of that number; zeros below `valid` rows and
+ * right of head_dim, where nothing is read. */
 template <int D, int ROWS, int THREADS>
 __device__ __forceinline__ void load_rows(int thread, bf16 *shared, const bf16 *global, int stride,
                                           int valid, int head_dim)

@@ -16,10 +16,11 @@ enum { STATISTICS_THREADS = 128, STATISTICS_LANES = 8 };
 static __global__ void __launch_bounds__(STATISTICS_THREADS)
     attention_statistics_kernel(backward_tensors x, const bf16 *out, int64_t out_stride,
                                 const float *lse, int64_t lse_stride, const plan_counts *counts,
-                                const query_tile *tiles, int heads, int head_dim)
+                                const query_tile *tiles, int heads, int head_dim, plan_claim claim,
+                                plan_counts *copy)
 {
     const int head = blockIdx.x % heads, tile = blockIdx.x / heads;
-    if (tile >= counts->backward) return;
+    if (!is_planned_for_all(copy, counts, claim) || tile >= counts->backward) return;
     const int64_t token = tiles[tile].token;
     const int rows = tiles[tile].rows, lane = threadIdx.x % STATISTICS_LANES;
     float2 *to = x.statistics + (head * x.most_backward + tile) * BACKWARD_ROWS;
@@ -50,11 +51,11 @@ static __global__ void __launch_bounds__(STATISTICS_THREADS)
 
 /* How the work and the scratch of a call are divided: by its shape alone. */
 typedef struct division {
-    int D;                        /* head_dim of the kernels */
-    int parts, heads_per_part;    /* of a kv head's query heads */
-    int64_t keys, queries;        /* most tiles */
-    int64_t slots;                /* most of a head */
-    size_t statistics, dkv, slot; /* bytes; slot: of one slot */
+    int D;                                /* head_dim of the kernels */
+    int parts, heads_per_part;            /* of a kv head's query heads */
+    int64_t keys, queries;                /* most tiles */
+    int64_t slots;                        /* most of a head */
+    size_t counts, statistics, dkv, slot; /* bytes; slot: of one slot */
 } division;
 
 /* A query at token t sees at most t / keys + 2 tiles of keys, of two segments.  Tiles of queries end at tokens that are
@@ -66,8 +67,14 @@ static int64_t most_slots(int64_t T, int64_t N, attention_shape s)
     const int64_t all = full * (T / keys + 2) - full * (full - 1) / 2 * BACKWARD_ROWS / keys +
                         full + N * (T / keys + 2) + 1;
     if (s.window == 0) return all;
-    const int64_t near = (full + N) * ((s.window + BACKWARD_ROWS) / keys + 4) + 1;
+    const int64_t near = (full + N) * (((int64_t)s.window + BACKWARD_ROWS) / keys + 4) + 1;
     return near < all ? near : all;
+}
+
+/* Most tiles of queries. */
+static int64_t most_queries(int64_t T, int64_t N)
+{
+    return T / BACKWARD_ROWS + N;
 }
 
 static division divide(int64_t T, int64_t N, attention_shape s)
@@ -83,8 +90,9 @@ static division divide(int64_t T, int64_t N, attention_shape s)
     if (d.heads_per_part == 1 && ratio > 1) d.heads_per_part = 2; /* half the shares of dk and dv */
     d.parts = (ratio + d.heads_per_part - 1) / d.heads_per_part;
     d.keys = T / keys + N;
-    d.queries = T / BACKWARD_ROWS + N;
+    d.queries = most_queries(T, N);
     d.slots = most_slots(T, N, s);
+    d.counts = sizeof(plan_counts);
     d.statistics = sizeof(float2) * BACKWARD_ROWS * (size_t)(s.heads * d.queries);
     if (d.parts > 1)
         d.dkv = 2 * sizeof(float) * (size_t)keys * (size_t)d.D *
@@ -98,7 +106,7 @@ static cudpo_status launch(const backward_tensors *x, const plan_view *p, const 
                            attention_shape s, cudpo_stream stream)
 {
     typedef backward_shape<D, QUERIES> shape;
-    const attention_sizes sizes = {s.heads, s.kv_heads, s.head_dim, s.window, s.scale};
+    const attention_sizes sizes = sizes_of(s);
     const int64_t each = x->capacity / (d->slots * (s.heads / s.kv_heads)); /* kv heads a pass */
     for (int pass = 0; pass * each < s.kv_heads; pass++) {
         LAUNCH((attention_backward_kernel<D, QUERIES>),
@@ -128,56 +136,71 @@ template <int D, int QUERIES> static bool fits(void)
     return error == cudaSuccess;
 }
 
-/* Bytes for `kv_heads` of the kv heads at a time. */
+/* Bytes for `kv_heads` of the kv heads at a time; 0 where the launcher refuses the sizes. */
 extern "C" size_t cuda_attention_backward_scratch(int64_t T, int64_t segments,
                                                   attention_shape shape, dtype type, int kv_heads)
 {
+    if (!attention_shape_valid(shape) || !is_pack_size(T, segments) || T == 0) return 0;
+    if (!are_blocks(most_queries(T, segments), shape.heads)) return 0;
+    if (kv_heads < 1 || kv_heads > shape.kv_heads) return 0;
     const division d = divide(T, segments, shape);
-    if (type == DTYPE_F32) return d.statistics;
-    return d.statistics + d.dkv +
+    if (type == DTYPE_F32) return d.counts + d.statistics;
+    return d.counts + d.statistics + d.dkv +
            d.slot * (size_t)(d.slots * kv_heads * (shape.heads / shape.kv_heads));
 }
 
 /* Gradients of a pack's attention: see backend.h.
  *  Out:     dqkv  [T,Q+2KV] f32 or bf16; dq of tokens outside of the asking range of their segment is 0.
  *  In:      dout, out [T,Q], qkv [T,Q+2KV] of dqkv's type, lse [T,H] f32: of the forward pass; what the asking range of no
- *           segment has is not read.      plan, shape: as in the forward pass, and so is what bf16 asks for.
+ *           segment has is not read.      plan, shape: as in the forward pass, with (T/64 + N) H < 2^28.
+ *           In bf16 rows are 16-byte aligned, and those of qkv, dqkv and dout less than 2^24 elements apart.
  *           s     cuda_attention_backward_scratch(T, N, shape, type, n) bytes for some n of 1 .. kv_heads; the result
  *                 does not depend on n.  With fewer, the pass over the kernels is repeated as often as the plan needs, and
  *                 launched as often as the worst plan of T and N would need.
+ *           dqkv, fault and all of s overlap nothing.
+ *  Faults:  FAULT_PLAN, as in the forward pass: dqkv keeps what it holds.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, dqkv untouched; CUDPO_EDEVICE.
  *  10 A Q flops for A visible pairs; at least 2 (4Q + 4KV) + 8H bytes a token, and 4 bytes for each query, head and key of
  *  the tiles that it sees: ds, written and read again.  bf16: p and ds are rounded to bf16, sums are in fp32. */
 extern "C" cudpo_status cuda_attention_backward(tensor dqkv, tensor dout, tensor qkv, tensor out,
                                                 tensor lse, tensor plan, attention_shape shape,
-                                                scratch s, cudpo_stream stream)
+                                                scratch s, tensor fault, cudpo_stream stream)
 {
     const int64_t T = qkv.rows;
     CUDPO_REQUIRE(attention_shape_valid(shape));
-    CUDPO_REQUIRE(is_matrix(qkv) && is_float(qkv, T, qkv_columns(shape)) && T <= MAX_TOKENS);
-    CUDPO_REQUIRE(is_float(dqkv, T, qkv_columns(shape)) && dqkv.type == qkv.type);
-    CUDPO_REQUIRE(is_float(out, T, query_columns(shape)) && out.type == qkv.type);
-    CUDPO_REQUIRE(is_float(dout, T, query_columns(shape)) && dout.type == qkv.type);
+    CUDPO_REQUIRE(is_float(qkv, T, qkv_columns(shape)));
+    CUDPO_REQUIRE(qkv.rows <= MAX_TOKENS);
+    CUDPO_REQUIRE(is_like(dqkv, qkv));
+    CUDPO_REQUIRE(is_float(out, T, query_columns(shape)));
+    CUDPO_REQUIRE(out.type == qkv.type);
+    CUDPO_REQUIRE(is_like(dout, out));
     CUDPO_REQUIRE(is_f32(lse, T, shape.heads));
     CUDPO_REQUIRE(plan_segments(plan, T) >= 0);
+    CUDPO_REQUIRE(is_fault(fault));
+    plan_view p = plan_at(plan.data, T, plan_segments(plan, T));
+    CUDPO_REQUIRE(are_blocks(most_queries(T, p.N), shape.heads));
     if (qkv.type == DTYPE_BF16) {
         CUDPO_REQUIRE(shape.head_dim % 8 == 0);
-        CUDPO_REQUIRE(is_vectorisable(qkv) && is_vectorisable(dqkv));
-        CUDPO_REQUIRE(is_vectorisable(out) && is_vectorisable(dout));
-        CUDPO_REQUIRE(is_near(qkv) && is_near(dqkv) && is_near(dout));
+        CUDPO_REQUIRE(is_vectorisable(qkv) && is_near(qkv));
+        CUDPO_REQUIRE(is_vectorisable(dqkv) && is_near(dqkv));
+        CUDPO_REQUIRE(is_vectorisable(dout) && is_near(dout));
+        CUDPO_REQUIRE(is_vectorisable(out));
     }
-    CUDPO_REQUIRE(tensor_disjoint(dqkv, qkv) && tensor_disjoint(dqkv, dout) &&
-                  tensor_disjoint(dqkv, out));
-    CUDPO_REQUIRE(tensor_disjoint(dqkv, lse) && tensor_disjoint(dqkv, plan));
-    const plan_view p = plan_at(plan.data, T, plan_segments(plan, T));
-    const division d = divide(T, p.N, shape);
-    CUDPO_REQUIRE(d.queries * 8 * shape.heads <= INT32_MAX); /* blocks */
-    CUDPO_REQUIRE(T == 0 || (s.data != NULL && (uintptr_t)s.data % 16 == 0));
-    CUDPO_REQUIRE(T == 0 || s.bytes >= cuda_attention_backward_scratch(T, p.N, shape, qkv.type, 1));
+    CUDPO_REQUIRE(is_scratch(s, cuda_attention_backward_scratch(T, p.N, shape, qkv.type, 1)));
+    CUDPO_REQUIRE(tensor_disjoint(dqkv, qkv) && tensor_disjoint(dqkv, dout));
+    CUDPO_REQUIRE(tensor_disjoint(dqkv, out) && tensor_disjoint(dqkv, lse));
+    CUDPO_REQUIRE(tensor_disjoint(dqkv, plan) && tensor_disjoint(dqkv, fault));
+    CUDPO_REQUIRE(is_apart(s, s.bytes, dqkv) && is_apart(s, s.bytes, qkv));
+    CUDPO_REQUIRE(is_apart(s, s.bytes, dout) && is_apart(s, s.bytes, out));
+    CUDPO_REQUIRE(is_apart(s, s.bytes, lse) && is_apart(s, s.bytes, plan));
+    CUDPO_REQUIRE(is_apart(s, s.bytes, fault) && tensor_disjoint(fault, plan));
+    CUDPO_REQUIRE(tensor_disjoint(fault, qkv) && tensor_disjoint(fault, dout));
+    CUDPO_REQUIRE(tensor_disjoint(fault, out) && tensor_disjoint(fault, lse));
     if (T == 0 || p.N == 0) return CUDPO_OK;
+    const division d = divide(T, p.N, shape);
+    const plan_claim claim = claim_of(&p, shape, fault);
     if (qkv.type == DTYPE_F32)
-        return attention_backward_f32(dqkv, dout, qkv, out, lse, &p, (float *)s.data, shape,
-                                      stream);
+        return attention_backward_f32(dqkv, dout, qkv, out, lse, &p, s.data, shape, claim, stream);
     char *memory = (char *)s.data;
     backward_tensors x = {};
     x.dqkv = (bf16 *)dqkv.data;
@@ -186,19 +209,21 @@ extern "C" cudpo_status cuda_attention_backward(tensor dqkv, tensor dout, tensor
     x.dqkv_stride = (int)dqkv.stride;
     x.dout_stride = (int)dout.stride;
     x.qkv_stride = (int)qkv.stride;
-    x.statistics = (float2 *)memory;
-    x.dkv = d.parts > 1 ? (float4 *)(memory + d.statistics) : NULL;
-    x.ds = (uint32_t *)(memory + d.statistics + d.dkv);
+    plan_counts *copy = (plan_counts *)memory;
+    x.statistics = (float2 *)(memory + d.counts);
+    x.dkv = d.parts > 1 ? (float4 *)(memory + d.counts + d.statistics) : NULL;
+    x.ds = (uint32_t *)(memory + d.counts + d.statistics + d.dkv);
     x.most_backward = d.queries;
     x.most_keys = d.keys;
-    x.capacity = (int64_t)((s.bytes - d.statistics - d.dkv) / d.slot);
+    x.capacity = (int64_t)((s.bytes - d.counts - d.statistics - d.dkv) / d.slot);
     x.parts = d.parts;
     x.heads_per_part = d.heads_per_part;
     x.factor = shape.scale * LOG2_E;
     LAUNCH(attention_statistics_kernel, (unsigned)(d.queries * shape.heads), STATISTICS_THREADS, 0,
            stream, x, (const bf16 *)out.data, out.stride, (const float *)lse.data, lse.stride,
-           p.counts, p.backward, shape.heads, shape.head_dim);
+           p.counts, p.backward, shape.heads, shape.head_dim, claim, copy);
     CUDPO_TRY(LAUNCHED());
+    p.counts = copy;
     switch (d.D) {
     case 64:
         (void)fits<64, 64>();

@@ -1,27 +1,12 @@
 /* attention_cached.cu - decoding: keys and values are kept in caches, and each sequence asks with one query. */
-#include "kernels.h"
+#include "attention.h"
 #include "piece.h"
 
-enum { THREADS = 128, WARPS = THREADS / 32, MAX_DIM = 256, PER_LANE = MAX_DIM / 32 };
+enum { THREADS = 128, WARPS = THREADS / 32, PER_LANE = MAX_HEAD_DIM / 32 };
 
-static bool is_shape(attention_shape s)
-{
-    return s.heads >= 1 && s.kv_heads >= 1 && s.heads % s.kv_heads == 0 && s.head_dim >= 1 &&
-           s.head_dim <= MAX_DIM && s.window >= 0 && std::isfinite(s.scale);
-}
-
-static int64_t key_width(attention_shape s)
+static int64_t key_columns(attention_shape s)
 {
     return (int64_t)s.kv_heads * s.head_dim;
-}
-static int64_t query_width(attention_shape s)
-{
-    return (int64_t)s.heads * s.head_dim;
-}
-
-static bool are_caches(tensor k, tensor v, tensor qkv, attention_shape s)
-{
-    return is_matrix(k) && k.cols == key_width(s) && is_like(v, k) && k.type == qkv.type;
 }
 
 /* A piece of k and the same of v a thread. */
@@ -48,21 +33,27 @@ static __global__ void __launch_bounds__(THREADS)
 
 /* k_cache[slot[t]] = k of token t,  v_cache[slot[t]] = v of token t.
  *  Out:     k_cache, v_cache  [M,KV] f32 or bf16; other rows stay.  Of a slot that is no row, nothing is written, and
- *                    FAULT_INDEX is set.
- *  In:      qkv   [T,Q+2KV] like the caches.    slot  [T] i32 in 0 .. M-1, all different.
+ *                    FAULT_INDEX is set.  They and fault overlap nothing.
+ *  In:      qkv   [T,Q+2KV] like the caches; T KV at most 2^31-1 times 128 threads.
+ *           slot  [T] i32 in 0 .. M-1, all different.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, outputs untouched; CUDPO_EDEVICE if the launch failed.
  *  Bytes: T (4 KV e + 4), e = 2 or 4 for an element. */
 extern "C" cudpo_status cuda_cache_store(tensor k_cache, tensor v_cache, tensor qkv, tensor slot,
                                          attention_shape shape, tensor fault, cudpo_stream stream)
 {
-    CUDPO_REQUIRE(is_shape(shape));
-    const int64_t Q = query_width(shape), KV = key_width(shape);
-    CUDPO_REQUIRE(is_matrix(qkv) && qkv.cols == Q + 2 * KV);
-    CUDPO_REQUIRE(are_caches(k_cache, v_cache, qkv, shape));
-    CUDPO_REQUIRE(is_i32(slot, qkv.rows, 1) && is_fault(fault));
+    CUDPO_REQUIRE(attention_shape_valid(shape));
+    const int64_t Q = query_columns(shape), KV = key_columns(shape);
+    CUDPO_REQUIRE(is_float(qkv, qkv.rows, qkv_columns(shape)));
+    CUDPO_REQUIRE(is_float(k_cache, k_cache.rows, KV) && k_cache.type == qkv.type);
+    CUDPO_REQUIRE(is_like(v_cache, k_cache));
+    CUDPO_REQUIRE(is_i32(slot, qkv.rows, 1));
+    CUDPO_REQUIRE(is_fault(fault));
+    CUDPO_REQUIRE(fits_grid(qkv.rows * KV, THREADS));
     CUDPO_REQUIRE(tensor_disjoint(k_cache, v_cache) && tensor_disjoint(k_cache, qkv));
     CUDPO_REQUIRE(tensor_disjoint(v_cache, qkv) && tensor_disjoint(k_cache, slot));
-    CUDPO_REQUIRE(tensor_disjoint(v_cache, slot));
+    CUDPO_REQUIRE(tensor_disjoint(v_cache, slot) && tensor_disjoint(fault, k_cache));
+    CUDPO_REQUIRE(tensor_disjoint(fault, v_cache) && tensor_disjoint(fault, qkv));
+    CUDPO_REQUIRE(tensor_disjoint(fault, slot));
     if (qkv.rows == 0) return CUDPO_OK;
     const bool vectors = is_vectorisable(k_cache) && is_vectorisable(v_cache) &&
                          is_vectorisable(tensor_cols(qkv, Q, KV)) &&
@@ -70,7 +61,6 @@ extern "C" cudpo_status cuda_cache_store(tensor k_cache, tensor v_cache, tensor 
     FLOAT_TYPE(qkv.type, Real, {
         PIECES(vectors, lanes<Real>::COUNT, N, {
             const int64_t pieces = KV / N;
-            CUDPO_REQUIRE(fits_grid(qkv.rows * pieces, THREADS));
             LAUNCH((cache_store_kernel<Real, N>), blocks_for(qkv.rows * pieces, THREADS), THREADS,
                    0, stream, k_cache, v_cache, (const Real *)qkv.data, qkv.stride, slot, Q, pieces,
                    (int *)fault.data);
@@ -93,7 +83,7 @@ static __global__ void __launch_bounds__(THREADS)
 {
     SHARED(float, largest, [WARPS]);
     SHARED(float, sum, [WARPS]);
-    SHARED(float, value, [WARPS][MAX_DIM]);
+    SHARED(float, value, [WARPS][MAX_HEAD_DIM]);
     const int64_t b = blockIdx.x / shape.heads;
     const int head = (int)(blockIdx.x % shape.heads), D = shape.head_dim;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -159,8 +149,9 @@ static __global__ void __launch_bounds__(THREADS)
 /* out[b] = attention of one query over rows first[b] .. first[b] + length[b] - 1 of the caches, of which its own key is
  * the last; with a window, over the last `window` of them.
  *  Out:     out   [B,Q] f32 or bf16.  NaN where the rows are none of the caches' or none at all: then FAULT_INDEX is set.
- *  In:      qkv   [B,Q+2KV] like out, of which q is read.    k_cache, v_cache  [M,KV] like out.
- *           first, length  [B] i32.    head_dim up to 256.
+ *           out and fault overlap nothing.
+ *  In:      qkv   [B,Q+2KV] like out, of which q is read; B H at most 2^31-1.    k_cache, v_cache  [M,KV] like out.
+ *           first, length  [B] i32.    head_dim up to 256, scale > 0.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, out untouched; CUDPO_EDEVICE if the launch failed.
  *  Bytes: a query reads 2 length D e; the heads that share keys find them in the caches.  4 length D operations a query.
  *  For reading, not for training: one query a block does not fill a GPU. */
@@ -169,15 +160,23 @@ extern "C" cudpo_status cuda_attention_cached(tensor out, tensor qkv, tensor k_c
                                               attention_shape shape, tensor fault,
                                               cudpo_stream stream)
 {
-    CUDPO_REQUIRE(is_shape(shape));
-    const int64_t Q = query_width(shape), B = qkv.rows;
-    CUDPO_REQUIRE(is_matrix(qkv) && qkv.cols == Q + 2 * key_width(shape));
-    CUDPO_REQUIRE(out.type == qkv.type && is_float(out, B, Q));
-    CUDPO_REQUIRE(are_caches(k_cache, v_cache, qkv, shape));
-    CUDPO_REQUIRE(is_i32(first, B, 1) && is_i32(length, B, 1) && is_fault(fault));
+    CUDPO_REQUIRE(attention_shape_valid(shape));
+    const int64_t B = qkv.rows;
+    CUDPO_REQUIRE(is_float(qkv, B, qkv_columns(shape)));
+    CUDPO_REQUIRE(qkv.rows <= INT32_MAX / shape.heads);
+    CUDPO_REQUIRE(is_float(out, B, query_columns(shape)) && out.type == qkv.type);
+    CUDPO_REQUIRE(is_float(k_cache, k_cache.rows, key_columns(shape)));
+    CUDPO_REQUIRE(k_cache.type == qkv.type);
+    CUDPO_REQUIRE(is_like(v_cache, k_cache));
+    CUDPO_REQUIRE(is_i32(first, B, 1));
+    CUDPO_REQUIRE(is_i32(length, B, 1));
+    CUDPO_REQUIRE(is_fault(fault));
     CUDPO_REQUIRE(tensor_disjoint(out, qkv) && tensor_disjoint(out, k_cache));
     CUDPO_REQUIRE(tensor_disjoint(out, v_cache) && tensor_disjoint(out, first));
-    CUDPO_REQUIRE(tensor_disjoint(out, length) && B <= INT32_MAX / shape.heads);
+    CUDPO_REQUIRE(tensor_disjoint(out, length) && tensor_disjoint(fault, out));
+    CUDPO_REQUIRE(tensor_disjoint(fault, qkv) && tensor_disjoint(fault, k_cache));
+    CUDPO_REQUIRE(tensor_disjoint(fault, v_cache) && tensor_disjoint(fault, first));
+    CUDPO_REQUIRE(tensor_disjoint(fault, length));
     if (B == 0) return CUDPO_OK;
     FLOAT_TYPE(out.type, Real, {
         LAUNCH((attention_cached_kernel<Real>), (unsigned)(B * shape.heads), THREADS, 0, stream,

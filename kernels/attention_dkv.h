@@ -273,8 +273,9 @@ __device__ __forceinline__ void zero_unasked(const backward_tensors *x, const ke
     }
 }
 
-/* A block per tile of keys, kv head, part of its query heads and half of the columns: 8 D flops a head and visible pair.
- * Moves 4 D bytes a query, head and tile of keys from the second cache, and 2 bytes a pair to a slot. */
+/* A block per tile of keys, kv head, part of its query heads and half of the columns: 8 D flops a head and visible pair;
+ * 12 D where there are two halves, as both need the scores.  A half moves 4 D bytes a query, head and tile of keys from the
+ * second cache, and one of them 2 bytes a pair to a slot. */
 template <int D, int QUERIES>
 static __global__ void __launch_bounds__(backward_shape<D, QUERIES>::THREADS,
                                          backward_shape<D, QUERIES>::BLOCKS_PER_SM)

@@ -156,10 +156,11 @@ __device__ __forceinline__ block_queries queries_of_block(const plan_counts *cou
 template <int D>
 static __global__ void __launch_bounds__(THREADS)
     attention_f32_kernel(f32_tensors x, const plan_counts *counts, const query_tile *tiles,
-                         attention_sizes sizes)
+                         attention_sizes sizes, plan_claim claim)
 {
     typedef f32_shape<D> shape;
     enum { ROWS = shape::ROWS, LANES = shape::LANES };
+    if (!is_planned(counts, claim)) return;
     const block_queries b = queries_of_block<D>(counts, tiles, sizes.heads);
     if (b.rows <= 0) return;
     DYN_SHARED(float, memory);
@@ -221,10 +222,11 @@ static __global__ void __launch_bounds__(THREADS)
 template <int D>
 static __global__ void __launch_bounds__(THREADS)
     attention_dq_f32_kernel(f32_tensors x, const plan_counts *counts, const query_tile *tiles,
-                            attention_sizes sizes)
+                            attention_sizes sizes, plan_claim claim, plan_counts *copy)
 {
     typedef f32_shape<D> shape;
     enum { ROWS = shape::ROWS, LANES = shape::LANES };
+    if (!is_planned_for_all(copy, counts, claim)) return;
     const block_queries b = queries_of_block<D>(counts, tiles, sizes.heads);
     if (b.rows <= 0) return;
     DYN_SHARED(float, memory);
@@ -357,39 +359,41 @@ template <int D> static int tile_bytes(int n, int m)
 }
 
 template <int D>
-static cudpo_status launch_forward(const f32_tensors *x, const plan_view *p, attention_sizes sizes,
-                                   cudpo_stream stream)
+static cudpo_status launch_forward(const f32_tensors *x, const plan_view *p, attention_shape s,
+                                   plan_claim claim, cudpo_stream stream)
 {
+    const attention_sizes sizes = sizes_of(s);
     const int bytes = tile_bytes<D>(3, 1);
     (void)cudaFuncSetAttribute(attention_f32_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                bytes); /* where it fails, so does the launch */
     LAUNCH((attention_f32_kernel<D>),
            (unsigned)(p->most_forward * (FORWARD_ROWS / f32_shape<D>::ROWS) * sizes.heads), THREADS,
-           bytes, stream, *x, p->counts, p->forward, sizes);
+           bytes, stream, *x, p->counts, p->forward, sizes, claim);
     return LAUNCHED();
 }
 
 template <int D>
-static cudpo_status launch_backward(const f32_tensors *x, const plan_view *p, attention_sizes sizes,
-                                    cudpo_stream stream)
+static cudpo_status launch_backward(const f32_tensors *x, const plan_view *p, plan_counts *counts,
+                                    attention_shape s, plan_claim claim, cudpo_stream stream)
 {
+    const attention_sizes sizes = sizes_of(s);
     const int dq_bytes = tile_bytes<D>(4, 1), dkv_bytes = tile_bytes<D>(4, 2);
     const int keys = key_rows(sizes.head_dim), parts = keys / f32_shape<D>::ROWS;
     (void)cudaFuncSetAttribute(attention_dq_f32_kernel<D>,
                                cudaFuncAttributeMaxDynamicSharedMemorySize, dq_bytes);
     LAUNCH((attention_dq_f32_kernel<D>),
            (unsigned)(p->most_forward * (FORWARD_ROWS / f32_shape<D>::ROWS) * sizes.heads), THREADS,
-           dq_bytes, stream, *x, p->counts, p->forward, sizes);
+           dq_bytes, stream, *x, p->counts, p->forward, sizes, claim, counts);
     CUDPO_TRY(LAUNCHED());
     (void)cudaFuncSetAttribute(attention_dkv_f32_kernel<D>,
                                cudaFuncAttributeMaxDynamicSharedMemorySize, dkv_bytes);
     LAUNCH((attention_dkv_f32_kernel<D>), (unsigned)((p->T / keys + p->N) * parts * sizes.kv_heads),
-           THREADS, dkv_bytes, stream, *x, p->counts, p->backward, p->key, sizes, parts);
+           THREADS, dkv_bytes, stream, *x, counts, p->backward, p->key, sizes, parts);
     return LAUNCHED();
 }
 
 cudpo_status attention_f32(tensor out, tensor lse, tensor qkv, const plan_view *plan,
-                           attention_shape shape, cudpo_stream stream)
+                           attention_shape shape, plan_claim claim, cudpo_stream stream)
 {
     f32_tensors x = {};
     x.out = (float *)out.data;
@@ -398,22 +402,21 @@ cudpo_status attention_f32(tensor out, tensor lse, tensor qkv, const plan_view *
     x.out_stride = out.stride;
     x.lse_stride = lse.stride;
     x.qkv_stride = qkv.stride;
-    const attention_sizes sizes = {shape.heads, shape.kv_heads, shape.head_dim, shape.window,
-                                   shape.scale};
-    if (shape.head_dim <= 64) return launch_forward<64>(&x, plan, sizes, stream);
-    if (shape.head_dim <= 128) return launch_forward<128>(&x, plan, sizes, stream);
-    return launch_forward<256>(&x, plan, sizes, stream);
+    if (shape.head_dim <= 64) return launch_forward<64>(&x, plan, shape, claim, stream);
+    if (shape.head_dim <= 128) return launch_forward<128>(&x, plan, shape, claim, stream);
+    return launch_forward<256>(&x, plan, shape, claim, stream);
 }
 
 cudpo_status attention_backward_f32(tensor dqkv, tensor dout, tensor qkv, tensor out, tensor lse,
-                                    const plan_view *plan, float *delta, attention_shape shape,
-                                    cudpo_stream stream)
+                                    const plan_view *plan, void *memory, attention_shape shape,
+                                    plan_claim claim, cudpo_stream stream)
 {
     f32_tensors x = {};
     x.out = (float *)out.data;
     x.lse = (float *)lse.data;
     x.dqkv = (float *)dqkv.data;
-    x.delta = delta;
+    plan_counts *counts = (plan_counts *)memory;
+    x.delta = (float *)(counts + 1);
     x.qkv = (const float *)qkv.data;
     x.dout = (const float *)dout.data;
     x.out_stride = out.stride;
@@ -421,9 +424,7 @@ cudpo_status attention_backward_f32(tensor dqkv, tensor dout, tensor qkv, tensor
     x.dqkv_stride = dqkv.stride;
     x.qkv_stride = qkv.stride;
     x.dout_stride = dout.stride;
-    const attention_sizes sizes = {shape.heads, shape.kv_heads, shape.head_dim, shape.window,
-                                   shape.scale};
-    if (shape.head_dim <= 64) return launch_backward<64>(&x, plan, sizes, stream);
-    if (shape.head_dim <= 128) return launch_backward<128>(&x, plan, sizes, stream);
-    return launch_backward<256>(&x, plan, sizes, stream);
+    if (shape.head_dim <= 64) return launch_backward<64>(&x, plan, counts, shape, claim, stream);
+    if (shape.head_dim <= 128) return launch_backward<128>(&x, plan, counts, shape, claim, stream);
+    return launch_backward<256>(&x, plan, counts, shape, claim, stream);
 }

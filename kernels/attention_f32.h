@@ -4,11 +4,12 @@
 
 #include "attention.h"
 
-/* As cuda_attention and cuda_attention_backward, which have checked their arguments.  delta [T,H] f32 is scratch. */
+/* As cuda_attention and cuda_attention_backward, which have checked their arguments.  `memory` is scratch:
+ * plan_counts, and delta [T,H] f32. */
 cudpo_status attention_f32(tensor out, tensor lse, tensor qkv, const plan_view *plan,
-                           attention_shape shape, cudpo_stream stream);
+                           attention_shape shape, plan_claim claim, cudpo_stream stream);
 cudpo_status attention_backward_f32(tensor dqkv, tensor dout, tensor qkv, tensor out, tensor lse,
-                                    const plan_view *plan, float *delta, attention_shape shape,
-                                    cudpo_stream stream);
+                                    const plan_view *plan, void *memory, attention_shape shape,
+                                    plan_claim claim, cudpo_stream stream);
 
 #endif /* CUDPO_KERNELS_ATTENTION_F32_H */

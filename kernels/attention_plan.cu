@@ -64,6 +64,7 @@ typedef struct plan_inputs {
     int32_t *fault;                   /* or NULL */
     int64_t stride, U;
     int window, key_rows;
+    int64_t plan_key;
 } plan_inputs;
 
 /* Does segment n continue the pack, and does its prompt lead its group?  `leader` is the last segment up to n that has no
@@ -247,7 +248,10 @@ static __global__ void __launch_bounds__(THREADS) attention_plan_kernel(plan_vie
     SHARED(int, part, [WARPS]);
     SHARED(int, carried, [1]);
     const int faults = find_faults(&in, p.N, p.T, part, carried);
-    if (threadIdx.x == 0) *p.counts = plan_counts();
+    if (threadIdx.x == 0) {
+        *p.counts = plan_counts();
+        p.counts->key = in.plan_key;
+    }
     if (faults != 0) {
         if (threadIdx.x == 0 && in.fault != NULL) atomicOr(in.fault, faults);
         return;
@@ -283,18 +287,20 @@ static __global__ void __launch_bounds__(THREADS) attention_plan_kernel(plan_vie
     }
 }
 
+/* 0 where there can be no plan. */
 extern "C" int64_t cuda_attention_plan_words(int64_t T, int64_t segments)
 {
-    return plan_words(T, segments);
+    return is_pack_size(T, segments) ? plan_words(T, segments) : 0;
 }
 
 /* The tiles of a pack for attention of that shape (of which head_dim and window matter).
  *  Out:     plan      [cuda_attention_plan_words(T, N)] i32, 16-byte aligned.
- *  In:      segments  [N,4] i32.      wanted  [U] i32, or absent: all ask.
- *           T         tokens, 0 .. MAX_TOKENS.
+ *  In:      segments  [N,4] i32, N <= 2^19.      wanted  [U] i32, dense, or absent: all ask.
+ *           T         tokens, 0 .. 2^19.
+ *           Neither plan nor fault overlaps the other, segments or wanted.
  *  Faults:  FAULT_SEGMENT: the segments are no pack of T tokens; FAULT_INDEX: wanted does not rise within the pack.  The
  *           plan is then empty: forward and backward of it write nothing.
- *  Returns: CUDPO_OK; CUDPO_EINVAL; CUDPO_EDEVICE.
+ *  Returns: CUDPO_OK; CUDPO_EINVAL, plan untouched; CUDPO_EDEVICE.
  *  Reads 16 N + 4 U bytes, writes 48 bytes a segment and tile, at most T/128 + T/64 + T/64 + 3 N tiles. */
 extern "C" cudpo_status cuda_attention_plan(tensor plan, tensor segments, tensor wanted, int64_t T,
                                             attention_shape shape, tensor fault,
@@ -302,18 +308,22 @@ extern "C" cudpo_status cuda_attention_plan(tensor plan, tensor segments, tensor
 {
     CUDPO_REQUIRE(attention_shape_valid(shape));
     CUDPO_REQUIRE(T >= 0 && T <= MAX_TOKENS);
-    CUDPO_REQUIRE(is_i32(segments, segments.rows, SEGMENT_FIELDS) && segments.rows <= MAX_TOKENS);
-    CUDPO_REQUIRE(!tensor_present(wanted) ||
-                  (is_i32(wanted, wanted.rows, 1) && wanted.stride == 1));
+    CUDPO_REQUIRE(is_i32(segments, segments.rows, SEGMENT_FIELDS));
+    CUDPO_REQUIRE(!tensor_present(wanted) || is_i32(wanted, wanted.rows, 1));
+    CUDPO_REQUIRE(!tensor_present(wanted) || wanted.stride == 1);
     CUDPO_REQUIRE(plan_segments(plan, T) == segments.rows);
     CUDPO_REQUIRE(is_fault(fault));
+    CUDPO_REQUIRE(tensor_disjoint(plan, segments) && tensor_disjoint(plan, wanted));
+    CUDPO_REQUIRE(tensor_disjoint(fault, segments) && tensor_disjoint(fault, wanted));
+    CUDPO_REQUIRE(tensor_disjoint(fault, plan));
     const plan_inputs in = {(const int32_t *)segments.data,
                             (const int32_t *)wanted.data,
                             (int32_t *)fault.data,
                             segments.stride,
                             tensor_present(wanted) ? wanted.rows : 0,
                             shape.window,
-                            key_rows(shape.head_dim)};
+                            key_rows(shape.head_dim),
+                            plan_key(T, segments.rows, shape)};
     LAUNCH(attention_plan_kernel, 1, THREADS, 0, stream, plan_at(plan.data, T, segments.rows), in);
     return LAUNCHED();
 }

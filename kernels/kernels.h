@@ -74,11 +74,11 @@ int64_t cuda_attention_plan_words(int64_t T, int64_t segments);
 cudpo_status cuda_attention_plan(tensor plan, tensor segments, tensor wanted, int64_t T,
                                  attention_shape shape, tensor fault, cudpo_stream stream);
 cudpo_status cuda_attention(tensor out, tensor lse, tensor qkv, tensor plan, attention_shape shape,
-                            cudpo_stream stream);
+                            tensor fault, cudpo_stream stream);
 size_t cuda_attention_backward_scratch(int64_t T, int64_t segments, attention_shape shape,
                                        dtype type, int kv_heads); /* so many at a time */
 cudpo_status cuda_attention_backward(tensor dqkv, tensor dout, tensor qkv, tensor out, tensor lse,
-                                     tensor plan, attention_shape shape, scratch s,
+                                     tensor plan, attention_shape shape, scratch s, tensor fault,
                                      cudpo_stream stream);
 
 cudpo_status cuda_cache_store(tensor k_cache, tensor v_cache, tensor qkv, tensor slot,

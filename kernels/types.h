@@ -8,11 +8,12 @@
 
 /* Bits of a fault word. */
 enum {
-    FAULT_TOKEN = 1,     /* a token outside of the embedding table */
-    FAULT_LABEL = 2,     /* a label outside of the vocabulary */
-    FAULT_INDEX = 4,     /* a row, position or sequence index out of range */
-    FAULT_SEGMENT = 8,   /* segments that do not tile the pack */
-    FAULT_NONFINITE = 16 /* a NaN or an Inf where finite numbers were expected */
+    FAULT_TOKEN = 1,      /* a token outside of the embedding table */
+    FAULT_LABEL = 2,      /* a label outside of the vocabulary */
+    FAULT_INDEX = 4,      /* a row, position or sequence index out of range */
+    FAULT_SEGMENT = 8,    /* segments that do not tile the pack */
+    FAULT_NONFINITE = 16, /* a NaN or an Inf where finite numbers were expected */
+    FAULT_PLAN = 32       /* attention by a plan that was made for another pack or shape */
 };
 
 /* A segment is a run of tokens of one pack that attend to the same things: a prompt (its own tokens, causally) or a

@@ -39,21 +39,32 @@ static double objective(const double *qkv, const void *context)
     return sum;
 }
 
-static void slopes_by_finite_differences(backend *be)
+/* 1e-8 for differences of sums below 100: test_ops.h. */
+static void check_slopes(backend *be, const pack_shape *p)
 {
-    const pack_shape p = {4, 2, 6, 4, 2, 2, {3, 0}, {{2, 4}, {3, 1}}};
-    problem x = problem_create(&p, 17);
+    problem x = problem_create(p, 17);
     float *dqkv = zeros(x.T * x.W, 4);
     double *qkv = doubles(x.qkv, x.T * x.W);
+    answer a = answer_create(&x);
     ops o = ops_begin(be);
     run(&o, NULL, NULL, dqkv, &x);
+    plain(&a, &x, qkv);
     for (int64_t i = 0; i < x.T * x.W; i++) {
-        CHECK_NEAR((double)dqkv[i], slope(objective, qkv, i, &x), 128 * EPS);
+        CHECK_NEAR((double)dqkv[i], slope(objective, qkv, i, &x), a.dqkv_tolerance[i] + 1e-8);
     }
     ops_end(&o);
+    answer_free(&a);
     free(dqkv);
     free(qkv);
     problem_free(&x);
+}
+
+static void slopes_by_finite_differences(backend *be)
+{
+    const pack_shape six = {4, 2, 6, 4, 2, 2, {3, 0}, {{2, 4}, {3, 1}}};
+    const pack_shape thirty_two = {2, 1, 32, 0, 1, 2, {3}, {{2, 3}}};
+    check_slopes(be, &six);
+    check_slopes(be, &thirty_two);
 }
 
 static void packs_of_every_head_dim(backend *be)
@@ -77,8 +88,8 @@ static void tails_of_tiles(backend *be)
 
 static void windows_over_prompt_and_completion(backend *be)
 {
-    static const int window[] = {1, 2, 31, 64, 100, 255, 256, 257, 1000};
-    for (int i = 0; i < 9; i++) {
+    static const int window[] = {1, 31, 64, 255, 257, INT32_MAX};
+    for (int i = 0; i < 6; i++) {
         const pack_shape p = {2, 2, 8, window[i], 2, 2, {70, 300}, {{5, 90}, {70, 40}}};
         check_pack(be, &p, 300 + (uint64_t)i);
     }
@@ -139,20 +150,30 @@ static void shared_layout_is_plain_layout(backend *be)
 
     float *out = zeros(T * Q, 4), *dqkv = zeros(T * W, 4);
     float *out2 = zeros((T + P) * Q, 4), *dqkv2 = zeros((T + P) * W, 4);
+    double *one = doubles(x.qkv, T * W), *two = doubles(y.qkv, (T + P) * W);
+    answer a = answer_create(&x), b = answer_create(&y); /* each may be as far off as it may be */
     ops o = ops_begin(be);
     run(&o, out, NULL, dqkv, &x);
     run(&o, out2, NULL, dqkv2, &y);
+    plain(&a, &x, one);
+    plain(&b, &y, two);
     for (int64_t t = 0; t < T; t++) {
         const int64_t u = t < P + A ? t : t + P;
-        for (int64_t i = 0; i < Q; i++) {
-            CHECK_NEAR(out[t * Q + i], (double)out2[u * Q + i], 64 * EPS);
+        for (int64_t i = t * Q, j = u * Q; i < (t + 1) * Q; i++, j++) {
+            CHECK_NEAR(out[i], (double)out2[j], a.out_tolerance[i] + b.out_tolerance[j]);
         }
-        for (int64_t i = 0; i < W; i++) {
-            const double copy = t < P ? (double)dqkv2[(P + A + t) * W + i] : 0.0;
-            CHECK_NEAR(dqkv[t * W + i], (double)dqkv2[u * W + i] + copy, 512 * EPS);
+        for (int64_t i = t * W, j = u * W, c = (P + A + t) * W; i < (t + 1) * W; i++, j++, c++) {
+            const double copy = t < P ? (double)dqkv2[c] : 0.0;
+            const double copy_off = t < P ? b.dqkv_tolerance[c] : 0.0;
+            CHECK_NEAR(dqkv[i], (double)dqkv2[j] + copy,
+                       a.dqkv_tolerance[i] + b.dqkv_tolerance[j] + copy_off);
         }
     }
     ops_end(&o);
+    answer_free(&a);
+    answer_free(&b);
+    free(one);
+    free(two);
     free(out);
     free(dqkv);
     free(out2);
@@ -161,7 +182,8 @@ static void shared_layout_is_plain_layout(backend *be)
     problem_free(&y);
 }
 
-/* Scores of +-1e4: the softmax is one-hot, and nothing overflows. */
+/* Scores of up to 3e4: a query takes the mean of the equal values of its best keys.  The weights are 1 and 0, their sums
+ * exact, and three roundings are left: of 1 / n, of its product, and where tiles are joined.  Nothing overflows. */
 static void extreme_scores(backend *be)
 {
     const pack_shape p = {1, 1, 4, 0, 1, 1, {20}, {{300}}};
@@ -179,7 +201,7 @@ static void extreme_scores(backend *be)
     ops o = ops_begin(be);
     run(&o, out, NULL, dqkv, &x);
     for (int64_t t = 0; t < x.T; t++) {
-        CHECK_NEAR(out[t * x.Q], t < 6 ? -5.0 : 2.0, 1e-5);
+        CHECK_NEAR(out[t * x.Q], t < 6 ? -5.0 : 2.0, 3 * 5 * EPS);
     }
     for (int64_t i = 0; i < x.T * x.W; i++) {
         assert_true(isfinite(dqkv[i]));
@@ -190,6 +212,7 @@ static void extreme_scores(backend *be)
     problem_free(&x);
 }
 
+#ifndef TEST_CUDA /* on a device: test_attention_tiles.c */
 static const pack_shape many = {
     6, 3, 8, 0, 4, 2, {80, 0, 33, 300}, {{70, 20}, {65, 90}, {1, 140}, {100, 9}}};
 enum { MANY_TOKENS = 80 + 33 + 300 + 70 + 20 + 65 + 90 + 1 + 140 + 100 + 9 };
@@ -205,6 +228,7 @@ static void same_bits_with_any_threads(backend *be)
 {
     check_repeatable(be, run_many, MANY_TOKENS * (6 * 8 + 12 * 8));
 }
+#endif
 
 static const op_case cases[] = {
     {"two_tokens_by_hand", two_tokens_by_hand},
@@ -216,6 +240,8 @@ static const op_case cases[] = {
     {"random_packs", random_packs},
     {"shared_layout_is_plain_layout", shared_layout_is_plain_layout},
     {"extreme_scores", extreme_scores},
+#ifndef TEST_CUDA
     {"same_bits_with_any_threads", same_bits_with_any_threads},
+#endif
 };
 OPS_MAIN(cases)

@@ -16,9 +16,34 @@ typedef struct pack_shape {
  * far beyond what rounding to bf16 explains. */
 typedef enum contents { NORMAL, SPARSE } contents;
 
+/* How far a result may be off: what is lost on the way to it, to first order, with the operands' own sizes.
+ *
+ * A sum in fp32 loses a rounding of each product and of each partial sum.  Partial sums are those of this file, term after
+ * term; kernels take other orders, where they are of the same size or smaller.  Tensor cores have exact products of bf16,
+ * but cut off what they add, which loses twice as much: `add`.
+ * A weight e^(s - m), with m the greatest score, is relatively as far off as the exponent is absolutely: by what q k is; by
+ * three roundings of s - m and one of m or s, from the scale (in bf16 with log2 e in it) and the difference; and by two
+ * units of the function.  What was added up is multiplied by e^(m - m') when m' is greater, once a `tile` of keys at most,
+ * which loses six roundings each time and two of m in all; in bf16 for every tile, and each time a rounding of m.
+ * The weights of a row are added up in four parts at least.
+ * In bf16 a weight is rounded before it meets v or dout, so is ds, and so are results: `unit`.  In fp32 that is the
+ * rounding of a product with a weight, and of a result with a factor. */
+typedef struct rounding {
+    double add, unit;
+    bool every_tile;
+    int tile;
+} rounding;
+
+static inline rounding rounding_of(dtype type)
+{
+    return type == DTYPE_BF16 ? (rounding){2 * EPS, EPS_BF16, true, 32}
+                              : (rounding){EPS, EPS, false, 32};
+}
+
 typedef struct problem {
     attention_shape shape;
     dtype type;
+    rounding r;
     int64_t T, N, Q, W; /* W = Q + 2KV */
     int32_t *segments;  /* [N,4] */
     float *qkv, *dout;  /* [T,W], [T,Q] */
@@ -26,11 +51,11 @@ typedef struct problem {
     int64_t U;
 } problem;
 
-enum { MOST_SEGMENTS = 256 };
+enum { MOST_SEGMENTS = 320 };
 
 static inline problem problem_begin(int H, int K, int D, int window)
 {
-    problem x = {.shape = {H, K, D, window, 1.0f / sqrtf((float)D)}};
+    problem x = {.shape = {H, K, D, window, 1.0f / sqrtf((float)D)}, .r = rounding_of(DTYPE_F32)};
     x.Q = (int64_t)H * D;
     x.W = x.Q + 2 * (int64_t)K * D;
     x.segments = zeros(MOST_SEGMENTS * SEGMENT_FIELDS, sizeof(int32_t));
@@ -181,95 +206,6 @@ static inline int64_t visible_keys(int64_t *keys, const problem *x, const int32_
     return n;
 }
 
-/* One query of one head, all in double.
- *
- * In bf16, a weight p is rounded before it meets v or dout, so a sum of |p v| is off by EPS_BF16 of itself at most, and so
- * is a result when it is rounded in the end.  delta is as far off as the rounded out says, ds = p (dp - delta) follows and
- * is rounded to bf16 once more.  SLACK is what fp32 may add: scores of this file are below 16, and their sums of D
- * products, which tensor cores cut off, are off by a few hundred EPS at most. */
-#define SLACK (512 * EPS)
-static inline void plain_query(const answer *a, const problem *x, const double *qkv, int64_t t,
-                               int h, const int64_t *keys, int64_t n, double *p)
-{
-    const int64_t D = x->shape.head_dim, kv = h / (x->shape.heads / x->shape.kv_heads);
-    const int64_t k0 = x->Q + kv * D, v0 = k0 + x->shape.kv_heads * D;
-    const double scale = (double)x->shape.scale, *q = qkv + t * x->W + h * D;
-    const float *dout = x->dout + t * x->Q + h * D;
-    double *out = a->out + t * x->Q + h * D, *off = a->out_tolerance + t * x->Q + h * D;
-    double most = -INFINITY, sum = 0, delta = 0, delta_off = 0;
-    for (int64_t j = 0; j < n; j++) {
-        p[j] = 0;
-        for (int64_t d = 0; d < D; d++) {
-            p[j] += scale * q[d] * qkv[keys[j] * x->W + k0 + d];
-        }
-        most = fmax(most, p[j]);
-    }
-    for (int64_t j = 0; j < n; j++) {
-        sum += p[j] = exp(p[j] - most);
-    }
-    a->lse[t * x->shape.heads + h] = most + log(sum);
-    a->lse_tolerance[t * x->shape.heads + h] = SLACK;
-    for (int64_t j = 0; j < n; j++) {
-        p[j] /= sum;
-        for (int64_t d = 0; d < D; d++) {
-            const double v = qkv[keys[j] * x->W + v0 + d];
-            out[d] += p[j] * v;
-            off[d] += (EPS_BF16 + SLACK) * p[j] * fabs(v);
-        }
-    }
-    for (int64_t d = 0; d < D; d++) {
-        off[d] += EPS_BF16 * (fabs(out[d]) + off[d]);
-        delta += (double)dout[d] * out[d];
-        delta_off += fabs((double)dout[d]) * off[d];
-    }
-    if (a->dqkv == NULL) return;
-    double *dq = a->dqkv + t * x->W + h * D, *dq_off = a->dqkv_tolerance + t * x->W + h * D;
-    for (int64_t j = 0; j < n; j++) {
-        const double *k = qkv + keys[j] * x->W + k0, *v = qkv + keys[j] * x->W + v0;
-        double *dk = a->dqkv + keys[j] * x->W + k0, *dv = a->dqkv + keys[j] * x->W + v0;
-        double *dk_off = a->dqkv_tolerance + (dk - a->dqkv);
-        double *dv_off = a->dqkv_tolerance + (dv - a->dqkv);
-        double dp = 0, size = fabs(delta);
-        for (int64_t d = 0; d < D; d++) {
-            dp += (double)dout[d] * v[d];
-            size += fabs((double)dout[d] * v[d]);
-        }
-        const double ds = scale * p[j] * (dp - delta);
-        const double ds_off =
-            (1 + EPS_BF16) * (EPS_BF16 * fabs(ds) + scale * p[j] * (delta_off + SLACK * size));
-        for (int64_t d = 0; d < D; d++) {
-            dq[d] += ds * k[d];
-            dk[d] += ds * q[d];
-            dv[d] += p[j] * (double)dout[d];
-            dq_off[d] += ds_off * fabs(k[d]);
-            dk_off[d] += ds_off * fabs(q[d]);
-            dv_off[d] += (EPS_BF16 + SLACK) * p[j] * fabs((double)dout[d]);
-        }
-    }
-}
-
-/* All queries that ask; the answers of the others stay 0. */
-static inline void plain(const answer *a, const problem *x, const double *qkv)
-{
-    int64_t *keys = zeros(x->T + 1, sizeof *keys);
-    double *p = zeros(x->T + 1, sizeof *p);
-    for (int64_t n = 0; n < x->N; n++) {
-        const int32_t *s = x->segments + n * SEGMENT_FIELDS;
-        for (int64_t i = 0; i < s[SEGMENT_LENGTH]; i++) {
-            if (!asks(x, s[SEGMENT_BEGIN] + i)) continue;
-            const int64_t count = visible_keys(keys, x, s, i);
-            for (int h = 0; h < x->shape.heads; h++) {
-                plain_query(a, x, qkv, s[SEGMENT_BEGIN] + i, h, keys, count, p);
-            }
-        }
-    }
-    for (int64_t i = 0; i < x->T * x->W && a->dqkv != NULL; i++) {
-        a->dqkv_tolerance[i] += EPS_BF16 * (fabs(a->dqkv[i]) + a->dqkv_tolerance[i]);
-    }
-    free(keys);
-    free(p);
-}
-
 static inline double *doubles(const float *x, int64_t n)
 {
     double *y = zeros(n, sizeof *y);
@@ -277,6 +213,151 @@ static inline double *doubles(const float *x, int64_t n)
         y[i] = (double)x[i];
     }
     return y;
+}
+
+/* Sum of a [n] times b [n], and how far it is off. */
+static inline double product(double *off, rounding r, const double *a, const double *b, int64_t n)
+{
+    double sum = 0, sizes = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const double x = a[i] * b[i];
+        sum += x;
+        sizes += fabs(sum) + fabs(x);
+    }
+    *off = r.add * sizes;
+    return sum;
+}
+
+/* A query of one head and the keys that it sees, and of each key the score, how far that is off, and the weight. */
+typedef struct query {
+    int64_t token, head, n;
+    int64_t *keys;
+    double *score, *score_off, *p;
+    double most, common, sum_off; /* greatest score; what all weights are off; what their sum is */
+} query;
+
+static inline void plain_weights(const answer *a, const problem *x, query *z, const double *q,
+                                 const double *k)
+{
+    const rounding r = x->r;
+    const double scale = (double)x->shape.scale;
+    const int64_t at = z->token * x->shape.heads + z->head;
+    double steps = 0, sum = 0, off = 0;
+    z->most = -INFINITY;
+    for (int64_t j = 0; j < z->n; j++) {
+        double *s = &z->score[j];
+        *s = scale * product(&z->score_off[j], r, q, k + z->keys[j] * x->W, x->shape.head_dim);
+        z->score_off[j] *= scale;
+        if (*s > z->most) steps++;
+        z->most = fmax(z->most, *s);
+    }
+    const double tiles = (double)(z->n / r.tile + 2); /* of two ranges */
+    steps = r.every_tile ? tiles : fmin(steps, tiles);
+    z->common = EPS * (4 + fabs(z->most) + 6 * steps + (r.every_tile ? steps : 2) * fabs(z->most));
+    for (int64_t j = 0; j < z->n; j++) {
+        z->p[j] = exp(z->score[j] - z->most);
+        sum += z->p[j];
+        off += z->p[j] * (z->score_off[j] + 3 * EPS * (z->most - z->score[j]));
+    }
+    for (int64_t j = 0; j < z->n; j++) {
+        z->p[j] /= sum;
+    }
+    z->sum_off = off / sum + z->common + EPS * (double)(z->n / 4 + 4);
+    a->lse[at] = z->most + log(sum);
+    a->lse_tolerance[at] =
+        z->sum_off + EPS * (2 * fabs(log(sum)) + fabs(z->most) + fabs(a->lse[at]));
+}
+
+static inline void plain_out(const answer *a, const problem *x, const query *z, const double *v)
+{
+    const rounding r = x->r;
+    const int64_t D = x->shape.head_dim, at = z->token * x->Q + z->head * D;
+    double *out = a->out + at, *off = a->out_tolerance + at;
+    for (int64_t j = 0; j < z->n; j++) {
+        const double *value = v + z->keys[j] * x->W, p = z->p[j];
+        const double p_off = z->score_off[j] + 3 * EPS * (z->most - z->score[j]) + z->common;
+        for (int64_t d = 0; d < D; d++) {
+            out[d] += p * value[d];
+            off[d] += (p_off + r.unit + r.add) * p * fabs(value[d]) + r.add * fabs(out[d]);
+        }
+    }
+    for (int64_t d = 0; d < D; d++) {
+        off[d] += (z->sum_off + 3 * EPS) * fabs(out[d]);
+        off[d] += r.unit * (fabs(out[d]) + off[d]);
+    }
+}
+
+/* In the backward pass, weights are made again from the log-sum-exp: by three roundings of the score, two of the
+ * log-sum-exp, and one of the difference. */
+static inline void plain_slopes(const answer *a, const problem *x, const query *z,
+                                const double *qkv, const double *dout)
+{
+    const rounding r = x->r;
+    const int64_t D = x->shape.head_dim, kv = z->head / (x->shape.heads / x->shape.kv_heads);
+    const int64_t k0 = x->Q + kv * D, v0 = k0 + x->shape.kv_heads * D;
+    const int64_t at = z->token * x->Q + z->head * D, q0 = z->token * x->W + z->head * D;
+    const int64_t row = z->token * x->shape.heads + z->head;
+    const double scale = (double)x->shape.scale, lse = a->lse[row], *q = qkv + q0;
+    double delta_off, *dq = a->dqkv + q0, *dq_off = a->dqkv_tolerance + q0;
+    const double delta = product(&delta_off, r, dout + at, a->out + at, D);
+    for (int64_t d = 0; d < D; d++) {
+        delta_off += fabs(dout[at + d]) * a->out_tolerance[at + d];
+    }
+    for (int64_t j = 0; j < z->n; j++) {
+        const int64_t key = z->keys[j] * x->W;
+        const double *k = qkv + key + k0, p = z->p[j], s = z->score[j];
+        double *dk = a->dqkv + key + k0, *dk_off = a->dqkv_tolerance + key + k0;
+        double *dv = a->dqkv + key + v0, *dv_off = a->dqkv_tolerance + key + v0, dp_off;
+        const double dp = product(&dp_off, r, dout + at, qkv + key + v0, D);
+        const double p_off = z->score_off[j] + a->lse_tolerance[row] +
+                             EPS * (4 + 3 * fabs(s) + 2 * fabs(lse) + fabs(s - lse));
+        const double ds = scale * p * (dp - delta);
+        const double ds_off = (1 + r.unit) * ((p_off + r.unit + 4 * EPS) * fabs(ds) +
+                                              scale * p * (dp_off + delta_off));
+        for (int64_t d = 0; d < D; d++) {
+            const double y = dout[at + d];
+            dq[d] += ds * k[d];
+            dk[d] += ds * q[d];
+            dv[d] += p * y;
+            dq_off[d] += (ds_off + r.add * fabs(ds)) * fabs(k[d]) + r.add * fabs(dq[d]);
+            dk_off[d] += (ds_off + r.add * fabs(ds)) * fabs(q[d]) + r.add * fabs(dk[d]);
+            dv_off[d] += (p_off + r.unit + r.add) * p * fabs(y) + r.add * fabs(dv[d]);
+        }
+    }
+}
+
+/* All queries that ask, in double; the answers of the others stay 0.  The backward pass where there is room for it. */
+static inline void plain(const answer *a, const problem *x, const double *qkv)
+{
+    query z = {.keys = zeros(x->T + 1, sizeof *z.keys),
+               .score = zeros(x->T + 1, 8),
+               .score_off = zeros(x->T + 1, 8),
+               .p = zeros(x->T + 1, 8)};
+    double *dout = doubles(x->dout, x->T * x->Q);
+    const int64_t D = x->shape.head_dim, K = x->shape.kv_heads;
+    for (int64_t n = 0; n < x->N; n++) {
+        const int32_t *s = x->segments + n * SEGMENT_FIELDS;
+        for (int64_t i = 0; i < s[SEGMENT_LENGTH]; i++) {
+            z.token = s[SEGMENT_BEGIN] + i;
+            if (!asks(x, z.token)) continue;
+            z.n = visible_keys(z.keys, x, s, i);
+            for (z.head = 0; z.head < x->shape.heads; z.head++) {
+                const double *k = qkv + x->Q + z.head / (x->shape.heads / K) * D;
+                plain_weights(a, x, &z, qkv + z.token * x->W + z.head * D, k);
+                plain_out(a, x, &z, k + K * D);
+                if (a->dqkv != NULL) plain_slopes(a, x, &z, qkv, dout);
+            }
+        }
+    }
+    for (int64_t i = 0; i < x->T * x->W && a->dqkv != NULL; i++) {
+        const double size = fabs(a->dqkv[i]) + a->dqkv_tolerance[i];
+        a->dqkv_tolerance[i] += (x->r.unit + 2 * EPS) * size;
+    }
+    free(z.keys);
+    free(z.score);
+    free(z.score_off);
+    free(z.p);
+    free(dout);
 }
 
 /* A view with gaps between its rows: of `gap` elements in fp32, of so many 16-byte pieces in bf16. */
@@ -309,37 +390,34 @@ static inline void run(ops *o, float *out, float *lse, float *dqkv, const proble
     ops_get_floats(o, dqkv, td);
 }
 
-/* Rows of n elements, those of askers alone unless `all`; fp32 within a tolerance of its own. */
+/* Rows of n elements, those of askers alone unless `all`. */
 static inline void check_rows(const char *what, const problem *x, const float *got,
-                              const double *want, const double *tolerance, int64_t n, double f32,
-                              bool all)
+                              const double *want, const double *tolerance, int64_t n, bool all)
 {
     for (int64_t i = 0; i < x->T * n; i++) {
-        const double off = x->type == DTYPE_F32 ? f32 : tolerance[i] + 1e-30;
-        if (!(fabs((double)got[i] - want[i]) <= off) && (all || asks(x, i / n)))
+        if (!(fabs((double)got[i] - want[i]) <= tolerance[i]) && (all || asks(x, i / n)))
             fail_msg("%s %s of token %lld, element %lld = %.9g, want %.9g within %g",
                      dtype_name(x->type), what, (long long)(i / n), (long long)(i % n),
-                     (double)got[i], want[i], off);
+                     (double)got[i], want[i], tolerance[i]);
     }
 }
 
-/* In fp32, scores are sums of D products of unit normals over sqrt(D), of size 1 to 5, so their rounding, and the relative
- * error of every weight, is some 10 EPS; a gradient adds up to a few hundred such terms of size 1 to 5. */
 static inline void check_as(backend *be, problem *x, dtype type)
 {
     const int64_t Q = x->T * x->Q, W = x->T * x->W, L = x->T * x->shape.heads;
     float *out = zeros(Q, 4), *lse = zeros(L, 4), *dqkv = zeros(W, 4);
     answer a = answer_create(x);
     x->type = type;
+    x->r = rounding_of(type);
     round_to(type, x->qkv, W);
     round_to(type, x->dout, Q);
     double *qkv = doubles(x->qkv, W);
     ops o = ops_begin(be);
     run(&o, out, lse, dqkv, x);
     plain(&a, x, qkv);
-    check_rows("out", x, out, a.out, a.out_tolerance, x->Q, 64 * EPS, false);
-    check_rows("lse", x, lse, a.lse, a.lse_tolerance, x->shape.heads, 64 * EPS, false);
-    check_rows("dqkv", x, dqkv, a.dqkv, a.dqkv_tolerance, x->W, 512 * EPS, true);
+    check_rows("out", x, out, a.out, a.out_tolerance, x->Q, false);
+    check_rows("lse", x, lse, a.lse, a.lse_tolerance, x->shape.heads, false);
+    check_rows("dqkv", x, dqkv, a.dqkv, a.dqkv_tolerance, x->W, true);
     ops_end(&o);
     answer_free(&a);
     free(out);

@@ -317,6 +317,7 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute
         return invalid(__func__, "an attribute that the emulator does not know");
     if (value < 0 || (size_t)value > SHARED_LIMIT)
         return invalid(__func__, "a block has at most 227 KiB of shared memory");
+    if ((size_t)value > shared_limit()) return set_error(cudaErrorInvalidValue);
     set_dynamic_shared_limit(kernel, (size_t)value);
     return cudaSuccess;
 }

@@ -4,7 +4,9 @@
  * memory is full of 0xff bytes, which are NaN as float and as bf16. */
 #include "device_memory.h"
 #include "internal.h"
+#include "shared_limit.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -19,6 +21,7 @@ static std::map<char *, size_t> allocations;
 static std::map<const char *, size_t> pinned;
 static std::map<const void *, size_t>
     shared_limits; /* of kernels that asked for more than the default */
+static size_t most_shared = SHARED_LIMIT;
 
 /* The last allocation that begins at p or before; end() if there is none. */
 static std::map<char *, size_t>::iterator allocation_before(const void *p)
@@ -122,7 +125,14 @@ size_t dynamic_shared_limit(const void *kernel)
 {
     const std::lock_guard<std::mutex> lock(mutex);
     const auto it = shared_limits.find(kernel);
-    return it == shared_limits.end() || it->second < SHARED_DEFAULT ? SHARED_DEFAULT : it->second;
+    if (it == shared_limits.end() || it->second < SHARED_DEFAULT) return SHARED_DEFAULT;
+    return std::min(it->second, most_shared);
+}
+
+size_t shared_limit()
+{
+    const std::lock_guard<std::mutex> lock(mutex);
+    return most_shared;
 }
 
 void set_dynamic_shared_limit(const void *kernel, size_t bytes)
@@ -132,3 +142,9 @@ void set_dynamic_shared_limit(const void *kernel, size_t bytes)
 }
 
 } // namespace simt
+
+extern "C" void simt_set_shared_limit(size_t bytes)
+{
+    const std::lock_guard<std::mutex> lock(simt::mutex);
+    simt::most_shared = bytes;
+}

@@ -16,6 +16,7 @@ void *device_allocate(size_t bytes);         /* NULL: no memory */
 bool device_release(void *memory);           /* false: nothing that device_allocate() returned */
 Allocation device_allocation(const void *p); /* that p points into */
 size_t device_allocated();                   /* bytes of all allocations */
+size_t shared_limit();                       /* bytes that a block may have on this device */
 void set_dynamic_shared_limit(const void *kernel, size_t bytes);
 
 /* Memory of the host that cudaMallocHost returned: copies may read and write it after the call. */

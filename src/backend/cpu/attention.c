@@ -28,16 +28,16 @@ static segment segment_at(tensor segments, int64_t n)
 /* Segments cover tokens 0 .. T-1 in order, and a completion's prompt is the last segment that has none itself. */
 static bool is_pack(tensor segments, int64_t T)
 {
-    if (!is_i32(segments, segments.rows, SEGMENT_FIELDS)) return false;
-    segment prompt = {0};
+    if (segments.rows < 0 || !is_i32(segments, segments.rows, SEGMENT_FIELDS)) return false;
+    segment prompt = {0}; /* of length 0, so nobody's */
     int64_t end = 0;
     for (int64_t n = 0; n < segments.rows; n++) {
         const segment s = segment_at(segments, n);
-        if (s.begin != end || s.length < 0 || s.length > T - end) return false;
+        if (s.begin != end || s.length < 0) return false;
         end += s.length;
         if (s.prompt_length == 0) {
             prompt = s;
-        } else if (n == 0 || s.prompt_begin != prompt.begin || s.prompt_length != prompt.length) {
+        } else if (s.prompt_begin != prompt.begin || s.prompt_length != prompt.length) {
             return false;
         }
     }
@@ -54,7 +54,7 @@ static bool leads_group(tensor segments, int64_t n)
 static bool are_wanted(tensor wanted, int64_t T)
 {
     if (!tensor_present(wanted)) return true;
-    if (!is_index(wanted, wanted.rows, T)) return false;
+    if (wanted.rows < 0 || !is_index(wanted, wanted.rows, T)) return false;
     for (int64_t u = 1; u < wanted.rows; u++) {
         if (index_of(wanted, u) <= index_of(wanted, u - 1)) return false;
     }
@@ -158,11 +158,16 @@ cudpo_status cpu_attention(backend *be, tensor out, tensor lse, tensor qkv, tens
     (void)be;
     const int64_t T = qkv.rows;
     CUDPO_REQUIRE(attention_shape_valid(&shape));
-    CUDPO_REQUIRE(is_matrix(qkv) && is_f32(qkv, T, width_of(&shape)));
+    CUDPO_REQUIRE(qkv.rows >= 0 && is_f32(qkv, T, width_of(&shape)));
     CUDPO_REQUIRE(is_f32(out, T, (int64_t)shape.heads * shape.head_dim));
     CUDPO_REQUIRE(is_f32(lse, T, shape.heads));
     CUDPO_REQUIRE(qkv.stride <= INT_MAX && out.stride <= INT_MAX);
-    CUDPO_REQUIRE(is_pack(segments, T) && are_wanted(wanted, T));
+    CUDPO_REQUIRE(is_pack(segments, T));
+    CUDPO_REQUIRE(are_wanted(wanted, T));
+    CUDPO_REQUIRE(tensor_disjoint(out, qkv) && tensor_disjoint(lse, qkv));
+    CUDPO_REQUIRE(tensor_disjoint(out, segments) && tensor_disjoint(out, wanted));
+    CUDPO_REQUIRE(tensor_disjoint(lse, segments) && tensor_disjoint(lse, wanted));
+    CUDPO_REQUIRE(tensor_disjoint(out, lse));
 #pragma omp parallel for collapse(2) schedule(dynamic)
     for (int64_t n = 0; n < segments.rows; n++) {
         for (int64_t head = 0; head < shape.heads; head++) {
@@ -304,11 +309,17 @@ cudpo_status cpu_attention_backward(backend *be, tensor dqkv, tensor dout, tenso
     const int64_t T = qkv.rows;
     CUDPO_REQUIRE(attention_shape_valid(&shape));
     const int64_t Q = (int64_t)shape.heads * shape.head_dim;
-    CUDPO_REQUIRE(is_matrix(qkv) && is_f32(qkv, T, width_of(&shape)));
+    CUDPO_REQUIRE(qkv.rows >= 0 && is_f32(qkv, T, width_of(&shape)));
     CUDPO_REQUIRE(is_f32(dqkv, T, width_of(&shape)));
-    CUDPO_REQUIRE(is_f32(out, T, Q) && is_f32(dout, T, Q) && is_f32(lse, T, shape.heads));
+    CUDPO_REQUIRE(is_f32(out, T, Q));
+    CUDPO_REQUIRE(is_f32(dout, T, Q));
+    CUDPO_REQUIRE(is_f32(lse, T, shape.heads));
     CUDPO_REQUIRE(qkv.stride <= INT_MAX && dqkv.stride <= INT_MAX && dout.stride <= INT_MAX);
-    CUDPO_REQUIRE(is_pack(segments, T) && are_wanted(wanted, T));
+    CUDPO_REQUIRE(is_pack(segments, T));
+    CUDPO_REQUIRE(are_wanted(wanted, T));
+    CUDPO_REQUIRE(tensor_disjoint(dqkv, qkv) && tensor_disjoint(dqkv, dout));
+    CUDPO_REQUIRE(tensor_disjoint(dqkv, out) && tensor_disjoint(dqkv, lse));
+    CUDPO_REQUIRE(tensor_disjoint(dqkv, segments) && tensor_disjoint(dqkv, wanted));
     const backward b = {dqkv, dout, qkv, out, lse, segments, wanted, shape};
 #pragma omp parallel for collapse(2) schedule(dynamic)
     for (int64_t n = 0; n < segments.rows; n++) {

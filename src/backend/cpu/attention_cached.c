@@ -18,9 +18,13 @@ cudpo_status cpu_cache_store(backend *be, tensor k_cache, tensor v_cache, tensor
     CUDPO_REQUIRE(attention_shape_valid(&shape));
     const int64_t Q = (int64_t)shape.heads * shape.head_dim;
     const int64_t KV = (int64_t)shape.kv_heads * shape.head_dim;
-    CUDPO_REQUIRE(is_matrix(qkv) && is_f32(qkv, qkv.rows, width_of(&shape)));
-    CUDPO_REQUIRE(is_f32(k_cache, k_cache.rows, KV) && is_f32(v_cache, k_cache.rows, KV));
+    CUDPO_REQUIRE(qkv.rows >= 0 && is_f32(qkv, qkv.rows, width_of(&shape)));
+    CUDPO_REQUIRE(k_cache.rows >= 0 && is_f32(k_cache, k_cache.rows, KV));
+    CUDPO_REQUIRE(is_f32(v_cache, k_cache.rows, KV));
     CUDPO_REQUIRE(is_index(slot, qkv.rows, k_cache.rows));
+    CUDPO_REQUIRE(tensor_disjoint(k_cache, v_cache) && tensor_disjoint(k_cache, qkv));
+    CUDPO_REQUIRE(tensor_disjoint(v_cache, qkv) && tensor_disjoint(k_cache, slot));
+    CUDPO_REQUIRE(tensor_disjoint(v_cache, slot));
     const size_t bytes = (size_t)KV * sizeof(float);
     for (int64_t t = 0; t < qkv.rows; t++) {
         memcpy(row_of(k_cache, index_of(slot, t)), row_of(qkv, t) + Q, bytes);
@@ -47,11 +51,15 @@ cudpo_status cpu_attention_cached(backend *be, tensor out, tensor qkv, tensor k_
     CUDPO_REQUIRE(attention_shape_valid(&shape));
     const int64_t D = shape.head_dim, ratio = shape.heads / shape.kv_heads;
     const int64_t B = qkv.rows, KV = shape.kv_heads * D;
-    CUDPO_REQUIRE(is_matrix(qkv) && is_f32(qkv, B, width_of(&shape)));
+    CUDPO_REQUIRE(qkv.rows >= 0 && is_f32(qkv, B, width_of(&shape)));
     CUDPO_REQUIRE(is_f32(out, B, shape.heads * D));
-    CUDPO_REQUIRE(is_f32(k_cache, k_cache.rows, KV) && is_f32(v_cache, k_cache.rows, KV));
+    CUDPO_REQUIRE(k_cache.rows >= 0 && is_f32(k_cache, k_cache.rows, KV));
+    CUDPO_REQUIRE(is_f32(v_cache, k_cache.rows, KV));
     CUDPO_REQUIRE(k_cache.stride <= INT_MAX && v_cache.stride <= INT_MAX);
     CUDPO_REQUIRE(are_ranges(first, length, B, k_cache.rows));
+    CUDPO_REQUIRE(tensor_disjoint(out, qkv) && tensor_disjoint(out, k_cache));
+    CUDPO_REQUIRE(tensor_disjoint(out, v_cache) && tensor_disjoint(out, first));
+    CUDPO_REQUIRE(tensor_disjoint(out, length));
 #pragma omp parallel for collapse(2) schedule(dynamic)
     for (int64_t b = 0; b < B; b++) {
         for (int64_t kv_head = 0; kv_head < shape.kv_heads; kv_head++) {

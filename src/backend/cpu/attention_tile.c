@@ -12,7 +12,8 @@
 bool attention_shape_valid(const attention_shape *shape)
 {
     return shape->heads >= 1 && shape->kv_heads >= 1 && shape->heads % shape->kv_heads == 0 &&
-           shape->head_dim >= 1 && shape->window >= 0 && isfinite(shape->scale);
+           shape->head_dim >= 1 && (int64_t)shape->heads * shape->head_dim <= INT32_MAX &&
+           shape->window >= 0 && isfinite(shape->scale);
 }
 
 key_range attention_visible(int64_t query, int64_t position, int64_t length, int64_t window)

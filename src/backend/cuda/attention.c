@@ -6,9 +6,6 @@ static cuda_backend *of(backend *be)
     return (cuda_backend *)be;
 }
 
-/* The backward pass may have this much scratch where it needs less for one kv head at a time. */
-static const size_t LARGE_SCRATCH = (size_t)3 << 30;
-
 static size_t plan_bytes(int64_t T, int64_t segments)
 {
     return ((size_t)cuda_attention_plan_words(T, segments) * sizeof(int32_t) + 15) / 16 * 16;
@@ -26,29 +23,29 @@ static cudpo_status make_plan(tensor *plan, scratch *rest, cuda_backend *be, ten
     return cuda_attention_plan(*plan, segments, wanted, T, shape, be->fault, be->stream);
 }
 
-/* Scratch for as many kv heads at a time as it has room for. */
-static size_t backward_bytes(int64_t T, int64_t segments, attention_shape shape, dtype type)
+/* For as many kv heads at a time as may be. */
+static size_t backward_bytes(const cuda_backend *be, int64_t T, int64_t segments, attention_shape s,
+                             dtype type)
 {
     size_t bytes = 0;
-    for (int n = shape.kv_heads; n >= 1; n = n / 2) {
-        bytes = cuda_attention_backward_scratch(T, segments, shape, type, n);
-        if (bytes <= LARGE_SCRATCH) break;
+    for (int n = s.kv_heads; n >= 1; n = n / 2) {
+        bytes = cuda_attention_backward_scratch(T, segments, s, type, n);
+        if (bytes <= be->large_scratch) break;
     }
     return bytes;
 }
 
-size_t cuda_attention_memory(const workload *m)
+size_t cuda_attention_memory(const cuda_backend *be, const workload *m)
 {
     const size_t plan = plan_bytes(m->tokens, m->segments);
-    return m->backward ? plan + backward_bytes(m->tokens, m->segments, m->attention, m->type)
-                       : plan;
+    return !m->backward ? plan
+                        : plan + backward_bytes(be, m->tokens, m->segments, m->attention, m->type);
 }
 
-/* So that the bytes of scratch can be computed; the launchers ask for more. */
-static bool attention_shape_valid(attention_shape s)
+/* Is qkv what the launcher will ask for?  If not, it says so, and needs no scratch for that. */
+static bool is_qkv(tensor qkv, attention_shape s)
 {
-    return s.heads >= 1 && s.kv_heads >= 1 && s.heads % s.kv_heads == 0 && s.head_dim >= 1 &&
-           s.head_dim <= 256 && s.window >= 0;
+    return qkv.cols == ((int64_t)s.heads + 2 * (int64_t)s.kv_heads) * s.head_dim;
 }
 
 static cudpo_status attention(backend *be, tensor out, tensor lse, tensor qkv, tensor segments,
@@ -56,9 +53,10 @@ static cudpo_status attention(backend *be, tensor out, tensor lse, tensor qkv, t
 {
     tensor plan;
     scratch rest;
-    CUDPO_REQUIRE(qkv.rows >= 0 && segments.rows >= 0);
+    CUDPO_REQUIRE(tensor_disjoint(out, segments) && tensor_disjoint(out, wanted));
+    CUDPO_REQUIRE(tensor_disjoint(lse, segments) && tensor_disjoint(lse, wanted));
     CUDPO_TRY(make_plan(&plan, &rest, of(be), segments, wanted, qkv.rows, shape, 0));
-    return cuda_attention(out, lse, qkv, plan, shape, of(be)->stream);
+    return cuda_attention(out, lse, qkv, plan, shape, of(be)->fault, of(be)->stream);
 }
 
 static cudpo_status attention_backward(backend *be, tensor dqkv, tensor dout, tensor qkv,
@@ -67,11 +65,12 @@ static cudpo_status attention_backward(backend *be, tensor dqkv, tensor dout, te
 {
     tensor plan;
     scratch rest;
-    CUDPO_REQUIRE(qkv.rows >= 0 && segments.rows >= 0);
-    CUDPO_REQUIRE(attention_shape_valid(shape));
-    const size_t bytes = backward_bytes(qkv.rows, segments.rows, shape, qkv.type);
+    CUDPO_REQUIRE(tensor_disjoint(dqkv, segments) && tensor_disjoint(dqkv, wanted));
+    const size_t bytes =
+        is_qkv(qkv, shape) ? backward_bytes(of(be), qkv.rows, segments.rows, shape, qkv.type) : 0;
     CUDPO_TRY(make_plan(&plan, &rest, of(be), segments, wanted, qkv.rows, shape, bytes));
-    return cuda_attention_backward(dqkv, dout, qkv, out, lse, plan, shape, rest, of(be)->stream);
+    return cuda_attention_backward(dqkv, dout, qkv, out, lse, plan, shape, rest, of(be)->fault,
+                                   of(be)->stream);
 }
 
 static cudpo_status cache_store(backend *be, tensor k_cache, tensor v_cache, tensor qkv,

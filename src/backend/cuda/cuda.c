@@ -127,8 +127,7 @@ static size_t larger(size_t a, size_t b)
 
 size_t cuda_working_memory(backend *be, const workload *m)
 {
-    (void)be;
-    size_t bytes = cuda_attention_memory(m);
+    size_t bytes = cuda_attention_memory(of(be), m);
     if (!m->backward) return bytes;
     bytes = larger(bytes, cuda_rmsnorm_backward_scratch(m->tokens, m->width));
     bytes = larger(bytes, cuda_head_norm_backward_scratch(m->tokens, m->attention.heads,
@@ -291,6 +290,7 @@ cudpo_status backend_cuda_open(backend **out, const backend_options *options)
                           .faults = cuda_faults,
                           .on_device = true};
     cuda_ops_install(&be->table);
+    be->large_scratch = (size_t)3 << 30;
     const cudpo_status status = start(be, options != NULL ? options : &none);
     if (status == CUDPO_OK)
         *out = &be->table;

@@ -13,7 +13,8 @@ typedef struct cuda_backend {
     tensor fault; /* [1] i32 */
     staging staging;
     struct CUevent_st *marks[MARKS];
-    scratch memory; /* grows when an op needs more */
+    scratch memory;       /* grows when an op needs more */
+    size_t large_scratch; /* bytes that an op which can do with less does not ask for */
     struct cuda_gemm *gemm;
     char description[320];
 } cuda_backend;
@@ -23,7 +24,8 @@ CUDPO_MUST_USE cudpo_status cuda_scratch(scratch *out, cuda_backend *be, size_t 
 
 /** Bytes of scratch that ops ask for at most. */
 size_t cuda_working_memory(backend *be, const workload *most);
-size_t cuda_attention_memory(const workload *most); /* of them, attention's */
+size_t cuda_attention_memory(const cuda_backend *be,
+                             const workload *most); /* of them, attention's */
 
 /** Put the ops into the table. */
 void cuda_ops_install(backend *table);
