@@ -4,7 +4,8 @@
  * types, alignment, bytes moved, scratch, faults - stands above its definition in kernels/<op>.cu.  All of them
  *   - check their contract first: CUDPO_EINVAL names the argument, and nothing is written;
  *   - enqueue on `stream` and return; CUDPO_EDEVICE if a launch failed; never allocate, never wait;
- *   - take activations in float32 or bfloat16, all of one call alike, and compute in float32 or wider;
+ *   - take activations in float32 or bfloat16, all of one call alike, and compute in float32 or wider, but for attention in
+ *     bfloat16, which rounds probabilities and the slopes of scores to that type for the tensor cores;
  *   - add up in a fixed order: the same call on the same GPU gives the same bits;
  *   - do nothing and succeed where there are no rows.
  * Values in device memory can't be checked here.  Where a wrong one (an index out of range) would make a kernel leave
