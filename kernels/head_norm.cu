@@ -2,11 +2,14 @@
 #include "kernels.h"
 #include "norm.h"
 
-/* x [T, n*D] and rstd [T,n] of heads whose weight is w [1,D]. */
-static inline bool is_heads(tensor x, tensor rstd, tensor w)
+/* x [T, n*D] and rstd [T,n] are of heads whose weight is w [1,D]. */
+static cudpo_status check_heads(tensor x, tensor rstd, tensor w)
 {
-    return is_matrix(x) && is_matrix(w) && w.type == x.type && w.rows == 1 &&
-           x.cols % w.cols == 0 && is_f32(rstd, x.rows, x.cols / w.cols);
+    CUDPO_REQUIRE(is_matrix(x));
+    CUDPO_REQUIRE(w.cols >= 1 && is_typed(w, x.type, 1, w.cols));
+    CUDPO_REQUIRE(x.cols % w.cols == 0);
+    CUDPO_REQUIRE(is_f32(rstd, x.rows, x.cols / w.cols));
+    return CUDPO_OK;
 }
 
 /* Vectors of 16 bytes in a row of D elements; 0 where a head does not begin on a vector's boundary. */
@@ -34,11 +37,14 @@ static cudpo_status head_norm(const norm_arguments<Real> &a, bool vectorisable, 
  *           Nothing overlaps; y and x may be columns of one matrix.  T n up to 2^31 - 1.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, outputs untouched; CUDPO_EDEVICE if the launch failed.
  *  Bytes: T n (2 D e + 4), e = 2 or 4 for an element.  Heads that are no whole 16-byte vectors, are longer than 2 KB, or
- *  in rows that do not stand on 16-byte boundaries, are read twice.  Bitwise repeatable. */
+ *  in rows that do not stand on 16-byte boundaries, are read twice.  Sums are in float32, so a head whose sum of squares
+ *  passes 3.4e38 has rstd 0.  Bitwise repeatable. */
 extern "C" cudpo_status cuda_head_norm(tensor y, tensor rstd, tensor x, tensor w, float epsilon,
                                        cudpo_stream stream)
 {
-    CUDPO_REQUIRE(is_heads(x, rstd, w) && is_like(y, x));
+    CUDPO_TRY(check_heads(x, rstd, w));
+    CUDPO_REQUIRE(x.rows * rstd.cols <= INT32_MAX);
+    CUDPO_REQUIRE(is_like(y, x));
     CUDPO_REQUIRE(std::isfinite(epsilon) && epsilon >= 0.0f);
     CUDPO_REQUIRE(tensor_disjoint(y, x) && tensor_disjoint(y, w) && tensor_disjoint(y, rstd));
     CUDPO_REQUIRE(tensor_disjoint(rstd, x) && tensor_disjoint(rstd, w));
@@ -72,6 +78,7 @@ static cudpo_status head_norm_backward(const norm_backward_arguments<Real> &a, t
 
 extern "C" size_t cuda_head_norm_backward_scratch(int64_t T, int64_t heads, int64_t D)
 {
+    if (T < 0 || heads < 1 || T > INT64_MAX / heads) return 0;
     return norm_scratch(T * heads, D);
 }
 
@@ -81,7 +88,7 @@ extern "C" size_t cuda_head_norm_backward_scratch(int64_t T, int64_t heads, int6
  *  In/Out:  dw      [1,D] f32 or bf16: accumulates; rounded once.
  *  In:      dy, x   [T, n*D] like dx.     rstd  [T,n] f32, of the forward pass.      w  [1,D] like dx.
  *           s       cuda_head_norm_backward_scratch(T, n, D) bytes.
- *           Nothing else overlaps; dx, dy and x may be columns of one matrix.
+ *           Nothing else overlaps; dx, dy and x may be columns of one matrix.  D up to 2^31 - 1.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, outputs untouched; CUDPO_EDEVICE if a launch failed.
  *  Bytes: T n (3 D e + 4) and, in L2, 8 D min(T n, 396) of partial sums; e = 2 or 4 for an element.  Which heads are read
  *  twice: see above.  Bitwise repeatable. */
@@ -89,13 +96,19 @@ extern "C" cudpo_status cuda_head_norm_backward(tensor dx, tensor dw, tensor dy,
                                                 tensor rstd, tensor w, scratch s,
                                                 cudpo_stream stream)
 {
-    CUDPO_REQUIRE(is_heads(x, rstd, w) && is_float(dw, 1, w.cols));
-    CUDPO_REQUIRE(is_like(dx, x) && is_like(dy, x));
+    CUDPO_TRY(check_heads(x, rstd, w));
+    CUDPO_REQUIRE(w.cols <= INT32_MAX);
+    CUDPO_REQUIRE(is_float(dw, 1, w.cols));
+    CUDPO_REQUIRE(is_like(dx, x));
+    CUDPO_REQUIRE(is_like(dy, x));
     CUDPO_REQUIRE(is_same(dx, dy) || tensor_disjoint(dx, dy));
     CUDPO_REQUIRE(tensor_disjoint(dx, x) && tensor_disjoint(dx, rstd) && tensor_disjoint(dx, w));
     CUDPO_REQUIRE(tensor_disjoint(dw, dx) && tensor_disjoint(dw, dy) && tensor_disjoint(dw, x));
     CUDPO_REQUIRE(tensor_disjoint(dw, rstd) && tensor_disjoint(dw, w));
-    CUDPO_REQUIRE(is_scratch(s, cuda_head_norm_backward_scratch(x.rows, rstd.cols, w.cols)));
+    const size_t bytes = cuda_head_norm_backward_scratch(x.rows, rstd.cols, w.cols);
+    CUDPO_REQUIRE(is_scratch(s, bytes));
+    CUDPO_REQUIRE(is_apart(s, bytes, dx) && is_apart(s, bytes, dw) && is_apart(s, bytes, dy));
+    CUDPO_REQUIRE(is_apart(s, bytes, x) && is_apart(s, bytes, rstd) && is_apart(s, bytes, w));
     if (x.rows == 0) return CUDPO_OK;
     const bool vectorisable =
         is_vectorisable(dx) && is_vectorisable(dy) && is_vectorisable(x) && is_vectorisable(w);

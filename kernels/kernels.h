@@ -4,7 +4,8 @@
  * types, alignment, bytes moved, scratch, faults - stands above its definition in kernels/<op>.cu.  All of them
  *   - check their contract first: CUDPO_EINVAL names the argument, and nothing is written;
  *   - enqueue on `stream` and return; CUDPO_EDEVICE if a launch failed; never allocate, never wait;
- *   - take activations in float32 or bfloat16, all of one call alike, and compute in float32 or wider;
+ *   - take activations in float32 or bfloat16, all of one call alike, and compute in float32 or wider, but for attention in
+ *     bfloat16, which rounds probabilities and the slopes of scores to that type for the tensor cores;
  *   - add up in a fixed order: the same call on the same GPU gives the same bits;
  *   - succeed where there are no rows: an output that gains from them stays as it is, and one that is set by them
  *     (cuda_scatter_rows of no rows) is set to zeros.

@@ -33,7 +33,7 @@ template <typename Real> struct norm_arguments {
     rows<float> rstd;           /* out; element h of token t */
     rows<const Real> x, branch; /* branch may be absent */
     const Real *w;
-    int64_t count, n, D; /* rows in all, rows of a token, elements of a row */
+    int64_t count, n, D; /* rows in all, up to 2^31 - 1; rows of a token; elements of a row */
     float epsilon;
 };
 
@@ -363,7 +363,6 @@ template <typename Real, int LANES, int VECTORS>
 static cudpo_status norm_launch(const norm_arguments<Real> &a, cudpo_stream stream)
 {
     const int64_t batch = NORM_THREADS / LANES * (NORM_LOADS / VECTORS);
-    CUDPO_REQUIRE(a.count <= INT32_MAX);
     LAUNCH((norm_kernel<Real, LANES, VECTORS>), blocks_for(a.count, batch), NORM_THREADS, 0, stream,
            a);
     return LAUNCHED();
@@ -372,7 +371,6 @@ static cudpo_status norm_launch(const norm_arguments<Real> &a, cudpo_stream stre
 template <typename Real>
 static cudpo_status norm_launch_loop(const norm_arguments<Real> &a, cudpo_stream stream)
 {
-    CUDPO_REQUIRE(a.count <= INT32_MAX);
     LAUNCH((norm_loop_kernel<Real>), (unsigned)a.count, NORM_THREADS, 0, stream, a);
     return LAUNCHED();
 }
@@ -383,8 +381,10 @@ static inline unsigned norm_blocks(int64_t count, int64_t batch, int blocks_per_
     const int64_t blocks = (count + batch - 1) / batch, most = NORM_BLOCKS / 3 * blocks_per_sm;
     return (unsigned)(blocks < most ? blocks : most);
 }
+/* 0 for what no launcher takes. */
 static inline size_t norm_scratch(int64_t count, int64_t D)
 {
+    if (count < 0 || D < 1 || D > INT32_MAX) return 0;
     return (size_t)norm_blocks(count, 1, 3) * (size_t)D * sizeof(float);
 }
 

@@ -16,26 +16,75 @@ static inline bool loss_is_array_or_absent(tensor t, dtype type, int64_t n)
     return !tensor_present(t) || loss_is_array(t, type, n);
 }
 
+/* Rows on their natural boundary, which may stand apart, and no more of them than 64 bits can count. */
+static inline bool loss_is_columns(tensor t, int64_t G)
+{
+    return tensor_is(t, DTYPE_F32, G, LOSS_COLUMNS) && (uintptr_t)t.data % sizeof(float) == 0 &&
+           (G == 0 || t.stride <= INT64_MAX / 16 / G);
+}
+
+/* Completions and scored prompts of a unit, by the loss's line of the table. */
+static inline int loss_completions(loss_kind kind)
+{
+#define LOSS_LINE(kind, name, completions, ...) completions,
+    static const int completions[] = {LOSS_TABLE(LOSS_LINE)};
+#undef LOSS_LINE
+    return completions[kind];
+}
+static inline int loss_prompts(loss_kind kind)
+{
+#define LOSS_LINE(kind, name, completions, reference, prompt, ...) prompt,
+    static const bool prompt[] = {LOSS_TABLE(LOSS_LINE)};
+#undef LOSS_LINE
+    return prompt[kind] ? 1 : 0;
+}
+
+static inline cudpo_status loss_check_parameters(const loss_parameters *p)
+{
+    CUDPO_REQUIRE(p->kind < LOSS_KINDS);
+    CUDPO_REQUIRE(isfinite(p->beta) && p->beta > 0.0);
+    CUDPO_REQUIRE(p->label_smoothing >= 0.0 && p->label_smoothing <= 1.0);
+    CUDPO_REQUIRE(isfinite(p->desirable_weight));
+    CUDPO_REQUIRE(isfinite(p->undesirable_weight));
+    CUDPO_REQUIRE(isfinite(p->unit_scale));
+    CUDPO_REQUIRE(isfinite(p->token_scale));
+    return CUDPO_OK;
+}
+
+static inline cudpo_status loss_check_overlaps(tensor coefficient, tensor columns,
+                                               const loss_inputs *in)
+{
+    CUDPO_REQUIRE(tensor_disjoint(coefficient, columns));
+    CUDPO_REQUIRE(tensor_disjoint(coefficient, in->policy) &&
+                  tensor_disjoint(coefficient, in->reference) &&
+                  tensor_disjoint(coefficient, in->tokens) &&
+                  tensor_disjoint(coefficient, in->label) && tensor_disjoint(coefficient, in->kl));
+    CUDPO_REQUIRE(tensor_disjoint(columns, in->policy) && tensor_disjoint(columns, in->reference) &&
+                  tensor_disjoint(columns, in->tokens) && tensor_disjoint(columns, in->label) &&
+                  tensor_disjoint(columns, in->kl));
+    return CUDPO_OK;
+}
+
+/* A unit has what its loss takes; of supervised pairs, the rejected completion is rewarded too, and has no slope. */
 static inline cudpo_status loss_check(const loss_outputs *out, const loss_inputs *in,
                                       const loss_parameters *p)
 {
-    const int n = in->sequences;
-    const int64_t S = in->policy.rows, G = n > 0 ? S / n : 0;
-    CUDPO_REQUIRE(in->completions >= 1 && in->completions <= 2);
-    CUDPO_REQUIRE((n == in->completions || n == in->completions + 1) && S == G * n && G >= 1);
-    CUDPO_REQUIRE(loss_is_array(in->policy, DTYPE_F32, S));
+    CUDPO_REQUIRE(out != NULL);
+    CUDPO_REQUIRE(in != NULL);
+    CUDPO_REQUIRE(p != NULL);
+    CUDPO_TRY(loss_check_parameters(p));
+    CUDPO_REQUIRE(in->completions == loss_completions(p->kind) ||
+                  (in->completions == 2 && p->kind == LOSS_SFT));
+    CUDPO_REQUIRE(in->sequences == in->completions + loss_prompts(p->kind));
+    const int64_t S = in->policy.rows, G = S / in->sequences;
+    CUDPO_REQUIRE(S >= 0 && S % in->sequences == 0 && loss_is_array(in->policy, DTYPE_F32, S));
     CUDPO_REQUIRE(loss_is_array(in->tokens, DTYPE_I32, S));
     CUDPO_REQUIRE(loss_is_array_or_absent(in->reference, DTYPE_F32, S));
     CUDPO_REQUIRE(loss_is_array_or_absent(in->label, DTYPE_I32, G));
     CUDPO_REQUIRE(loss_is_array_or_absent(in->kl, DTYPE_F32, G));
     CUDPO_REQUIRE(loss_is_array(out->coefficient, DTYPE_F32, S));
-    CUDPO_REQUIRE(tensor_is(out->columns, DTYPE_F32, G, LOSS_COLUMNS));
-    CUDPO_REQUIRE((uintptr_t)out->columns.data % sizeof(float) == 0);
-    CUDPO_REQUIRE(p->kind < LOSS_KINDS && isfinite(p->beta) && p->beta > 0.0);
-    CUDPO_REQUIRE(p->label_smoothing >= 0.0 && p->label_smoothing <= 1.0);
-    CUDPO_REQUIRE(isfinite(p->desirable_weight) && isfinite(p->undesirable_weight));
-    CUDPO_REQUIRE(isfinite(p->unit_scale) && isfinite(p->token_scale));
-    return CUDPO_OK;
+    CUDPO_REQUIRE(loss_is_columns(out->columns, G));
+    return loss_check_overlaps(out->coefficient, out->columns, in);
 }
 
 /* The sequence of a unit that stands at a place of loss_unit, or -1: a scored prompt is always the third, so that losses

@@ -31,8 +31,11 @@ static cudpo_status add_rmsnorm(const norm_arguments<Real> &a, bool vectors, cud
 extern "C" cudpo_status cuda_add_rmsnorm(tensor y, tensor rstd, tensor sum, tensor x, tensor branch,
                                          tensor w, float epsilon, cudpo_stream stream)
 {
-    CUDPO_REQUIRE(is_matrix(x) && is_like(y, x) && is_f32(rstd, x.rows, 1) && is_like(sum, x));
-    CUDPO_REQUIRE(w.type == x.type && is_float(w, 1, x.cols));
+    CUDPO_REQUIRE(is_matrix(x) && x.rows <= INT32_MAX);
+    CUDPO_REQUIRE(is_like(y, x));
+    CUDPO_REQUIRE(is_f32(rstd, x.rows, 1));
+    CUDPO_REQUIRE(is_like(sum, x));
+    CUDPO_REQUIRE(is_typed(w, x.type, 1, x.cols));
     CUDPO_REQUIRE(!tensor_present(branch) || is_like(branch, x));
     CUDPO_REQUIRE(std::isfinite(epsilon) && epsilon >= 0.0f);
     CUDPO_REQUIRE(is_same(sum, x) || tensor_disjoint(sum, x));
@@ -86,7 +89,7 @@ extern "C" size_t cuda_rmsnorm_backward_scratch(int64_t T, int64_t C)
  *  In:      dy, x   [T,C] like dx; x is what the forward pass called sum.
  *           rstd    [T] f32, of the forward pass.       w  [1,C] like dx.
  *           s       cuda_rmsnorm_backward_scratch(T, C) bytes.
- *           Nothing overlaps.
+ *           Nothing overlaps.  C up to 2^31 - 1.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, outputs untouched; CUDPO_EDEVICE if a launch failed.
  *  Bytes: T (4 C e + 4) and, in L2, 8 C min(T, 396) of partial sums; e = 2 or 4 for an element.  Rows beyond 16 KB, or not on
  *  16-byte boundaries, are read twice.  Bitwise repeatable: rows are added in an order that T, C, the type and the
@@ -94,13 +97,20 @@ extern "C" size_t cuda_rmsnorm_backward_scratch(int64_t T, int64_t C)
 extern "C" cudpo_status cuda_rmsnorm_backward(tensor dx, tensor dw, tensor dy, tensor x,
                                               tensor rstd, tensor w, scratch s, cudpo_stream stream)
 {
-    CUDPO_REQUIRE(is_matrix(x) && is_like(dx, x) && is_like(dy, x) && is_f32(rstd, x.rows, 1));
-    CUDPO_REQUIRE(w.type == x.type && is_float(w, 1, x.cols) && is_float(dw, 1, x.cols));
+    const size_t bytes = cuda_rmsnorm_backward_scratch(x.rows, x.cols);
+    CUDPO_REQUIRE(is_matrix(x) && x.cols <= INT32_MAX);
+    CUDPO_REQUIRE(is_like(dx, x));
+    CUDPO_REQUIRE(is_like(dy, x));
+    CUDPO_REQUIRE(is_f32(rstd, x.rows, 1));
+    CUDPO_REQUIRE(is_typed(w, x.type, 1, x.cols));
+    CUDPO_REQUIRE(is_float(dw, 1, x.cols));
     CUDPO_REQUIRE(tensor_disjoint(dx, dy) && tensor_disjoint(dx, x) && tensor_disjoint(dx, w));
     CUDPO_REQUIRE(tensor_disjoint(dx, rstd) && tensor_disjoint(dx, dw));
     CUDPO_REQUIRE(tensor_disjoint(dw, dy) && tensor_disjoint(dw, x) && tensor_disjoint(dw, w));
     CUDPO_REQUIRE(tensor_disjoint(dw, rstd));
-    CUDPO_REQUIRE(is_scratch(s, cuda_rmsnorm_backward_scratch(x.rows, x.cols)));
+    CUDPO_REQUIRE(is_scratch(s, bytes));
+    CUDPO_REQUIRE(is_apart(s, bytes, dx) && is_apart(s, bytes, dw) && is_apart(s, bytes, dy));
+    CUDPO_REQUIRE(is_apart(s, bytes, x) && is_apart(s, bytes, rstd) && is_apart(s, bytes, w));
     if (x.rows == 0) return CUDPO_OK;
     const bool vectors =
         is_vectorisable(dx) && is_vectorisable(dy) && is_vectorisable(x) && is_vectorisable(w);
@@ -141,21 +151,23 @@ static __global__ void __launch_bounds__(THREADS)
 
 /* y = x rstd w, to the bit what cuda_add_rmsnorm gave for sum = x.
  *  Out:     y       [T,C] f32 or bf16.
- *  In:      x       [T,C] like y.     rstd  [T] f32.     w  [1,C] like y.  Nothing overlaps y.
+ *  In:      x       [T,C] like y.     rstd  [T] f32.     w  [1,C] like y.
+ *           Nothing overlaps y.  T C up to 2^39 - 256.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, outputs untouched; CUDPO_EDEVICE if the launch failed.
  *  Bytes: T (2 C e + 4), e = 2 or 4 for an element. */
 extern "C" cudpo_status cuda_rmsnorm_again(tensor y, tensor x, tensor rstd, tensor w,
                                            cudpo_stream stream)
 {
-    CUDPO_REQUIRE(is_matrix(x) && is_like(y, x) && is_f32(rstd, x.rows, 1));
-    CUDPO_REQUIRE(w.type == x.type && is_float(w, 1, x.cols));
+    CUDPO_REQUIRE(is_matrix(x) && fits_grid(x.rows * x.cols, THREADS));
+    CUDPO_REQUIRE(is_like(y, x));
+    CUDPO_REQUIRE(is_f32(rstd, x.rows, 1));
+    CUDPO_REQUIRE(is_typed(w, x.type, 1, x.cols));
     CUDPO_REQUIRE(tensor_disjoint(y, x) && tensor_disjoint(y, rstd) && tensor_disjoint(y, w));
     if (x.rows == 0) return CUDPO_OK;
     const bool vectors = is_vectorisable(y) && is_vectorisable(x) && is_vectorisable(w);
     FLOAT_TYPE(x.type, Real, {
         PIECES(vectors, lanes<Real>::COUNT, N, {
             const int64_t pieces = x.cols / N;
-            CUDPO_REQUIRE(fits_grid(x.rows * pieces, THREADS));
             LAUNCH((rmsnorm_again_kernel<Real, N>), blocks_for(x.rows * pieces, THREADS), THREADS,
                    0, stream, rows<Real>{(Real *)y.data, y.stride},
                    rows<const Real>{(const Real *)x.data, x.stride},

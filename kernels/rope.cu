@@ -51,7 +51,7 @@ static __global__ void __launch_bounds__(THREADS) rope_kernel(rope_arguments<Rea
  *  In/Out:  x         [T, n*D] f32 or bf16.
  *  In:      cosine, sine  [positions,D/2] f32.      position  [T] i32 in 0 .. positions-1.
  *           head_dim  D, even.                      inverse   turn back, which is the backward pass too.
- *           Nothing overlaps.
+ *           Nothing overlaps.  T n D up to 2^39 - 256.
  *  Out:     fault     FAULT_INDEX for a position out of range, whose row of x stays as it is.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, x untouched; CUDPO_EDEVICE if the launch failed.
  *  Bytes: 2 T n D e, e = 2 or 4 for an element, and 4 T (D + 1) of the tables. */
@@ -59,13 +59,14 @@ extern "C" cudpo_status cuda_rope(tensor x, tensor cosine, tensor sine, tensor p
                                   int head_dim, bool inverse, tensor fault, cudpo_stream stream)
 {
     CUDPO_REQUIRE(head_dim >= 2 && head_dim % 2 == 0);
-    CUDPO_REQUIRE(is_matrix(x) && x.cols % head_dim == 0);
+    CUDPO_REQUIRE(is_matrix(x) && fits_grid(x.rows * x.cols, THREADS));
+    CUDPO_REQUIRE(x.cols % head_dim == 0);
     CUDPO_REQUIRE(is_f32(cosine, cosine.rows, head_dim / 2));
     CUDPO_REQUIRE(is_f32(sine, cosine.rows, head_dim / 2));
-    CUDPO_REQUIRE(is_i32(position, x.rows, 1) && is_fault(fault));
+    CUDPO_REQUIRE(is_i32(position, x.rows, 1));
+    CUDPO_REQUIRE(is_fault(fault));
     CUDPO_REQUIRE(tensor_disjoint(x, cosine) && tensor_disjoint(x, sine) &&
-                  tensor_disjoint(x, position));
-    CUDPO_REQUIRE(tensor_disjoint(x, fault));
+                  tensor_disjoint(x, position) && tensor_disjoint(x, fault));
     if (x.rows == 0) return CUDPO_OK;
     const bool rows = is_vectorisable(x) && is_vectorisable(cosine) && is_vectorisable(sine);
     FLOAT_TYPE(x.type, Real, {
@@ -86,7 +87,6 @@ extern "C" cudpo_status cuda_rope(tensor x, tensor cosine, tensor sine, tensor p
         a.sign = inverse ? -1.0f : 1.0f;
         PIECES(rows && a.half % lanes<Real>::COUNT == 0, lanes<Real>::COUNT, N, {
             const int64_t pieces = a.T * a.heads * (a.half / N);
-            CUDPO_REQUIRE(fits_grid(pieces, THREADS));
             LAUNCH((rope_kernel<Real, N>), blocks_for(pieces, THREADS), THREADS, 0, stream, a);
         });
     });

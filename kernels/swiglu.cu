@@ -34,20 +34,19 @@ static __global__ void __launch_bounds__(THREADS)
 
 /* act [T,F] = silu(gate) up, silu(x) = x / (1 + e^-x).   Source: Shazeer 2020, arXiv:2002.05202.
  *  Out:     act      [T,F] f32 or bf16.
- *  In:      gate_up  [T,2F] like act: gate and up side by side.  Nothing overlaps.
+ *  In:      gate_up  [T,2F] like act: gate and up side by side.  Nothing overlaps.  T F up to 2^39 - 256.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, outputs untouched; CUDPO_EDEVICE if the launch failed.
  *  Bytes: 3 T F e, e = 2 or 4 for an element.  Finite where gate and the result are. */
 extern "C" cudpo_status cuda_swiglu(tensor act, tensor gate_up, cudpo_stream stream)
 {
-    CUDPO_REQUIRE(is_matrix(act) && act.type == gate_up.type);
-    CUDPO_REQUIRE(is_float(gate_up, act.rows, 2 * act.cols));
+    CUDPO_REQUIRE(is_matrix(act) && fits_grid(act.rows * act.cols, THREADS));
+    CUDPO_REQUIRE(is_typed(gate_up, act.type, act.rows, 2 * act.cols));
     CUDPO_REQUIRE(tensor_disjoint(act, gate_up));
     if (act.rows == 0) return CUDPO_OK;
     const int64_t T = act.rows, F = act.cols;
     const bool vectors = is_vectorisable(act) && is_vectorisable(gate_up);
     FLOAT_TYPE(act.type, Real, {
         PIECES(vectors, lanes<Real>::COUNT, N, {
-            CUDPO_REQUIRE(fits_grid(T * (F / N), THREADS));
             LAUNCH((swiglu_kernel<Real, N>), blocks_for(T * (F / N), THREADS), THREADS, 0, stream,
                    (Real *)act.data, (const Real *)gate_up.data, T, F, act.stride, gate_up.stride);
         });
@@ -78,8 +77,8 @@ static __global__ void __launch_bounds__(THREADS) swiglu_backward_kernel(backwar
 #pragma unroll
     for (int j = 0; j < N; j++) {
         const float s = sigmoid(gate[j]), silu = gate[j] * s;
-        act[j] = up[j] * silu; /* as the forward pass has it */
-        gate[j] = slope[j] * up[j] * (s + silu * (1.0f - s));
+        act[j] = up[j] * silu;                                /* as the forward pass has it */
+        gate[j] = slope[j] * (s + silu * (1.0f - s)) * up[j]; /* slope * up may overflow */
         up[j] = slope[j] * silu;
     }
     store_piece(dgate_up, gate);
@@ -91,14 +90,16 @@ static __global__ void __launch_bounds__(THREADS) swiglu_backward_kernel(backwar
  *  Out:     dgate_up  [T,2F] f32 or bf16; may be gate_up itself.
  *           act       [T,F] like it, or absent; may be dact itself.
  *  In:      dact      [T,F] like it.       gate_up  [T,2F] like it.
- *           Nothing else overlaps.
+ *           Nothing else overlaps.  T F up to 2^39 - 256.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, outputs untouched; CUDPO_EDEVICE if the launch failed.
- *  Bytes: 5 T F e, 6 T F e with act; e = 2 or 4 for an element.  Finite where gate and the results are. */
+ *  Bytes: 5 T F e, 6 T F e with act; e = 2 or 4 for an element.  Finite where gate, the results and 1.1 dact are: the slope
+ *  of silu is at most 1.0999. */
 extern "C" cudpo_status cuda_swiglu_backward(tensor dgate_up, tensor act, tensor dact,
                                              tensor gate_up, cudpo_stream stream)
 {
     const int64_t T = dact.rows, F = dact.cols;
-    CUDPO_REQUIRE(is_matrix(dact) && dact.type == gate_up.type && is_float(gate_up, T, 2 * F));
+    CUDPO_REQUIRE(is_matrix(dact) && fits_grid(dact.rows * dact.cols, THREADS));
+    CUDPO_REQUIRE(is_typed(gate_up, dact.type, T, 2 * F));
     CUDPO_REQUIRE(is_like(dgate_up, gate_up));
     CUDPO_REQUIRE(!tensor_present(act) || is_like(act, dact));
     CUDPO_REQUIRE(is_same(dgate_up, gate_up) || tensor_disjoint(dgate_up, gate_up));
@@ -120,7 +121,6 @@ extern "C" cudpo_status cuda_swiglu_backward(tensor dgate_up, tensor act, tensor
                                             dact.stride,
                                             gate_up.stride};
         PIECES(vectors, lanes<Real>::COUNT, N, {
-            CUDPO_REQUIRE(fits_grid(T * (F / N), THREADS));
             LAUNCH((swiglu_backward_kernel<Real, N>), blocks_for(T * (F / N), THREADS), THREADS, 0,
                    stream, a);
         });

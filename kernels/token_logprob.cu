@@ -4,12 +4,15 @@
  * -(S - E) at the label, is S (softmax - onehot): a row's gradient but for the factor 1 / S, which is its `scale`.  So E
  * can be stored while S is still unknown; bf16 keeps its relative precision whatever the factor.  k is the maximum of the
  * first chunk of the row that is not all -inf.  Where a later chunk exceeds it by more than LIMIT, k becomes that chunk's
- * maximum, and what was stored so far is multiplied by exp(k before - k): rare, and right all the same.
+ * maximum, and what was stored so far is multiplied by exp(k before - k): rare, and right all the same, but that bf16
+ * rounds what it stored once more, by up to 2^-8 of it.  What n such steps have rounded has a probability below
+ * e^(-LIMIT (n - 1)), so nothing that matters is rounded more than twice.
  *
  * S is summed without the label's E, which joins it at the end: so neither the label's gradient nor a log-prob near 0
  * cancels, and no log-prob exceeds 0. */
 #include "check.h"
 #include "kernels.h"
+#include "kernels/token_logprob.h"
 #include "vector.h"
 
 enum {
@@ -356,22 +359,6 @@ static void launch_with_stats(const logprob_tensors *rows, tensor fault, cudpo_s
         launch<T, G, GRADIENT, false>(rows, fault, stream);
 }
 
-/* The n-th output is disjoint from all that follow it and from what is read. */
-static bool are_apart(const logprob_tensors *rows)
-{
-    const tensor all[] = {rows->logp,   rows->stats, rows->scale,           rows->reference_logp,
-                          rows->logits, rows->label, rows->reference_logits};
-    enum {
-        OUTPUTS = 5
-    }; /* with the logits, where there is a gradient; else no other writes them */
-    for (int i = 0; i < OUTPUTS; i++) {
-        for (int j = i + 1; j < (int)(sizeof all / sizeof all[0]); j++) {
-            if (!tensor_disjoint(all[i], all[j])) return false;
-        }
-    }
-    return true;
-}
-
 /* Log-probs of labels, and the gradient in place of the logits: see logprob_tensors.  One launch for both models.
  *  Out:     rows->logp            [R] f32, nats, at most 0, within 1e-5 (and its own rounding) up to V = 2^18.  NaN where
  *                                 the label is out of range, which sets FAULT_LABEL, and where a logit is NaN or +inf or
@@ -383,20 +370,23 @@ static bool are_apart(const logprob_tensors *rows)
  *                                 bf16 where the logits are; no onehot where the label is out of range.  Of f32 logits as
  *                                 bf16, the second half of each row is undefined afterwards.
  *  In:      rows->label           [R] i32.             rows->reference_logits  [R,V] of the logits' type.
+ *           Nothing overlaps, with a gradient or without.  V up to 2^30, R up to 2^30 - 1.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, nothing written; CUDPO_EDEVICE.
- *  Any V up to 2^30.  Rows that start on 16-byte boundaries (address and stride; V may be odd) are copied in 16-byte
- *  vectors, others element by element; the bits are the same.  One pass: with logits of t bytes and a gradient of g,
- *  reads t V and writes g V bytes a row, and reads t V a row of the reference. */
+ *  Rows that start on 16-byte boundaries (address and stride; V may be odd) are copied in 16-byte vectors, others element
+ *  by element; the bits are the same.  One pass: with logits of t bytes and a gradient of g, reads t V and writes g V bytes
+ *  a row, and reads t V a row of the reference. */
 extern "C" cudpo_status cuda_token_logprob(const logprob_tensors *rows, bool gradient, tensor fault,
                                            cudpo_stream stream)
 {
+    CUDPO_REQUIRE(rows != NULL);
     const tensor logp = rows->logp, stats = rows->stats, scale = rows->scale;
     const tensor logits = rows->logits, label = rows->label;
     const tensor reference_logp = rows->reference_logp, reference_logits = rows->reference_logits;
     const dtype gradient_type = rows->gradient_type;
-    const int64_t R = logits.rows, V = logits.cols;
+    const int64_t R = logits.rows;
     const bool reference = tensor_present(reference_logits);
-    CUDPO_REQUIRE(is_matrix(logits) && V <= MAX_VOCABULARY && R <= INT32_MAX / 2);
+    CUDPO_REQUIRE(is_matrix(logits));
+    CUDPO_REQUIRE(logits.cols <= MAX_VOCABULARY && logits.rows <= INT32_MAX / 2);
     CUDPO_REQUIRE(is_f32(logp, R, 1));
     CUDPO_REQUIRE(!tensor_present(stats) || is_f32(stats, R, ROW_STATS));
     CUDPO_REQUIRE(gradient ? is_f32(scale, R, 1) : !tensor_present(scale));
@@ -405,8 +395,9 @@ extern "C" cudpo_status cuda_token_logprob(const logprob_tensors *rows, bool gra
     CUDPO_REQUIRE(reference == tensor_present(reference_logp));
     CUDPO_REQUIRE(!reference || is_like(reference_logits, logits));
     CUDPO_REQUIRE(!reference || is_f32(reference_logp, R, 1));
-    CUDPO_REQUIRE(is_i32(label, R, 1) && is_fault(fault));
-    CUDPO_REQUIRE(are_apart(rows));
+    CUDPO_REQUIRE(is_i32(label, R, 1));
+    CUDPO_REQUIRE(is_fault(fault));
+    CUDPO_TRY(logprob_check_overlaps(rows, fault));
     if (R == 0) return CUDPO_OK;
     FLOAT_TYPE(logits.type, T, {
         if (!gradient)

@@ -290,7 +290,7 @@ static void every_loss(backend *be)
         loss_kind loss;
         int completions, n;
     } c[] = {{LOSS_SIGMOID, 2, 2}, {LOSS_HINGE, 2, 2}, {LOSS_IPO, 2, 2}, {LOSS_KTO, 1, 1},
-             {LOSS_ORPO, 2, 3},    {LOSS_SFT, 1, 1},   {LOSS_SFT, 1, 2}};
+             {LOSS_ORPO, 2, 3},    {LOSS_SFT, 1, 1},   {LOSS_SFT, 2, 2}};
     for (size_t i = 0; i < sizeof c / sizeof c[0]; i++) {
         for (int k = 0; k < score_kinds_of(be); k++) {
             check_batch(be, make_batch(c[i].loss, score_kinds[k], c[i].completions, c[i].n, 3));

@@ -1,10 +1,7 @@
-/* test_segment_sum.c - sums of runs of rows, and coefficients back to rows. */
+/* test_segment_sum.c - sums of runs of rows. */
 /* rooms: backend base */
 /* backends: cpu cuda */
-#include "test_ops.h"
-#ifdef TEST_CUDA
-#include "kernels/kernels.h"
-#endif
+#include "test_refusals.h"
 
 static void three_runs_by_hand(backend *be)
 {
@@ -98,105 +95,79 @@ static void strided_edges(backend *be)
     ops_end(&o);
 }
 
-static void coefficients_by_hand(backend *be)
+typedef struct call {
+    tensor out, x, begin, fault;
+} call;
+
+static cudpo_status sum(backend *be, const void *arguments)
 {
-    static const float coefficient[] = {0.5f, -2, 3};
-    static const int32_t sequence[] = {0, 0, 2, 1};
-    static const float scale[] = {1, 2, 1, 0.5f};
-    static const double want[] = {-0.5, -1, -3, 1};
-    float got[4];
+    const call *c = arguments;
+#ifdef TEST_CUDA
+    return cuda_segment_sum(c->out, c->x, c->begin, c->fault, ((cuda_backend *)be)->stream);
+#else
+    return be->segment_sum(be, c->out, c->x, c->begin);
+#endif
+}
+
+/* Two segments of four rows. */
+static call good_call(ops *o)
+{
+    static const int32_t edge[] = {0, 2, 4};
+    return (call){ops_output(o, 2, 2), ops_output(o, 4, 2), ops_indices(o, edge, 3, 1),
+                  ops_output_as(o, DTYPE_I32, 1, 1)};
+}
+
+static void refusals_of_operands(backend *be)
+{
     ops o = ops_begin(be);
-    const tensor row = ops_output(&o, 4, 1);
-    CHECK_OK(be->row_coefficients(be, row, ops_floats(&o, coefficient, 3, 1),
-                                  ops_indices(&o, sequence, 4, 1), ops_floats(&o, scale, 4, 1)));
-    ops_get(&o, got, row);
-    check_close("row", got, want, 4, 0);
+    call c = good_call(&o);
+    const char *const begin = be->on_device ? "is_i32(begin, " : "is_partition(begin, ";
+    const operand operands[] = {{"out", &c.out, "is_f32(out, ", OUTPUT | ANY_ROWS},
+                                {"x", &c.x, "is_matrix(x)", ANY_ROWS | ANY_COLS},
+                                {"begin", &c.begin, begin, 0},
+                                {"fault", &c.fault, "is_fault(fault)", OPTIONAL}};
+    const refusals r = {&o, sum, &c, operands, be->on_device ? 4 : 3};
+    check_refusals(&r);
+    ops_check_untouched(&o, c.fault);
     ops_end(&o);
 }
 
-/* More rows than a block has threads; each by its own sequence and scale, in strided vectors. */
-static void coefficients_of_many_rows(backend *be)
-{
-    static const int64_t rows[] = {1, 31, 32, 33, 255, 256, 257, 1000};
-    enum { S = 7 };
-    for (int n = 0; n < 8; n++) {
-        const int64_t R = rows[n];
-        float *scale = random_floats(1, R), *coefficient = random_floats(2, S), *got = zeros(R, 4);
-        int32_t *sequence = zeros(2 * R, 4);
-        for (int64_t r = 0; r < R; r++) {
-            sequence[2 * r] = (int32_t)(r * r % S);
-            sequence[2 * r + 1] = -1;
-        }
-        ops o = ops_begin(be);
-        const tensor row = ops_make(&o, DTYPE_F32, R, 1, 3);
-        CHECK_OK(be->row_coefficients(be, row, ops_strided(&o, coefficient, S, 1, 4),
-                                      tensor_cols(ops_indices(&o, sequence, R, 2), 0, 1),
-                                      ops_strided(&o, scale, R, 1, 2)));
-        ops_get(&o, got, row);
-        for (int64_t r = 0; r < R; r++) { /* one product, whatever rounds it */
-            assert_true(got[r] == -coefficient[r * r % S] * scale[r]);
-        }
-        ops_end(&o);
-        free(scale);
-        free(coefficient);
-        free(sequence);
-        free(got);
-    }
-}
-
-/* No rows, no segments: nothing to do, and nothing wrong with it. */
+/* No segments; segments of no rows, whose sums are 0. */
 static void nothing(backend *be)
 {
-    static const int32_t begin[] = {0, 0};
-    float got;
+    static const int32_t edge[] = {0, 0};
+    static const double zero[2] = {0, 0};
+    float got[2];
     ops o = ops_begin(be);
-    const tensor x = ops_output(&o, 2, 1), out = ops_output(&o, 1, 1);
-    const tensor edges = ops_indices(&o, begin, 2, 1), none = tensor_rows(x, 0, 0);
-    CHECK_OK(be->segment_sum(be, tensor_rows(out, 0, 0), x, tensor_rows(edges, 0, 1)));
-    CHECK_OK(be->row_coefficients(be, none, out, tensor_rows(edges, 0, 0), none));
-    ops_check_untouched(&o, out);
-    ops_check_untouched(&o, x);
-    CHECK_OK(be->segment_sum(be, out, none, edges));
-    ops_get(&o, &got, out);
-    assert_true(got == 0.0f);
+    const call good = good_call(&o);
+    call c = good;
+    c.out = tensor_rows(good.out, 0, 0), c.begin = tensor_rows(good.begin, 0, 1);
+    CHECK_OK(sum(be, &c));
+    ops_check_untouched(&o, good.out);
+    c = good;
+    c.x = tensor_rows(good.x, 0, 0), c.out = tensor_rows(good.out, 0, 1);
+    c.begin = ops_indices(&o, edge, 2, 1);
+    CHECK_OK(sum(be, &c));
+    ops_get(&o, got, c.out);
+    check_close("out", got, zero, 2, 0);
     ops_end(&o);
 }
 
-static void broken_contracts(backend *be)
+#ifndef TEST_CUDA
+/* Edges that go back, or lie outside of the rows: first, last and in between. */
+static void edges_are_refused(backend *be)
 {
     static const int32_t bad[][3] = {{0, 3, 2}, {-1, 0, 1}, {0, 1, 5}, {1, 0, 1}, {0, 9, 4}};
-    static const int32_t far_away[] = {0, 9, 4};
-    static const int32_t fine[] = {0, 2, 4};
     ops o = ops_begin(be);
-    const tensor x = ops_output(&o, 4, 2), out = ops_output(&o, 2, 2), row = ops_output(&o, 3, 1);
-    for (int i = 0; i < 5 && !be->on_device; i++) {
-        CHECK_FAILS(be->segment_sum(be, out, x, ops_indices(&o, bad[i], 3, 1)), CUDPO_EINVAL,
-                    "is_partition");
+    call c = good_call(&o);
+    for (int i = 0; i < 5; i++) {
+        c.begin = ops_indices(&o, bad[i], 3, 1);
+        CHECK_FAILS(sum(be, &c), CUDPO_EINVAL, "is_partition(begin");
     }
-    if (!be->on_device)
-        CHECK_FAILS(be->row_coefficients(be, row, row, ops_indices(&o, far_away, 3, 1), row),
-                    CUDPO_EINVAL, "is_index");
-    const char *edges = be->on_device ? "begin" : "is_partition";
-    const tensor good = ops_indices(&o, fine, 3, 1), slope = ops_output(&o, 2, 1);
-    CHECK_FAILS(be->segment_sum(be, x, x, good), CUDPO_EINVAL, edges);
-    CHECK_FAILS(be->segment_sum(be, out, x, tensor_rows(good, 0, 2)), CUDPO_EINVAL, edges);
-    CHECK_FAILS(be->segment_sum(be, out, x, slope), CUDPO_EINVAL, edges);
-    CHECK_FAILS(be->segment_sum(be, tensor_cols(out, 0, 1), x, good), CUDPO_EINVAL, "out");
-    CHECK_FAILS(be->segment_sum(be, (tensor){0}, x, good), CUDPO_EINVAL, "out");
-    CHECK_FAILS(be->segment_sum(be, out, good, good), CUDPO_EINVAL, "x");
-    const char *index = be->on_device ? "sequence" : "is_index";
-    CHECK_FAILS(be->row_coefficients(be, row, slope, tensor_rows(good, 0, 2), row), CUDPO_EINVAL,
-                index);
-    CHECK_FAILS(be->row_coefficients(be, row, slope, row, row), CUDPO_EINVAL, index);
-    CHECK_FAILS(be->row_coefficients(be, out, row, good, row), CUDPO_EINVAL, "row");
-    CHECK_FAILS(be->row_coefficients(be, good, row, good, row), CUDPO_EINVAL, "row");
-    CHECK_FAILS(be->row_coefficients(be, row, out, good, row), CUDPO_EINVAL, "coefficient");
-    CHECK_FAILS(be->row_coefficients(be, row, slope, tensor_rows(good, 0, 3), slope), CUDPO_EINVAL,
-                be->on_device ? "scale" : "is_index");
-    ops_check_untouched(&o, out);
-    ops_check_untouched(&o, row);
+    ops_check_untouched(&o, c.out);
     ops_end(&o);
 }
+#endif
 
 #ifdef TEST_CUDA
 /* A segment that is no range of rows: NaN and a fault, and the others are summed. */
@@ -236,70 +207,28 @@ static void edges_out_of_range(backend *be)
         }
         ops_end(&o);
     }
-}
-
-static void sequences_out_of_range(backend *be)
-{
-    static const int32_t bad[] = {2, 3, -1, INT32_MAX, INT32_MIN};
-    static const float coefficient[] = {3, 5}, scale[] = {1, 1, 2};
-    float got[3];
     ops o = ops_begin(be);
-    const tensor row = ops_output(&o, 3, 1), slope = ops_floats(&o, coefficient, 2, 1);
-    const tensor factor = ops_floats(&o, scale, 3, 1);
-    tensor index = {0};
-    for (int n = 0; n < 5; n++) {
-        index = ops_indices(&o, (int32_t[]){0, bad[n], 1}, 3, 1);
-        CHECK_OK(be->row_coefficients(be, row, slope, index, factor));
-        ops_get(&o, got, row);
-        assert_int_equal(faults_of(be), FAULT_INDEX);
-        assert_true(got[0] == -3 && isnan(got[1]) && got[2] == -10);
-    }
-    /* Without a fault word, in silence. */
-    CHECK_OK(cuda_row_coefficients(row, slope, index, factor, (tensor){0}, NULL));
-    const tensor sum = ops_output(&o, 1, 1);
-    CHECK_OK(
-        cuda_segment_sum(sum, row, ops_indices(&o, (int32_t[]){3, 1}, 2, 1), (tensor){0}, NULL));
-    ops_get(&o, got, sum);
-    assert_true(isnan(got[0]));
+    call silent = good_call(&o); /* without a fault word, in silence */
+    float got[4];
+    silent.begin = ops_indices(&o, (int32_t[]){3, 1, 1}, 3, 1), silent.fault = (tensor){0};
+    CHECK_OK(sum(be, &silent));
+    ops_get(&o, got, silent.out);
+    assert_true(isnan(got[0]) && isnan(got[1]) && got[2] == 0.0f && got[3] == 0.0f);
     assert_int_equal(faults_of(be), 0);
     ops_end(&o);
 }
 
-/* Addresses and overlaps, which only the device minds. */
-static void broken_contracts_of_the_device(backend *be)
+/* More sums than a grid has blocks: the contract comes before any is looked at. */
+static void too_many_sums(backend *be)
 {
-    static const int32_t fine[] = {0, 1, 1, 1};
     ops o = ops_begin(be);
-    const tensor out = ops_output(&o, 2, 2), x = ops_output(&o, 4, 2), row = ops_output(&o, 3, 1);
-    const tensor begin = ops_indices(&o, fine, 3, 1), sequence = ops_indices(&o, fine, 3, 1);
-    const tensor factor = ops_output(&o, 3, 1), wide = ops_output(&o, 8, 2);
-    tensor as_float = begin, fault = begin;
-    as_float.type = DTYPE_F32;
-    CHECK_FAILS(be->segment_sum(be, moved(out, 2), x, begin), CUDPO_EINVAL, "out");
-    CHECK_FAILS(be->segment_sum(be, out, moved(x, 2), begin), CUDPO_EINVAL, "x");
-    CHECK_FAILS(be->segment_sum(be, out, x, moved(begin, 2)), CUDPO_EINVAL, "begin");
-    CHECK_FAILS(be->segment_sum(be, tensor_rows(wide, 0, 2), tensor_rows(wide, 1, 4), begin),
-                CUDPO_EINVAL, "are_disjoint");
-    CHECK_FAILS(be->segment_sum(be, tensor_rows(as_float, 0, 2), factor, begin), CUDPO_EINVAL,
-                "are_disjoint");
-    CHECK_FAILS(cuda_segment_sum(out, x, begin, fault, NULL), CUDPO_EINVAL, "is_fault");
-    CHECK_FAILS(be->row_coefficients(be, moved(row, 2), factor, sequence, factor), CUDPO_EINVAL,
-                "row");
-    CHECK_FAILS(be->row_coefficients(be, row, moved(factor, 2), sequence, factor), CUDPO_EINVAL,
-                "coefficient");
-    CHECK_FAILS(be->row_coefficients(be, row, factor, moved(sequence, 2), factor), CUDPO_EINVAL,
-                "sequence");
-    CHECK_FAILS(be->row_coefficients(be, row, factor, sequence, moved(factor, 2)), CUDPO_EINVAL,
-                "scale");
-    CHECK_FAILS(be->row_coefficients(be, row, row, sequence, factor), CUDPO_EINVAL, "disjoint");
-    CHECK_FAILS(be->row_coefficients(be, row, factor, sequence, row), CUDPO_EINVAL, "disjoint");
-    CHECK_FAILS(be->row_coefficients(be, as_float, factor, begin, factor), CUDPO_EINVAL,
-                "disjoint");
-    CHECK_FAILS(cuda_row_coefficients(row, factor, sequence, factor, fault, NULL), CUDPO_EINVAL,
-                "is_fault");
+    call c = good_call(&o);
+    const tensor out = c.out;
+    c.out.rows = ((int64_t)1 << 30); /* of two columns */
+    CHECK_FAILS(sum(be, &c), CUDPO_EINVAL, "out.rows <= INT32_MAX / out.cols");
+    c.out.rows--;
+    CHECK_FAILS(sum(be, &c), CUDPO_EINVAL, "is_i32(begin, ");
     ops_check_untouched(&o, out);
-    ops_check_untouched(&o, row);
-    ops_check_untouched(&o, wide);
     ops_end(&o);
 }
 #endif
@@ -330,14 +259,13 @@ static const op_case cases[] = {
     {"sums_are_in_double", sums_are_in_double},
     {"tails", tails},
     {"strided_edges", strided_edges},
-    {"coefficients_by_hand", coefficients_by_hand},
-    {"coefficients_of_many_rows", coefficients_of_many_rows},
+    {"refusals_of_operands", refusals_of_operands},
     {"nothing", nothing},
-    {"broken_contracts", broken_contracts},
 #ifdef TEST_CUDA
     {"edges_out_of_range", edges_out_of_range},
-    {"sequences_out_of_range", sequences_out_of_range},
-    {"broken_contracts_of_the_device", broken_contracts_of_the_device},
+    {"too_many_sums", too_many_sums},
+#else
+    {"edges_are_refused", edges_are_refused},
 #endif
     {"the_same_bits_again", the_same_bits_again},
 };

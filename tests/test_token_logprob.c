@@ -171,28 +171,34 @@ static void gradient_by_finite_differences(backend *be)
     free(z);
 }
 
-/* All equal: logp = entropy = ln V up to sign, sum p^2 = 1/V, and the first largest is the first. */
+/* All equal, in one chunk and in several: logp = entropy = ln V up to sign, sum p^2 = 1/V, and the first largest is the
+ * first.  e is 1, and sums of it are exact, so that each result has one rounding. */
 static void equal_logits(backend *be)
 {
-    enum { V = 1000 };
-    static const int32_t label[] = {0, 600};
+    enum { MOST = 3 * CHUNK_BF16 + 5 };
+    static const int64_t width[] = {1000, MOST};
     static const float value[] = {-3.0f, 1e4f, -1e4f};
-    for (int n = 0; n < 3 * score_kinds_of(be); n++) {
-        float z[2 * V];
-        for (int i = 0; i < 2 * V; i++) {
-            z[i] = value[n % 3];
+    float *z = zeros(2 * MOST, sizeof *z);
+    for (int n = 0; n < 6 * score_kinds_of(be); n++) {
+        const int64_t V = width[n % 2];
+        const int32_t label[] = {0, (int32_t)(V - 400)};
+        for (int64_t i = 0; i < 2 * V; i++) {
+            z[i] = value[n / 2 % 3];
         }
         score_call c = call_of(z, label, 2, V);
-        c.kind = score_kinds[n / 3];
+        c.kind = score_kinds[n / 6];
+        check_scores(be, &c);
         scores s = score(be, &c);
-        for (int i = 0; i < 2; i++) { /* e is 1, and sums of it are exact */
-            CHECK_NEAR(s.logp[i], -6.907755279, 8 * EPS);
-            CHECK_NEAR(s.stats[i * ROW_STATS + STAT_ENTROPY], 6.907755279, 8 * EPS);
-            CHECK_NEAR(s.stats[i * ROW_STATS + STAT_SUM_P2], 1e-3, 1e-9);
+        const double ln = log((double)V), one = 1.001 * EPS;
+        for (int i = 0; i < 2; i++) {
+            CHECK_NEAR(s.logp[i], -ln, ln * one);
+            CHECK_NEAR(s.stats[i * ROW_STATS + STAT_ENTROPY], ln, ln * one);
+            CHECK_NEAR(s.stats[i * ROW_STATS + STAT_SUM_P2], 1 / (double)V, one / (double)V);
             assert_true(s.stats[i * ROW_STATS + STAT_HIT] == (i == 0 ? 1.0f : 0.0f));
         }
         scores_free(&s);
     }
+    free(z);
 }
 
 /* The largest logit twice: the label hits where it is the first of them, wherever the other one is. */
@@ -265,27 +271,32 @@ static void a_row_may_stand_anywhere(backend *be)
     }
 }
 
-enum { LR = 40, LV = 3200 };
+enum { LR = 12, LV = 6600 }; /* more than a chunk of either type */
 
 static void run_large_as(ops *o, float *to, score_kind kind)
 {
-    float *z = random_floats(1, LR * LV);
+    float *z = random_floats(1, LR * LV), *reference = random_floats(2, LR * LV);
     int32_t label[LR];
     for (int i = 0; i < LR; i++) {
-        label[i] = i * 70;
+        label[i] = i * 599;
     }
     const logprob_tensors rows = {.logp = ops_output(o, LR, 1),
                                   .stats = ops_output(o, LR, ROW_STATS),
                                   .scale = ops_output(o, LR, 1),
                                   .logits = ops_floats_as(o, kind.logits, z, LR, LV),
                                   .label = ops_indices(o, label, LR, 1),
+                                  .reference_logp = ops_output(o, LR, 1),
+                                  .reference_logits =
+                                      ops_floats_as(o, kind.logits, reference, LR, LV),
                                   .gradient_type = kind.gradient};
     CHECK_OK(o->be->token_logprob(o->be, &rows, true));
     ops_get_floats(o, to, gradient_in(rows.logits, kind.gradient));
     ops_get(o, to + LR * LV, rows.logp);
     ops_get(o, to + LR * LV + LR, rows.scale);
-    ops_get(o, to + LR * LV + 2 * LR, rows.stats);
+    ops_get(o, to + LR * LV + 2 * LR, rows.reference_logp);
+    ops_get(o, to + LR * LV + 3 * LR, rows.stats);
     free(z);
+    free(reference);
 }
 
 static void run_large(ops *o, float *to)
@@ -293,15 +304,25 @@ static void run_large(ops *o, float *to)
     run_large_as(o, to, score_kinds[0]);
 }
 
-static void run_large_half(ops *o, float *to)
+#ifdef TEST_CUDA
+static void run_large_half_gradient(ops *o, float *to)
 {
     run_large_as(o, to, score_kinds[1]);
 }
 
+static void run_large_half(ops *o, float *to)
+{
+    run_large_as(o, to, score_kinds[2]);
+}
+#endif
+
 static void same_bits_with_any_threads(backend *be)
 {
-    check_repeatable(be, run_large, LR * (LV + 2 + ROW_STATS));
-    if (be->on_device) check_repeatable(be, run_large_half, LR * (LV + 2 + ROW_STATS));
+    check_repeatable(be, run_large, LR * (LV + 3 + ROW_STATS));
+#ifdef TEST_CUDA
+    check_repeatable(be, run_large_half_gradient, LR * (LV + 3 + ROW_STATS));
+    check_repeatable(be, run_large_half, LR * (LV + 3 + ROW_STATS));
+#endif
 }
 
 static const op_case cases[] = {

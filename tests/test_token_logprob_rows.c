@@ -1,10 +1,8 @@
 /* test_token_logprob_rows.c - many rows, the reference's beside the policy's, labels out of range, broken contracts. */
 /* rooms: backend base */
 /* backends: cpu cuda */
+#include "test_refusals.h"
 #include "test_token_logprob.h"
-#ifdef TEST_CUDA
-#include "kernels/kernels.h"
-#endif
 
 enum { R = 128 };
 
@@ -186,117 +184,135 @@ static void faults_may_be_absent(backend *be)
 }
 #endif
 
-/* What a call of two rows of five may be; `fine` of both. */
-static logprob_tensors good_call(ops *o)
+typedef struct contract_call {
+    logprob_tensors rows;
+    bool gradient;
+    tensor fault;
+} contract_call;
+
+static cudpo_status call(backend *be, const void *arguments)
+{
+    const contract_call *c = arguments;
+#ifdef TEST_CUDA
+    return cuda_token_logprob(&c->rows, c->gradient, c->fault, ((cuda_backend *)be)->stream);
+#else
+    return be->token_logprob(be, &c->rows, c->gradient);
+#endif
+}
+
+/* Two rows of five. */
+static contract_call good_call(ops *o)
 {
     static const int32_t fine[] = {0, 4};
-    return (logprob_tensors){.logp = ops_output(o, 2, 1),
-                             .stats = ops_output(o, 2, ROW_STATS),
-                             .scale = ops_output(o, 2, 1),
-                             .logits = ops_output(o, 2, 5),
-                             .label = ops_indices(o, fine, 2, 1),
-                             .reference_logp = ops_output(o, 2, 1),
-                             .reference_logits = ops_output(o, 2, 5),
-                             .gradient_type = DTYPE_F32};
+    return (contract_call){.rows = {.logp = ops_output(o, 2, 1),
+                                    .stats = ops_output(o, 2, ROW_STATS),
+                                    .scale = ops_output(o, 2, 1),
+                                    .logits = ops_output(o, 2, 5),
+                                    .label = ops_indices(o, fine, 2, 1),
+                                    .reference_logp = ops_output(o, 2, 1),
+                                    .reference_logits = ops_output(o, 2, 5),
+                                    .gradient_type = DTYPE_F32},
+                           .gradient = true,
+                           .fault = ops_output_as(o, DTYPE_I32, 1, 1)};
 }
 
-static void check_untouched(ops *o, const logprob_tensors *t)
+static void refusals_of_operands(backend *be)
 {
-    ops_check_untouched(o, t->logits);
-    ops_check_untouched(o, t->logp);
-    ops_check_untouched(o, t->stats);
-    ops_check_untouched(o, t->scale);
-    ops_check_untouched(o, t->reference_logp);
-    ops_check_untouched(o, t->reference_logits);
-}
-
-static void broken_contracts(backend *be)
-{
-    static const int32_t bad[][2] = {{0, 5}, {-1, 0}};
+    enum { FREE = ANY_ROWS | ANY_COLS | ANY_FLOAT };
     ops o = ops_begin(be);
-    const logprob_tensors good = good_call(&o);
-    logprob_tensors rows = good;
-    for (int i = 0; i < 2 && !be->on_device; i++) {
-        rows.label = ops_indices(&o, bad[i], 2, 1);
-        CHECK_FAILS(be->token_logprob(be, &rows, true), CUDPO_EINVAL, "label");
-    }
-#define REFUSED(change, name)                                                \
-    do {                                                                     \
-        rows = good;                                                         \
-        change;                                                              \
-        CHECK_FAILS(be->token_logprob(be, &rows, true), CUDPO_EINVAL, name); \
-    } while (0)
-    REFUSED(rows.logp = good.logits, "logp");
-    REFUSED(rows.logp = (tensor){0}, "logp");
-    REFUSED(rows.logp = tensor_rows(good.logp, 0, 1), "logp");
-    REFUSED(rows.stats = good.logits, "stats");
-    REFUSED(rows.stats = tensor_rows(good.stats, 0, 1), "stats");
-    REFUSED(rows.scale = (tensor){0}, "scale");
-    REFUSED(rows.scale = tensor_rows(good.scale, 0, 1), "scale");
-    CHECK_FAILS(be->token_logprob(be, &good, false), CUDPO_EINVAL, "scale");
-    REFUSED(rows.label = tensor_rows(good.label, 0, 1), "label");
-    REFUSED(rows.label = good.logp, "label");
-    REFUSED(rows.logits = good.label, "logits");
-    REFUSED(rows.logits = (tensor){0}, "logits");
-    REFUSED(rows.gradient_type = DTYPE_F16, "gradient_type");
-    REFUSED(rows.gradient_type = DTYPE_I32, "gradient_type");
-    REFUSED(rows.reference_logits = (tensor){0}, "reference");
-    REFUSED(rows.reference_logp = (tensor){0}, "reference");
-    REFUSED(rows.reference_logp = tensor_rows(good.reference_logp, 0, 1), "reference_logp");
-    REFUSED(rows.reference_logits = tensor_cols(good.reference_logits, 0, 4), "reference_logits");
-    REFUSED(rows.reference_logits = tensor_rows(good.reference_logits, 0, 1), "reference_logits");
-    check_untouched(&o, &good);
-    rows = good;
-    rows.logits = tensor_rows(good.logits, 0, 0), rows.logp = tensor_rows(good.logp, 0, 0);
-    rows.scale = tensor_rows(good.scale, 0, 0), rows.label = tensor_rows(good.label, 0, 0);
-    rows.stats = rows.reference_logits = rows.reference_logp = (tensor){0};
-    CHECK_OK(be->token_logprob(be, &rows, true)); /* no rows */
-    check_untouched(&o, &good);
+    contract_call c = good_call(&o);
+    logprob_tensors *t = &c.rows;
+    const char *const label = be->on_device ? "is_i32(label, " : "is_index(label, ";
+    const operand operands[] = {
+        {"logp", &t->logp, "is_f32(logp, ", OUTPUT},
+        {"stats", &t->stats, "is_f32(stats, ", OUTPUT | OPTIONAL},
+        {"scale", &t->scale, "is_f32(scale, ", OUTPUT},
+        {"logits", &t->logits, "is_matrix(logits)", OUTPUT | FREE},
+        {"label", &t->label, label, 0},
+        {"reference_logp", &t->reference_logp, "is_f32(reference_logp, ", OUTPUT | OPTIONAL},
+        {"reference_logits", &t->reference_logits, "is_like(reference_logits, ", OPTIONAL},
+        {"fault", &c.fault, "is_fault(fault)", OPTIONAL}};
+    const refusals r = {&o, call, &c, operands, be->on_device ? 8 : 7};
+    check_refusals(&r);
+    ops_check_untouched(&o, t->reference_logits);
+    ops_check_untouched(&o, c.fault);
+    const contract_call good = c;
+    t->reference_logits = (tensor){0};
+    refusals_check(&r, "reference_logits", "alone", "reference == tensor_present", "?");
+    c = good, t->reference_logp = (tensor){0};
+    refusals_check(&r, "reference_logp", "alone", "reference == tensor_present", "?");
+    c = good, c.gradient = false;
+    refusals_check(&r, "scale", "not wanted", "!tensor_present(scale)", "?");
+    t->scale =
+        (tensor){0}; /* without a gradient the logits are read alone, and overlap nothing either */
+    refusals_of_overlaps(&r);
+    ops_check_untouched(&o, good.rows.logits);
+    ops_check_untouched(&o, good.rows.logp);
     ops_end(&o);
 }
 
-/* What only the device asks: types that it has no kernel for, addresses, and operands that overlap. */
-static void broken_contracts_of_the_device(backend *be)
+static void refusals_of_types_and_sizes(backend *be)
 {
-    if (!be->on_device) return;
+    static const dtype wrong[] = {DTYPE_F16, DTYPE_I32, DTYPE_F64, DTYPE_BF16};
     ops o = ops_begin(be);
-    const logprob_tensors good = good_call(&o);
-    const tensor half = ops_make(&o, DTYPE_BF16, 2, 5, 8);
-    const tensor wide = ops_output(&o, 4, 8), indices = ops_make(&o, DTYPE_I32, 2, 1, 1);
-    logprob_tensors rows = good;
-    REFUSED(rows.logits = half, "gradient_type"); /* bf16 logits, f32 gradient */
-    REFUSED((rows.logits = half, rows.gradient_type = DTYPE_BF16), "is_like(reference_logits");
-    REFUSED(rows.reference_logits = half, "is_like(reference_logits");
-    REFUSED(rows.logits = moved(good.logits, 2), "logits");
-    REFUSED(rows.reference_logits = moved(good.reference_logits, 2), "reference_logits");
-    REFUSED(rows.logp = moved(good.logp, 1), "logp");
-    REFUSED(rows.scale = moved(good.scale, 2), "scale");
-    REFUSED(rows.stats = moved(good.stats, 2), "stats");
-    REFUSED(rows.label = moved(good.label, 2), "label");
-    REFUSED(rows.logits.cols = rows.reference_logits.cols = (int64_t)1 << 31, "V <=");
-    REFUSED(rows.logits.rows = (int64_t)1 << 31, "R <=");
-    REFUSED(rows.logp = good.scale, "are_apart");
-    REFUSED(rows.reference_logp = good.logp, "are_apart");
-    REFUSED(rows.reference_logp = good.scale, "are_apart");
-    REFUSED(rows.reference_logits = good.logits, "are_apart");
-    REFUSED((rows.logp = tensor_cols(wide, 0, 1), rows.logp.rows = 2,
-             rows.logits = tensor_cols(tensor_rows(wide, 1, 2), 0, 5)),
-            "are_apart");
-    rows = good, rows.logits = tensor_rows(tensor_cols(wide, 0, 5), 0, 2);
-    rows.reference_logits = tensor_rows(tensor_cols(wide, 0, 5), 1, 2); /* one row in common */
-    CHECK_FAILS(be->token_logprob(be, &rows, true), CUDPO_EINVAL, "are_apart");
-    REFUSED((rows.stats = tensor_rows(tensor_cols(wide, 0, 4), 0, 2),
-             rows.scale = tensor_rows(tensor_cols(wide, 3, 1), 0, 2)),
-            "are_apart");
-    rows = good, rows.label = indices, rows.logp = indices, rows.logp.type = DTYPE_F32;
-    CHECK_FAILS(be->token_logprob(be, &rows, true), CUDPO_EINVAL, "are_apart");
-    rows = good, rows.label = tensor_rows(good.logits, 0, 2), rows.label.type = DTYPE_I32;
-    rows.label.cols = 1;
-    CHECK_FAILS(be->token_logprob(be, &rows, true), CUDPO_EINVAL, "are_apart");
-    ops_check_untouched(&o, wide);
-    ops_check_untouched(&o, half);
-    ops_check_untouched(&o, indices);
-    check_untouched(&o, &good);
+    contract_call c = good_call(&o);
+    const contract_call good = c;
+    for (int i = 0; i < (be->on_device ? 3 : 4); i++) {
+        c.rows.gradient_type = wrong[i];
+        CHECK_FAILS(call(be, &c), CUDPO_EINVAL, "gradient_type == DTYPE_");
+    }
+    c = good;
+    c.rows.logits.cols = c.rows.logits.stride = (int64_t)INT32_MAX + 1;
+    CHECK_FAILS(call(be, &c), CUDPO_EINVAL, be->on_device ? "logits.cols <= MAX" : "V <= INT32");
+    CHECK_FAILS(be->token_logprob(be, NULL, true), CUDPO_EINVAL, "rows != NULL");
+#ifdef TEST_CUDA
+    CHECK_FAILS(cuda_token_logprob(NULL, true, c.fault, NULL), CUDPO_EINVAL, "rows != NULL");
+    c.rows.logits.cols = ((int64_t)1 << 30) + 1;
+    CHECK_FAILS(call(be, &c), CUDPO_EINVAL, "logits.cols <= MAX_VOCABULARY");
+    c.rows.logits.cols--;
+    CHECK_FAILS(call(be, &c), CUDPO_EINVAL, "is_like(reference_logits, ");
+    c = good;
+    c.rows.logits.rows = (int64_t)1 << 30;
+    CHECK_FAILS(call(be, &c), CUDPO_EINVAL, "logits.rows <= INT32_MAX / 2");
+    c.rows.logits.rows--;
+    CHECK_FAILS(call(be, &c), CUDPO_EINVAL, "is_f32(logp, ");
+    c = good;
+    c.rows.logits = ops_output_as(&o, DTYPE_BF16, 2, 5);
+    CHECK_FAILS(call(be, &c), CUDPO_EINVAL, "logits.type == DTYPE_F32"); /* f32 gradient of bf16 */
+    c.rows.gradient_type = DTYPE_BF16;
+    CHECK_FAILS(call(be, &c), CUDPO_EINVAL, "is_like(reference_logits, ");
+    ops_check_untouched(&o, c.rows.logits);
+#endif
+    ops_check_untouched(&o, good.rows.logits);
+    ops_check_untouched(&o, good.rows.logp);
+    ops_end(&o);
+}
+
+#ifndef TEST_CUDA
+static void labels_are_refused(backend *be)
+{
+    static const int32_t bad[][2] = {{0, 5}, {-1, 0}};
+    ops o = ops_begin(be);
+    contract_call c = good_call(&o);
+    for (int i = 0; i < 2; i++) {
+        c.rows.label = ops_indices(&o, bad[i], 2, 1);
+        CHECK_FAILS(call(be, &c), CUDPO_EINVAL, "is_index(label");
+    }
+    ops_check_untouched(&o, c.rows.logits);
+    ops_end(&o);
+}
+#endif
+
+static void no_rows(backend *be)
+{
+    ops o = ops_begin(be);
+    const contract_call good = good_call(&o);
+    contract_call c = good;
+    c.rows.logp.rows = c.rows.stats.rows = c.rows.scale.rows = c.rows.logits.rows = 0;
+    c.rows.label.rows = c.rows.reference_logp.rows = c.rows.reference_logits.rows = 0;
+    CHECK_OK(call(be, &c));
+    ops_check_untouched(&o, good.rows.logits);
+    ops_check_untouched(&o, good.rows.logp);
     ops_end(&o);
 }
 
@@ -307,8 +323,11 @@ static const op_case cases[] = {
 #ifdef TEST_CUDA
     {"labels_out_of_range", labels_out_of_range},
     {"faults_may_be_absent", faults_may_be_absent},
+#else
+    {"labels_are_refused", labels_are_refused},
 #endif
-    {"broken_contracts", broken_contracts},
-    {"broken_contracts_of_the_device", broken_contracts_of_the_device},
+    {"refusals_of_operands", refusals_of_operands},
+    {"refusals_of_types_and_sizes", refusals_of_types_and_sizes},
+    {"no_rows", no_rows},
 };
 OPS_MAIN(cases)

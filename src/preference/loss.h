@@ -208,8 +208,8 @@ typedef struct loss_inputs {
     tensor tokens;            /* [S] i32 completion tokens, scored or not */
     tensor label;             /* [G] i32; absent: all desirable */
     tensor kl;                /* [G] f32; absent: 0 */
-    int completions;          /* of a unit: where its prompt is scored, n = completions + 1 */
-    int sequences;            /* n */
+    int completions;          /* of a unit: as the loss takes, or 2 of sft, to reward both */
+    int sequences;            /* n = completions, and 1 more where the loss scores the prompt */
 } loss_inputs;
 
 typedef struct loss_outputs {

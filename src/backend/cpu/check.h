@@ -22,6 +22,18 @@ static inline bool is_matrix(tensor t)
     return t.rows >= 0 && t.cols >= 1 && is_f32(t, t.rows, t.cols);
 }
 
+/* Of one shape. */
+static inline bool is_like(tensor t, tensor other)
+{
+    return is_f32(t, other.rows, other.cols);
+}
+
+/* One matrix, not two that overlap. */
+static inline bool is_same(tensor a, tensor b)
+{
+    return a.data == b.data && a.stride == b.stride;
+}
+
 /* [N] i32, every one of them in 0 .. limit-1. */
 static inline bool is_index(tensor t, int64_t n, int64_t limit)
 {

@@ -32,24 +32,31 @@ VECTORISED(backward_head,
     for (int64_t i = 0; i < D; i++) {
         dot += (double)(dy[i] * w[i]) * (double)x[i];
     }
-    const float slope = (float)(dot * rstd * rstd * rstd / (double)D);
+    const float mean = (float)(dot * (double)rstd / (double)D);
 #pragma omp simd
     for (int64_t i = 0; i < D; i++) {
-        dx[i] = rstd * (dy[i] * w[i]) - slope * x[i];
+        dx[i] = rstd * (dy[i] * w[i] - x[i] * rstd * mean);
     }
 }
 
-static bool is_heads(tensor x, tensor rstd, tensor w)
+/* x [T, n*D] and rstd [T,n] are of heads whose weight is w [1,D]. */
+static cudpo_status check_heads(tensor x, tensor rstd, tensor w)
 {
-    return is_matrix(x) && is_f32(w, 1, w.cols) && w.cols >= 1 && x.cols % w.cols == 0 &&
-           is_f32(rstd, x.rows, x.cols / w.cols);
+    CUDPO_REQUIRE(is_matrix(x));
+    CUDPO_REQUIRE(w.cols >= 1 && is_f32(w, 1, w.cols));
+    CUDPO_REQUIRE(x.cols % w.cols == 0);
+    CUDPO_REQUIRE(is_f32(rstd, x.rows, x.cols / w.cols));
+    return CUDPO_OK;
 }
 
 cudpo_status cpu_head_norm(backend *be, tensor y, tensor rstd, tensor x, tensor w, float epsilon)
 {
     (void)be;
-    CUDPO_REQUIRE(is_heads(x, rstd, w) && is_f32(y, x.rows, x.cols));
+    CUDPO_TRY(check_heads(x, rstd, w));
+    CUDPO_REQUIRE(is_like(y, x));
     CUDPO_REQUIRE(isfinite(epsilon) && epsilon >= 0.0f);
+    CUDPO_REQUIRE(tensor_disjoint(y, x) && tensor_disjoint(y, w) && tensor_disjoint(y, rstd));
+    CUDPO_REQUIRE(tensor_disjoint(rstd, x) && tensor_disjoint(rstd, w));
     const int64_t D = w.cols;
 #pragma omp parallel for if (x.rows * x.cols > 16384)
     for (int64_t t = 0; t < x.rows; t++) {
@@ -65,8 +72,14 @@ cudpo_status cpu_head_norm_backward(backend *be, tensor dx, tensor dw, tensor dy
                                     tensor rstd, tensor w)
 {
     (void)be;
-    CUDPO_REQUIRE(is_heads(x, rstd, w) && is_f32(dw, 1, w.cols));
-    CUDPO_REQUIRE(is_f32(dx, x.rows, x.cols) && is_f32(dy, x.rows, x.cols));
+    CUDPO_TRY(check_heads(x, rstd, w));
+    CUDPO_REQUIRE(is_f32(dw, 1, w.cols));
+    CUDPO_REQUIRE(is_like(dx, x));
+    CUDPO_REQUIRE(is_like(dy, x));
+    CUDPO_REQUIRE(is_same(dx, dy) || tensor_disjoint(dx, dy));
+    CUDPO_REQUIRE(tensor_disjoint(dx, x) && tensor_disjoint(dx, rstd) && tensor_disjoint(dx, w));
+    CUDPO_REQUIRE(tensor_disjoint(dw, dx) && tensor_disjoint(dw, dy) && tensor_disjoint(dw, x));
+    CUDPO_REQUIRE(tensor_disjoint(dw, rstd) && tensor_disjoint(dw, w));
     const int64_t D = w.cols;
 #pragma omp parallel if (x.rows * x.cols > 16384)
     {

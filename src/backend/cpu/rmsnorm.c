@@ -1,6 +1,6 @@
 /* rmsnorm.c - RMSNorm with the residual sum before it.
  *
- * With g = dy * w:   dx += rstd * g - x * rstd^3 / C * sum(g * x),   dw += sum over rows of dy * x * rstd.
+ * With g = dy * w and xhat = x * rstd:   dx += rstd * (g - xhat * mean(g * xhat)),   dw += sum over rows of dy * xhat.
  * Sums over a row and over rows are in double: four orders below what float rounding of the result costs. */
 #include "backend/cpu/check.h"
 #include "backend/cpu/ops.h"
@@ -50,9 +50,9 @@ VECTORISED(backward_row,
     for (int64_t i = 0; i < C; i++) {
         dot += (double)(dy[i] * w[i]) * (double)x[i];
     }
-    const float slope = (float)(dot * rstd * rstd * rstd / (double)C);
+    const float mean = (float)(dot * (double)rstd / (double)C);
     for (int64_t i = 0; i < C; i++) {
-        dx[i] += rstd * (dy[i] * w[i]) - slope * x[i];
+        dx[i] += rstd * (dy[i] * w[i] - x[i] * rstd * mean);
     }
 }
 
@@ -70,10 +70,20 @@ cudpo_status cpu_add_rmsnorm(backend *be, tensor y, tensor rstd, tensor sum, ten
                              tensor branch, tensor w, float epsilon)
 {
     (void)be;
-    CUDPO_REQUIRE(is_matrix(x) && is_f32(y, x.rows, x.cols) && is_f32(rstd, x.rows, 1));
-    CUDPO_REQUIRE(is_f32(sum, x.rows, x.cols) && is_f32(w, 1, x.cols));
-    CUDPO_REQUIRE(!tensor_present(branch) || is_f32(branch, x.rows, x.cols));
+    CUDPO_REQUIRE(is_matrix(x));
+    CUDPO_REQUIRE(is_like(y, x));
+    CUDPO_REQUIRE(is_f32(rstd, x.rows, 1));
+    CUDPO_REQUIRE(is_like(sum, x));
+    CUDPO_REQUIRE(is_f32(w, 1, x.cols));
+    CUDPO_REQUIRE(!tensor_present(branch) || is_like(branch, x));
     CUDPO_REQUIRE(isfinite(epsilon) && epsilon >= 0.0f);
+    CUDPO_REQUIRE(is_same(sum, x) || tensor_disjoint(sum, x));
+    CUDPO_REQUIRE(tensor_disjoint(sum, branch) && tensor_disjoint(sum, w) &&
+                  tensor_disjoint(sum, rstd));
+    CUDPO_REQUIRE(tensor_disjoint(y, x) && tensor_disjoint(y, branch) && tensor_disjoint(y, w));
+    CUDPO_REQUIRE(tensor_disjoint(y, sum) && tensor_disjoint(y, rstd));
+    CUDPO_REQUIRE(tensor_disjoint(rstd, x) && tensor_disjoint(rstd, branch) &&
+                  tensor_disjoint(rstd, w));
     const size_t bytes = (size_t)x.cols * sizeof(float);
 #pragma omp parallel for if (x.rows * x.cols > 16384)
     for (int64_t t = 0; t < x.rows; t++) {
@@ -94,8 +104,16 @@ cudpo_status cpu_rmsnorm_backward(backend *be, tensor dx, tensor dw, tensor dy, 
                                   tensor rstd, tensor w)
 {
     (void)be;
-    CUDPO_REQUIRE(is_matrix(x) && is_f32(dx, x.rows, x.cols) && is_f32(dy, x.rows, x.cols));
-    CUDPO_REQUIRE(is_f32(w, 1, x.cols) && is_f32(dw, 1, x.cols) && is_f32(rstd, x.rows, 1));
+    CUDPO_REQUIRE(is_matrix(x));
+    CUDPO_REQUIRE(is_like(dx, x));
+    CUDPO_REQUIRE(is_like(dy, x));
+    CUDPO_REQUIRE(is_f32(rstd, x.rows, 1));
+    CUDPO_REQUIRE(is_f32(w, 1, x.cols));
+    CUDPO_REQUIRE(is_f32(dw, 1, x.cols));
+    CUDPO_REQUIRE(tensor_disjoint(dx, dy) && tensor_disjoint(dx, x) && tensor_disjoint(dx, w));
+    CUDPO_REQUIRE(tensor_disjoint(dx, rstd) && tensor_disjoint(dx, dw));
+    CUDPO_REQUIRE(tensor_disjoint(dw, dy) && tensor_disjoint(dw, x) && tensor_disjoint(dw, w));
+    CUDPO_REQUIRE(tensor_disjoint(dw, rstd));
 #pragma omp parallel if (x.rows * x.cols > 16384)
     {
 #pragma omp for nowait
@@ -122,8 +140,11 @@ cudpo_status cpu_rmsnorm_backward(backend *be, tensor dx, tensor dw, tensor dy, 
 cudpo_status cpu_rmsnorm_again(backend *be, tensor y, tensor x, tensor rstd, tensor w)
 {
     (void)be;
-    CUDPO_REQUIRE(is_matrix(x) && is_f32(y, x.rows, x.cols));
-    CUDPO_REQUIRE(is_f32(w, 1, x.cols) && is_f32(rstd, x.rows, 1));
+    CUDPO_REQUIRE(is_matrix(x));
+    CUDPO_REQUIRE(is_like(y, x));
+    CUDPO_REQUIRE(is_f32(rstd, x.rows, 1));
+    CUDPO_REQUIRE(is_f32(w, 1, x.cols));
+    CUDPO_REQUIRE(tensor_disjoint(y, x) && tensor_disjoint(y, rstd) && tensor_disjoint(y, w));
 #pragma omp parallel for if (x.rows * x.cols > 16384)
     for (int64_t t = 0; t < x.rows; t++) {
         normalise(row_of(y, t), row_of(x, t), tensor_f32(w), *row_of(rstd, t), x.cols);

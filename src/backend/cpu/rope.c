@@ -20,10 +20,13 @@ cudpo_status cpu_rope(backend *be, tensor x, tensor cosine, tensor sine, tensor 
 {
     (void)be;
     CUDPO_REQUIRE(head_dim >= 2 && head_dim % 2 == 0);
-    CUDPO_REQUIRE(is_matrix(x) && x.cols % head_dim == 0);
-    CUDPO_REQUIRE(is_f32(cosine, cosine.rows, head_dim / 2));
+    CUDPO_REQUIRE(is_matrix(x));
+    CUDPO_REQUIRE(x.cols % head_dim == 0);
+    CUDPO_REQUIRE(cosine.rows >= 0 && is_f32(cosine, cosine.rows, head_dim / 2));
     CUDPO_REQUIRE(is_f32(sine, cosine.rows, head_dim / 2));
     CUDPO_REQUIRE(is_index(position, x.rows, cosine.rows));
+    CUDPO_REQUIRE(tensor_disjoint(x, cosine) && tensor_disjoint(x, sine) &&
+                  tensor_disjoint(x, position));
     const float sign = inverse ? -1.0f : 1.0f;
     const int64_t half = head_dim / 2;
 #pragma omp parallel for if (x.rows * x.cols > 16384)

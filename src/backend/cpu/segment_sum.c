@@ -15,8 +15,10 @@ static bool is_partition(tensor begin, int64_t S, int64_t R)
 cudpo_status cpu_segment_sum(backend *be, tensor out, tensor x, tensor begin)
 {
     (void)be;
-    CUDPO_REQUIRE(is_matrix(x) && is_f32(out, out.rows, x.cols) && out.rows >= 0);
+    CUDPO_REQUIRE(is_matrix(x));
+    CUDPO_REQUIRE(out.rows >= 0 && is_f32(out, out.rows, x.cols));
     CUDPO_REQUIRE(is_partition(begin, out.rows, x.rows));
+    CUDPO_REQUIRE(tensor_disjoint(out, x) && tensor_disjoint(out, begin));
     for (int64_t s = 0; s < out.rows; s++) {
         for (int64_t i = 0; i < x.cols; i++) {
             double sum = 0;

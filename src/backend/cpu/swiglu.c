@@ -31,7 +31,7 @@ VECTORISED(backward_row,
     for (int64_t i = 0; i < F; i++) {
         const float slope = dact[i], x = gate[i], y = up[i];
         const float s = sigmoid(x), silu = x * s;
-        dgate[i] = slope * y * (s + silu * (1.0f - s));
+        dgate[i] = slope * (s + silu * (1.0f - s)) * y; /* slope * y may overflow */
         dup[i] = slope * silu;
         if (act != NULL) act[i] = silu * y;
     }
@@ -40,7 +40,9 @@ VECTORISED(backward_row,
 cudpo_status cpu_swiglu(backend *be, tensor act, tensor gate_up)
 {
     (void)be;
-    CUDPO_REQUIRE(is_matrix(act) && is_f32(gate_up, act.rows, 2 * act.cols));
+    CUDPO_REQUIRE(is_matrix(act));
+    CUDPO_REQUIRE(is_f32(gate_up, act.rows, 2 * act.cols));
+    CUDPO_REQUIRE(tensor_disjoint(act, gate_up));
     const int64_t F = act.cols;
 #pragma omp parallel for if (act.rows * F > 4096)
     for (int64_t t = 0; t < act.rows; t++) {
@@ -54,9 +56,14 @@ cudpo_status cpu_swiglu_backward(backend *be, tensor dgate_up, tensor act, tenso
 {
     (void)be;
     const int64_t F = dact.cols;
-    CUDPO_REQUIRE(is_matrix(dact) && is_f32(gate_up, dact.rows, 2 * F));
-    CUDPO_REQUIRE(is_f32(dgate_up, dact.rows, 2 * F));
-    CUDPO_REQUIRE(!tensor_present(act) || is_f32(act, dact.rows, F));
+    CUDPO_REQUIRE(is_matrix(dact));
+    CUDPO_REQUIRE(is_f32(gate_up, dact.rows, 2 * F));
+    CUDPO_REQUIRE(is_like(dgate_up, gate_up));
+    CUDPO_REQUIRE(!tensor_present(act) || is_like(act, dact));
+    CUDPO_REQUIRE(is_same(dgate_up, gate_up) || tensor_disjoint(dgate_up, gate_up));
+    CUDPO_REQUIRE(is_same(act, dact) || tensor_disjoint(act, dact));
+    CUDPO_REQUIRE(tensor_disjoint(dgate_up, dact) && tensor_disjoint(dgate_up, act));
+    CUDPO_REQUIRE(tensor_disjoint(act, gate_up));
 #pragma omp parallel for if (dact.rows * F > 4096)
     for (int64_t t = 0; t < dact.rows; t++) {
         const float *gate = row_of(gate_up, t);

@@ -9,6 +9,7 @@
 #include "backend/cpu/check.h"
 #include "backend/cpu/ops.h"
 #include "backend/cpu/vector.h"
+#include "kernels/token_logprob.h"
 
 enum { BLOCK = 512 }; /* logits at a time: what is kept of them stays in the first cache */
 
@@ -139,18 +140,22 @@ static cudpo_status score_rows(tensor logp, tensor stats, tensor logits, tensor 
 cudpo_status cpu_token_logprob(backend *be, const logprob_tensors *rows, bool gradient)
 {
     (void)be;
+    CUDPO_REQUIRE(rows != NULL);
     const tensor logp = rows->logp, stats = rows->stats, scale = rows->scale;
     const tensor logits = rows->logits, label = rows->label;
     const tensor reference_logp = rows->reference_logp, reference_logits = rows->reference_logits;
     const int64_t R = logits.rows, V = logits.cols;
     const bool reference = tensor_present(reference_logits);
-    CUDPO_REQUIRE(is_matrix(logits) && is_f32(logp, R, 1));
+    CUDPO_REQUIRE(is_matrix(logits) && V <= INT32_MAX);
+    CUDPO_REQUIRE(is_f32(logp, R, 1));
     CUDPO_REQUIRE(!tensor_present(stats) || is_f32(stats, R, ROW_STATS));
     CUDPO_REQUIRE(gradient ? is_f32(scale, R, 1) : !tensor_present(scale));
     CUDPO_REQUIRE(!gradient || rows->gradient_type == DTYPE_F32);
     CUDPO_REQUIRE(reference == tensor_present(reference_logp));
-    CUDPO_REQUIRE(!reference || (is_f32(reference_logits, R, V) && is_f32(reference_logp, R, 1)));
-    CUDPO_REQUIRE(V <= INT32_MAX && is_index(label, R, V));
+    CUDPO_REQUIRE(!reference || is_like(reference_logits, logits));
+    CUDPO_REQUIRE(!reference || is_f32(reference_logp, R, 1));
+    CUDPO_REQUIRE(is_index(label, R, V));
+    CUDPO_TRY(logprob_check_overlaps(rows, (tensor){0}));
     for (int64_t r = 0; gradient && r < R; r++) {
         *row_of(scale, r) = 1.0f;
     }
