@@ -100,9 +100,8 @@ static inline bool fits_grid(int64_t n, int each)
 /* What became of a launch; with $CUDPO_SYNC, what became of the kernel, so that the op that failed is the one that says so. */
 static inline cudpo_status launch_status(const char *where)
 {
-    static const bool wait = getenv("CUDPO_SYNC") != NULL;
     cudaError_t error = cudaGetLastError();
-    if (error == cudaSuccess && wait) error = cudaDeviceSynchronize();
+    if (error == cudaSuccess && getenv("CUDPO_SYNC") != NULL) error = cudaDeviceSynchronize();
     if (error == cudaSuccess) return CUDPO_OK;
     return cudpo_fail(CUDPO_EDEVICE, where, "%s: %s", cudaGetErrorName(error),
                       cudaGetErrorString(error));
