@@ -14,7 +14,7 @@
         ops_check_untouched(&o, good.dqkv);        \
     } while (0)
 
-static tensor moved(tensor t, int64_t elements)
+static tensor moved_by(tensor t, int64_t elements)
 {
     t.data = (char *)t.data + (size_t)elements * dtype_size(t.type);
     return t;
@@ -58,7 +58,7 @@ static void broken_plans(backend *be)
     REFUSED(plan, "is_i32(wanted", c.wanted.rows = -3);
     REFUSED(plan, "wanted.stride == 1", c.wanted.stride = 2);
     REFUSED(plan, "plan_segments(plan, T) == segments.rows", c.plan.rows--);
-    REFUSED(plan, "plan_segments(plan, T) == segments.rows", c.plan = moved(c.plan, 1));
+    REFUSED(plan, "plan_segments(plan, T) == segments.rows", c.plan = moved_by(c.plan, 1));
     REFUSED(plan, "plan_segments(plan, T) == segments.rows", c.plan.type = DTYPE_F32);
     REFUSED(plan, "plan_segments(plan, T) == segments.rows", c.segments.rows = 3);
     REFUSED(plan, "plan_segments(plan, T) == segments.rows", c.segments.rows = MOST + 1;
@@ -175,13 +175,13 @@ static void broken_alignment(backend *be)
     call good = call_create(&o, &x, DTYPE_BF16, scratch_bytes(&x, DTYPE_BF16, 1));
     good.qkv.rows = good.dqkv.rows = good.out.rows = good.dout.rows = good.lse.rows = good.T = 13;
     good.plan.rows = cuda_attention_plan_words(13, x.N); /* so that the last row can be moved */
-    REFUSED(forward, "is_vectorisable(qkv)", c.qkv = moved(c.qkv, 1));
+    REFUSED(forward, "is_vectorisable(qkv)", c.qkv = moved_by(c.qkv, 1));
     REFUSED(forward, "is_vectorisable(qkv)", c.qkv.stride++);
-    REFUSED(forward, "is_vectorisable(out)", c.out = moved(c.out, 4));
-    REFUSED(backward, "is_vectorisable(qkv)", c.qkv = moved(c.qkv, 2));
-    REFUSED(backward, "is_vectorisable(dqkv)", c.dqkv = moved(c.dqkv, 4));
-    REFUSED(backward, "is_vectorisable(out)", c.out = moved(c.out, 1));
-    REFUSED(backward, "is_vectorisable(dout)", c.dout = moved(c.dout, 1));
+    REFUSED(forward, "is_vectorisable(out)", c.out = moved_by(c.out, 4));
+    REFUSED(backward, "is_vectorisable(qkv)", c.qkv = moved_by(c.qkv, 2));
+    REFUSED(backward, "is_vectorisable(dqkv)", c.dqkv = moved_by(c.dqkv, 4));
+    REFUSED(backward, "is_vectorisable(out)", c.out = moved_by(c.out, 1));
+    REFUSED(backward, "is_vectorisable(dout)", c.dout = moved_by(c.dout, 1));
     REFUSED(forward, "is_near(qkv)", c.qkv.stride = 1 << 24);
     REFUSED(forward, "is_near(out)", c.out.stride = 1 << 24);
     REFUSED(backward, "is_near(qkv)", c.qkv.stride = 1 << 24);

@@ -106,13 +106,6 @@ static void no_rows(backend *be)
 }
 
 #ifdef TEST_CUDA
-static uint32_t faults_of(backend *be)
-{
-    uint32_t bits = 77;
-    CHECK_OK(be->faults(be, &bits));
-    return bits;
-}
-
 static void sequences_out_of_range(backend *be)
 {
     static const int32_t bad[] = {2, 3, -1, INT32_MAX, INT32_MIN};
