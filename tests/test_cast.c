@@ -173,6 +173,12 @@ static void one_type(backend *be)
     ops_get(&o, wide, q);
     assert_memory_equal(got, half, sizeof half);
     assert_memory_equal(wide, full, sizeof full);
+    tensor row = ops_make(&o, DTYPE_F32, 1, 6, 6), to = ops_output(&o, 1, 6);
+    row.stride = to.stride = (int64_t)1 << 40; /* one row is not apart from any other */
+    ops_put(&o, row, full);
+    CHECK_OK(cast(be, to, row));
+    ops_get(&o, wide, to);
+    assert_memory_equal(wide, full, sizeof full);
     ops_end(&o);
 }
 

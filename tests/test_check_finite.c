@@ -11,9 +11,9 @@ static uint32_t faults_in(backend *be, tensor x)
 
 static void put(ops *o, tensor x, int64_t at, float value)
 {
-    const tensor row = tensor_rows(x, at / x.cols, 1);
-    const float one[] = {value};
-    ops_put_floats(o, tensor_cols(row, at % x.cols, 1), one);
+    const tensor one = tensor_cols(tensor_rows(x, at / x.cols, 1), at % x.cols, 1);
+    const uint16_t half = bf16_bits(value);
+    ops_put(o, one, x.type == DTYPE_F32 ? (const void *)&value : &half);
 }
 
 /* One bad element, anywhere: the first, the last, and some between.  Rows are `pad` elements apart, the first one `shift`

@@ -29,23 +29,31 @@ static void by_hand(backend *be)
     ops_end(&o);
 }
 
-/* Of activations: their type and how they lie, rows `pad` elements apart, the first `shift` behind a boundary. */
+/* Of activations: their type and how they lie, rows `pad` elements apart, the first `shift` behind a boundary; all of them, or
+ * those alone that have T rows, or those that have a row for each index. */
+typedef enum side { BOTH, WHOLE, PICKED } side;
+
 typedef struct layout {
     bool bf16;
     int pad, shift;
+    side only;
 } layout;
 
-static const layout layouts[] = {{false, 0, 0}, {false, 3, 0}, {false, 4, 0}, {false, 0, 1},
-                                 {true, 0, 0},  {true, 8, 0},  {true, 4, 4},  {true, 1, 3}};
+static const layout layouts[] = {{false, 0, 0, BOTH}, {false, 3, 0, BOTH},  {false, 4, 0, BOTH},
+                                 {false, 0, 1, BOTH}, {false, 0, 1, WHOLE}, {false, 0, 1, PICKED},
+                                 {true, 0, 0, BOTH},  {true, 8, 0, BOTH},   {true, 4, 4, BOTH},
+                                 {true, 1, 3, BOTH},  {true, 0, 2, WHOLE},  {true, 0, 2, PICKED}};
 
 static int layouts_of(backend *be)
 {
-    return be->on_device ? 8 : 4; /* the CPU has float alone */
+    return be->on_device ? 12 : 6; /* the CPU has float alone */
 }
 
-static tensor make(ops *o, const layout *l, const float *host, int64_t rows, int64_t cols)
+static tensor make(ops *o, const layout *l, side of, const float *host, int64_t rows, int64_t cols)
 {
-    const tensor t = ops_make_at(o, bf16_or_f32(l->bf16), rows, cols, cols + l->pad, l->shift);
+    const bool plain = l->only != BOTH && l->only != of;
+    const tensor t = ops_make_at(o, bf16_or_f32(l->bf16), rows, cols, plain ? cols : cols + l->pad,
+                                 plain ? 0 : l->shift);
     if (host != NULL) ops_put_floats(o, t, host);
     return t;
 }
@@ -85,9 +93,9 @@ static void check_size(backend *be, const layout *l, int64_t R, int64_t T, int64
     round_to(type, product, R * C);
     ops o = ops_begin(be);
     const tensor ti = ops_indices(&o, index, R, 1), ts = ops_floats(&o, scale, R, 1), none = {0};
-    const tensor to = make(&o, l, NULL, R, C), td = make(&o, l, NULL, T, C);
-    const tensor tr = make(&o, l, drow, R, C);
-    CHECK_OK(be->gather_rows(be, to, make(&o, l, x, T, C), ti));
+    const tensor to = make(&o, l, PICKED, NULL, R, C), td = make(&o, l, WHOLE, NULL, T, C);
+    const tensor tr = make(&o, l, PICKED, drow, R, C);
+    CHECK_OK(be->gather_rows(be, to, make(&o, l, WHOLE, x, T, C), ti));
     CHECK_OK(be->scatter_rows(be, td, tr, ti, scaled ? ts : none));
     CHECK_OK(be->scale_rows(be, tr, ts));
     ops_get_floats(&o, out, to);

@@ -87,26 +87,40 @@ static inline tensor ops_output_as(ops *o, dtype type, int64_t rows, int64_t col
     return ops_make(o, type, rows, cols, cols);
 }
 
-/* Dense host elements of the tensor's type into a view; out of a view. */
+/* Host memory for all of a view, gaps between its rows too. */
+static inline char *ops_image(tensor t, size_t *bytes)
+{
+    *bytes = t.rows > 0 ? (size_t)((t.rows - 1) * t.stride + t.cols) * dtype_size(t.type) : 0;
+    char *image = malloc(*bytes + 1);
+    assert_non_null(image);
+    return image;
+}
+
+/* Dense host elements of the tensor's type into a view, whose gaps stay; out of a view. */
 static inline void ops_put(ops *o, tensor t, const void *host)
 {
-    if (tensor_dense(t)) t = tensor_matrix(t.data, t.type, 1, t.rows * t.cols);
     const size_t size = dtype_size(t.type), row = (size_t)t.cols * size;
+    size_t bytes;
+    char *image = ops_image(t, &bytes);
+    if (!tensor_dense(t)) CHECK_OK(o->be->copy_out(o->be, image, t.data, bytes));
     for (int64_t r = 0; r < t.rows; r++) {
-        CHECK_OK(o->be->copy_in(o->be, (char *)t.data + (size_t)(r * t.stride) * size,
-                                (const char *)host + (size_t)r * row, row));
+        memcpy(image + (size_t)(r * t.stride) * size, (const char *)host + (size_t)r * row, row);
     }
-    CHECK_OK(o->be->sync(o->be));
+    CHECK_OK(o->be->copy_in(o->be, t.data, image, bytes));
+    CHECK_OK(o->be->sync(o->be)); /* the image goes away */
+    free(image);
 }
 
 static inline void ops_get(ops *o, void *host, tensor t)
 {
-    if (tensor_dense(t)) t = tensor_matrix(t.data, t.type, 1, t.rows * t.cols);
     const size_t size = dtype_size(t.type), row = (size_t)t.cols * size;
+    size_t bytes;
+    char *image = ops_image(t, &bytes);
+    CHECK_OK(o->be->copy_out(o->be, image, t.data, bytes));
     for (int64_t r = 0; r < t.rows; r++) {
-        CHECK_OK(o->be->copy_out(o->be, (char *)host + (size_t)r * row,
-                                 (const char *)t.data + (size_t)(r * t.stride) * size, row));
+        memcpy((char *)host + (size_t)r * row, image + (size_t)(r * t.stride) * size, row);
     }
+    free(image);
 }
 
 static inline uint16_t bf16_bits(float x)
