@@ -77,8 +77,8 @@ static __global__ void __launch_bounds__(THREADS) swiglu_backward_kernel(backwar
 #pragma unroll
     for (int j = 0; j < N; j++) {
         const float s = sigmoid(gate[j]), silu = gate[j] * s;
-        act[j] = up[j] * silu;                                /* as the forward pass has it */
-        gate[j] = slope[j] * (s + silu * (1.0f - s)) * up[j]; /* slope * up may overflow */
+        act[j] = up[j] * silu; /* as the forward pass has it */
+        gate[j] = slope[j] * up[j] * (s + silu * (1.0f - s));
         up[j] = slope[j] * silu;
     }
     store_piece(dgate_up, gate);
@@ -92,8 +92,7 @@ static __global__ void __launch_bounds__(THREADS) swiglu_backward_kernel(backwar
  *  In:      dact      [T,F] like it.       gate_up  [T,2F] like it.
  *           Nothing else overlaps.  T F up to 2^39 - 256.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, outputs untouched; CUDPO_EDEVICE if the launch failed.
- *  Bytes: 5 T F e, 6 T F e with act; e = 2 or 4 for an element.  Finite where gate, the results and 1.1 dact are: the slope
- *  of silu is at most 1.0999. */
+ *  Bytes: 5 T F e, 6 T F e with act; e = 2 or 4 for an element.  Finite where gate, the results and dact up are. */
 extern "C" cudpo_status cuda_swiglu_backward(tensor dgate_up, tensor act, tensor dact,
                                              tensor gate_up, cudpo_stream stream)
 {

@@ -105,7 +105,7 @@ static void broken_shapes(backend *be)
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         check_refused(be, &x, x.segments, 4, bad[i], "attention_shape_valid", 0);
     }
-    /* Another shape than qkv's; the last has no place in any memory. */
+    /* Another shape than qkv's; the second has more heads than a grid has blocks. */
     const char *width = be->on_device ? "is_float(qkv, T" : "is_f32(qkv, T";
     check_refused(be, &x, x.segments, 4, (attention_shape){2, 1, 6, 0, 1.0f}, width, 0);
     check_refused(be, &x, x.segments, 4, (attention_shape){1 << 26, 1 << 26, 1, 0, 1.0f}, width, 0);

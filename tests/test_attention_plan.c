@@ -69,6 +69,21 @@ static void little_scratch(backend *be)
     (void)be;
 }
 
+/* It asks for none for a shape that is not qkv's, which may need more than any device has. */
+static void no_scratch_for_other_shapes(backend *be)
+{
+    problem x = problem_create(&small, 57);
+    ops o = ops_begin(be);
+    const call c = call_create(&o, &x, DTYPE_BF16, 16);
+    const attention_shape wide = {1 << 25, 1 << 25, 8, 0, 1.0f};
+    assert_true(cuda_attention_backward_scratch(x.T, x.N, wide, DTYPE_BF16, 1) > 0);
+    CHECK_FAILS(
+        be->attention_backward(be, c.dqkv, c.dout, c.qkv, c.out, c.lse, c.segments, c.wanted, wide),
+        CUDPO_EINVAL, "is_float(qkv, T");
+    ops_end(&o);
+    problem_free(&x);
+}
+
 /* What nobody asks for keeps what it held: out and lse before the first and after the last asking token. */
 static void unasked_rows_stay(backend *be)
 {
@@ -204,11 +219,15 @@ static void fewer_registers(backend *be)
 #endif
 
 static const op_case cases[] = {
-    {"chunks_of_scratch", chunks_of_scratch},         {"little_scratch", little_scratch},
-    {"unasked_rows_stay", unasked_rows_stay},         {"plans_for_others", plans_for_others},
+    {"chunks_of_scratch", chunks_of_scratch},
+    {"little_scratch", little_scratch},
+    {"no_scratch_for_other_shapes", no_scratch_for_other_shapes},
+    {"unasked_rows_stay", unasked_rows_stay},
+    {"plans_for_others", plans_for_others},
     {"faults_without_a_word", faults_without_a_word},
 #ifdef TEST_SIMT
-    {"little_shared_memory", little_shared_memory},   {"fewer_registers", fewer_registers},
+    {"little_shared_memory", little_shared_memory},
+    {"fewer_registers", fewer_registers},
 #endif
 };
 OPS_MAIN(cases)

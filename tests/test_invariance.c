@@ -93,6 +93,13 @@ static bool is_undecided(const char *name, const double *value)
            fabs(value_of(value, "rewards/chosen")) <= 1e-6;
 }
 
+/* What a value's error is relative to: kl is a difference of log-probs, and errs as they do. */
+static double size_of(const char *name, const double *value, double want)
+{
+    const double logps = strcmp(name, "kl") == 0 ? value_of(value, "logps/chosen") : 0;
+    return fmax(1.0, fmax(fabs(want), fabs(logps)));
+}
+
 static void compare(const char *what, const series *a, const series *b)
 {
     double worst = 0.0;
@@ -103,7 +110,7 @@ static void compare(const char *what, const series *a, const series *b)
             const char *name = k == METRICS ? "grad_norm" : metrics_names[k];
             if (isnan(want) && isnan(got)) continue;
             if (is_undecided(name, a->value[i])) continue;
-            const double error = fabs(got - want) / fmax(1.0, fabs(want));
+            const double error = fabs(got - want) / size_of(name, a->value[i], want);
             if (!(error <= tolerance))
                 fail_msg("%s, step %d: %s is %.9g, not %.9g", what, i + 1, name, got, want);
             worst = fmax(worst, error);

@@ -31,7 +31,7 @@ VECTORISED(backward_row,
     for (int64_t i = 0; i < F; i++) {
         const float slope = dact[i], x = gate[i], y = up[i];
         const float s = sigmoid(x), silu = x * s;
-        dgate[i] = slope * (s + silu * (1.0f - s)) * y; /* slope * y may overflow */
+        dgate[i] = slope * y * (s + silu * (1.0f - s));
         dup[i] = slope * silu;
         if (act != NULL) act[i] = silu * y;
     }
