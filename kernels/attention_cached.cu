@@ -92,11 +92,12 @@ static __global__ void __launch_bounds__(THREADS)
     const bool valid = begin >= 0 && count >= 1 && begin + count <= k_cache.rows;
     const int64_t column = (int64_t)(head / (shape.heads / shape.kv_heads)) * D;
     const Real *query = (const Real *)qkv.data + b * qkv.stride + (int64_t)head * D;
+    const int mine = (D - lane + 31) / 32; /* elements of this lane */
     float q[PER_LANE];
     softmax_state s = {-INFINITY, 0.0f, {}};
 #pragma unroll
     for (int j = 0; j < PER_LANE; j++) {
-        q[j] = lane + 32 * j < D ? to_float(query[lane + 32 * j]) * shape.scale : 0.0f;
+        q[j] = j < mine ? to_float(query[lane + 32 * j]) * shape.scale : 0.0f;
     }
     const int64_t hidden = shape.window > 0 && count > shape.window ? count - shape.window : 0;
     for (int64_t i = hidden + warp; valid && i < count; i += WARPS) {
@@ -105,7 +106,7 @@ static __global__ void __launch_bounds__(THREADS)
         float score = 0.0f;
 #pragma unroll
         for (int j = 0; j < PER_LANE; j++) {
-            if (lane + 32 * j < D) score += q[j] * to_float(k[lane + 32 * j]);
+            if (j < mine) score += q[j] * to_float(k[lane + 32 * j]);
         }
         score = warp_sum(score);
         const float most = fmaxf(s.largest, score);
@@ -114,7 +115,7 @@ static __global__ void __launch_bounds__(THREADS)
         s.sum = s.sum * before + now;
 #pragma unroll
         for (int j = 0; j < PER_LANE; j++) {
-            if (lane + 32 * j < D)
+            if (j < mine)
                 s.value[j] = s.value[j] * before + now * to_float(v[lane + 32 * j]);
         }
     }
