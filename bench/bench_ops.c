@@ -320,43 +320,43 @@ static cudpo_status call_attention_backward(bench *x)
 
 /* --- the table --------------------------------------------------------------------------------------------------- */
 
-/* An op by its pair of functions above, the sizes that they read, and what is not plain of it. */
-#define ROW(name, functions, shape_text, A, B, C, D, ...)                                          \
+/* An op by its pair of functions above, the sizes that they read, and of the head whether with gradient and statistics. */
+#define ROW(name, functions, shape_text, A, B, C, D, with_gradient, with_stats)                    \
     {                                                                                              \
         .op = name, .shape = shape_text, .a = A, .b = B, .c = C, .d = D, .make = make_##functions, \
-        .call = call_##functions, ##__VA_ARGS__                                                    \
+        .call = call_##functions, .gradient = with_gradient, .stats = with_stats                   \
     }
 
 enum { TOKENS = 16896, PARAMETERS = 134217728 };
 /* clang-format off */
 bench table[] = {
-    ROW("token_logprob", logprob, "1023x151936 f32->bf16", 1023, 151936, 0, 0, .gradient = true),
-    ROW("token_logprob", logprob, "1023x151936 f32->bf16 stats", 1023, 151936, 0, 0, .gradient = true, .stats = true),
-    ROW("token_logprob", logprob, "1023x128256 f32->bf16", 1023, 128256, 0, 0, .gradient = true),
-    ROW("token_logprob", logprob, "1023x151936 f32 no gradient", 1023, 151936, 0, 0),
-    ROW("swiglu_backward", swiglu_backward, "16896x4864", TOKENS, 4864, 0, 0),
-    ROW("swiglu_backward", swiglu_backward, "16896x8192", TOKENS, 8192, 0, 0),
-    ROW("swiglu_backward", swiglu_backward, "16896x14336", TOKENS, 14336, 0, 0),
-    ROW("rmsnorm_backward", norm_backward, "16896x896", TOKENS, 896, 0, 0),
-    ROW("rmsnorm_backward", norm_backward, "16896x2048", TOKENS, 2048, 0, 0),
-    ROW("rmsnorm_backward", norm_backward, "16896x4096", TOKENS, 4096, 0, 0),
-    ROW("rmsnorm_backward", norm_backward, "33792x896", 2 * TOKENS, 896, 0, 0),
-    ROW("rmsnorm_backward", norm_backward, "33792x2048", 2 * TOKENS, 2048, 0, 0),
-    ROW("adamw", adamw, "134217728 f32, bf16 gradient and copy", PARAMETERS, 0, 0, 0),
-    ROW("attention", attention, "14/2 heads of 64, 11x3x512", 14, 2, 64, 11),
-    ROW("attention_backward", attention_backward, "14/2 heads of 64, 11x3x512", 14, 2, 64, 11),
-    ROW("attention", attention, "32/8 heads of 64, 11x3x512", 32, 8, 64, 11),
-    ROW("attention_backward", attention_backward, "32/8 heads of 64, 11x3x512", 32, 8, 64, 11),
-    ROW("attention", attention, "32/8 heads of 128, 11x3x512", 32, 8, 128, 11),
-    ROW("attention_backward", attention_backward, "32/8 heads of 128, 11x3x512", 32, 8, 128, 11),
-    ROW("swiglu", swiglu, "16896x4864", TOKENS, 4864, 0, 0),
-    ROW("add_rmsnorm", norm, "16896x896", TOKENS, 896, 0, 0),
-    ROW("add_rmsnorm", norm, "16896x4096", TOKENS, 4096, 0, 0),
-    ROW("sum_squares", squares, "134217728 bf16", PARAMETERS, 0, 0, 0),
-    ROW("rope", rope, "16896x40 heads of 64", TOKENS, 40, 64, 0),
-    ROW("bias_backward", bias, "16896x1152", TOKENS, 1152, 0, 0),
-    ROW("embed", embed, "16896x896 of 151936", TOKENS, 896, 151936, 0),
-    ROW("embed_backward", embed_backward, "16896x896 of 151936", TOKENS, 896, 151936, 0),
+    ROW("token_logprob", logprob, "1023x151936 f32->bf16", 1023, 151936, 0, 0, true, false),
+    ROW("token_logprob", logprob, "1023x151936 f32->bf16 stats", 1023, 151936, 0, 0, true, true),
+    ROW("token_logprob", logprob, "1023x128256 f32->bf16", 1023, 128256, 0, 0, true, false),
+    ROW("token_logprob", logprob, "1023x151936 f32 no gradient", 1023, 151936, 0, 0, false, false),
+    ROW("swiglu_backward", swiglu_backward, "16896x4864", TOKENS, 4864, 0, 0, false, false),
+    ROW("swiglu_backward", swiglu_backward, "16896x8192", TOKENS, 8192, 0, 0, false, false),
+    ROW("swiglu_backward", swiglu_backward, "16896x14336", TOKENS, 14336, 0, 0, false, false),
+    ROW("rmsnorm_backward", norm_backward, "16896x896", TOKENS, 896, 0, 0, false, false),
+    ROW("rmsnorm_backward", norm_backward, "16896x2048", TOKENS, 2048, 0, 0, false, false),
+    ROW("rmsnorm_backward", norm_backward, "16896x4096", TOKENS, 4096, 0, 0, false, false),
+    ROW("rmsnorm_backward", norm_backward, "33792x896", 2 * TOKENS, 896, 0, 0, false, false),
+    ROW("rmsnorm_backward", norm_backward, "33792x2048", 2 * TOKENS, 2048, 0, 0, false, false),
+    ROW("adamw", adamw, "134217728 f32, bf16 gradient and copy", PARAMETERS, 0, 0, 0, false, false),
+    ROW("attention", attention, "14/2 heads of 64, 11x3x512", 14, 2, 64, 11, false, false),
+    ROW("attention_backward", attention_backward, "14/2 heads of 64, 11x3x512", 14, 2, 64, 11, false, false),
+    ROW("attention", attention, "32/8 heads of 64, 11x3x512", 32, 8, 64, 11, false, false),
+    ROW("attention_backward", attention_backward, "32/8 heads of 64, 11x3x512", 32, 8, 64, 11, false, false),
+    ROW("attention", attention, "32/8 heads of 128, 11x3x512", 32, 8, 128, 11, false, false),
+    ROW("attention_backward", attention_backward, "32/8 heads of 128, 11x3x512", 32, 8, 128, 11, false, false),
+    ROW("swiglu", swiglu, "16896x4864", TOKENS, 4864, 0, 0, false, false),
+    ROW("add_rmsnorm", norm, "16896x896", TOKENS, 896, 0, 0, false, false),
+    ROW("add_rmsnorm", norm, "16896x4096", TOKENS, 4096, 0, 0, false, false),
+    ROW("sum_squares", squares, "134217728 bf16", PARAMETERS, 0, 0, 0, false, false),
+    ROW("rope", rope, "16896x40 heads of 64", TOKENS, 40, 64, 0, false, false),
+    ROW("bias_backward", bias, "16896x1152", TOKENS, 1152, 0, 0, false, false),
+    ROW("embed", embed, "16896x896 of 151936", TOKENS, 896, 151936, 0, false, false),
+    ROW("embed_backward", embed_backward, "16896x896 of 151936", TOKENS, 896, 151936, 0, false, false),
 };
 /* clang-format on */
 

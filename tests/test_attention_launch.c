@@ -215,7 +215,8 @@ static void most_blocks(backend *be)
         good.out.cols = good.out.stride = good.dout.cols = good.dout.stride = 8 << 20;
         good.plan.rows = cuda_attention_plan_words(x.T, 255);
         const int64_t more = cuda_attention_plan_words(x.T, 256);
-        CHECK_FAILS(forward(&good), CUDPO_EINVAL, "tensor_disjoint");
+        good.out.data = good.qkv.data; /* so that it is refused in any case */
+        CHECK_FAILS(forward(&good), CUDPO_EINVAL, "tensor_disjoint(out, qkv)");
         CHECK_FAILS(backward(&good), CUDPO_EINVAL, "is_scratch(s, ");
         good.plan.rows = more;
         CHECK_FAILS(forward(&good), CUDPO_EINVAL, "are_blocks(p.most_forward, shape.heads)");
