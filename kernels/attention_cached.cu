@@ -115,8 +115,7 @@ static __global__ void __launch_bounds__(THREADS)
         s.sum = s.sum * before + now;
 #pragma unroll
         for (int j = 0; j < PER_LANE; j++) {
-            if (j < mine)
-                s.value[j] = s.value[j] * before + now * to_float(v[lane + 32 * j]);
+            if (j < mine) s.value[j] = s.value[j] * before + now * to_float(v[lane + 32 * j]);
         }
     }
     if (lane == 0) {
