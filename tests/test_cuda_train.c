@@ -100,6 +100,18 @@ static bool is_left_out(const char *name)
            strcmp(name, "rewards/accuracies") == 0;
 }
 
+/* What the error of a metric is relative to: 1, or its own size; of kl, a difference of log-probs, the size of those. */
+static double size_of(const json *line, const char *name, double value)
+{
+    static const char *const logps[] = {"logps/chosen", "logps/rejected"};
+    double size = fmax(1.0, fabs(value));
+    for (int i = 0; i < 2 && strcmp(name, "kl") == 0; i++) {
+        const json *v = json_get(line, logps[i]);
+        if (v != NULL && json_type(v) == JSON_NUMBER) size = fmax(size, fabs(json_number(v)));
+    }
+    return size;
+}
+
 /* Worst difference of two series of metrics, each as a share of its size where that is above 1. */
 static double compare(const char *a, const char *b)
 {
@@ -119,7 +131,7 @@ static double compare(const char *a, const char *b)
             if (is_left_out(json_key(f))) continue;
             assert_non_null(g);
             const double one = json_number(f), other = json_number(g);
-            const double difference = fabs(one - other) / fmax(1.0, fabs(one));
+            const double difference = fabs(one - other) / size_of(u, json_key(f), one);
             if (!(difference <= (program_emulated() ? 1e-5 : 1e-4)))
                 fail_msg("%s and %s, line %d: %s is %.9g and %.9g", a, b, lines + 1, json_key(f),
                          one, other);
