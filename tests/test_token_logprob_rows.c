@@ -248,6 +248,8 @@ static void refusals_of_operands(backend *be)
     refusals_of_overlaps(&r);
     ops_check_untouched(&o, good.rows.logits);
     ops_check_untouched(&o, good.rows.logp);
+    t->gradient_type = DTYPE_F64; /* of none */
+    CHECK_OK(call(be, &c));
     ops_end(&o);
 }
 
