@@ -118,11 +118,4 @@ static inline double program_clock(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-/* Is the CUDA backend the emulated one, which is always there and does as SIMT_... in the environment says? */
-static inline bool program_emulated(void)
-{
-    const char *plugin = getenv("CUDPO_PLUGIN");
-    return plugin != NULL && strstr(plugin, "emulated") != NULL;
-}
-
 #endif /* CUDPO_TESTS_PROGRAM_H */

@@ -136,6 +136,19 @@ foreach(name ${plugin_tests})
     "CUDPO_PROGRAM=$<TARGET_FILE:cudpo>;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda_emulated>;OMP_NUM_THREADS=1;$<$<BOOL:${CUDPO_SANITIZE}>:CUDPO_TEST_PART=1>")
 endforeach()
 
+# TRL's runs on the emulated device: one of each loss and mode of the reference here, all of them in the long tier.
+set(golden_environment "CUDPO_DEVICE=cuda;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda_emulated>;OMP_NUM_THREADS=1")
+foreach(name ${both_tests})
+  add_dependencies(${name} cudpo_cuda_emulated)
+  if(NOT CUDPO_SANITIZE)
+    add_test(NAME ${name}_cuda WORKING_DIRECTORY ${CMAKE_SOURCE_DIR}
+             COMMAND ${name} arch_qwen3 kto loss_hinge loss_ipo loss_sft orpo precompute)
+    add_test(NAME ${name}_cuda_all COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+    set_tests_properties(${name}_cuda PROPERTIES LABELS "short;simt;cuda-emulated" TIMEOUT 600 ENVIRONMENT "${golden_environment}")
+    set_tests_properties(${name}_cuda_all PROPERTIES LABELS long TIMEOUT 7200 ENVIRONMENT "${golden_environment}")
+  endif()
+endforeach()
+
 # The emulator itself: that it computes what CUDA does, and that it catches what CUDA forbids.
 file(GLOB simt_bugs CONFIGURE_DEPENDS ${simt}/bugs/*.cu ${simt}/bugs/*.cpp)
 foreach(variant ${SIMT_VARIANTS})

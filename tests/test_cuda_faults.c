@@ -2,6 +2,7 @@
  * cause and remedy, the right exit status, and the last checkpoint holds. */
 /* rooms: train */
 /* backends: plugin */
+#include "plugin.h"
 #include "program.h"
 #include "train/checkpoint.h"
 
@@ -142,7 +143,7 @@ static void too_little_memory(void **state)
 
 int main(void)
 {
-    if (!program_emulated()) {
+    if (!plugin_emulated()) {
         printf("skipped: these faults are the emulator's\n");
         return TEST_SKIPPED;
     }

@@ -1,6 +1,7 @@
 /* test_cuda_train.c - `cudpo train --device cuda`: the same series as on the CPU, the same bits each time. */
 /* rooms: train */
 /* backends: plugin */
+#include "plugin.h"
 #include "program.h"
 #include "base/json.h"
 
@@ -132,7 +133,7 @@ static double compare(const char *a, const char *b)
             assert_non_null(g);
             const double one = json_number(f), other = json_number(g);
             const double difference = fabs(one - other) / size_of(u, json_key(f), one);
-            if (!(difference <= (program_emulated() ? 1e-5 : 1e-4)))
+            if (!(difference <= (plugin_emulated() ? 1e-5 : 1e-4)))
                 fail_msg("%s and %s, line %d: %s is %.9g and %.9g", a, b, lines + 1, json_key(f),
                          one, other);
             worst = fmax(worst, difference);
@@ -201,7 +202,7 @@ static void same_bits_again_and_lazily(void **state)
     (void)state;
     finish(start(&jobs[0], "cuda", "again", NULL, NULL), 0);
     same_bytes("again", jobs[0].name, "model.safetensors");
-    if (!program_emulated()) return;
+    if (!plugin_emulated()) return;
     assert_int_equal(setenv("SIMT_LAZY", "1", 1), 0);
     finish(start(&jobs[0], "cuda", "lazy", NULL, NULL), 0);
     finish(start(&jobs[7], "cuda", "lazy-kto", NULL, NULL), 0);
@@ -244,7 +245,7 @@ static void resumed_on_either_device(void **state)
 static void no_gpu(void **state)
 {
     (void)state;
-    if (!program_emulated()) return;
+    if (!plugin_emulated()) return;
     static const char *const kinds[][2] = {{"none", "there is no GPU, or CUDA_VISIBLE_DEVICES"},
                                            {"old", "compute capability 7.0, and 8.0 or later"},
                                            {"driver", "the NVIDIA driver is for CUDA 13.0"}};
@@ -279,17 +280,6 @@ static void no_plugin(void **state)
     assert_int_equal(setenv("CUDPO_PLUGIN", before, 1), 0);
 }
 
-/* A machine without a GPU, where the backend is not the emulated one. */
-static bool missing(void)
-{
-    if (program_emulated()) return false;
-    program_result r = program_run((const char *const[]){"doctor", NULL});
-    const bool none = strstr(r.out, "GPU 0") == NULL;
-    if (none) printf("skipped: no GPU here\n");
-    program_free(&r);
-    return none;
-}
-
 /* bf16 is another computation: its loss is off by what bf16 rounds, and its bits are as repeatable. */
 static void bf16_near_the_cpu(void **state)
 {
@@ -313,7 +303,7 @@ static void bf16_near_the_cpu(void **state)
 
 int main(void)
 {
-    if (missing()) return TEST_SKIPPED;
+    if (plugin_missing()) return TEST_SKIPPED;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_series_as_the_cpu),
         cmocka_unit_test(bf16_near_the_cpu),

@@ -24,9 +24,14 @@ static void program_folder(char out[PATH])
     if (slash != NULL) *slash = '\0';
 }
 
-/* The plugin's path; false: there is none. */
+/* The plugin's path: the one that is named, or that of this installation; false: there is none. */
 static bool find_plugin(char out[LONG_PATH])
 {
+    const char *named = getenv("CUDPO_PLUGIN");
+    if (named != NULL && *named != '\0') {
+        snprintf(out, LONG_PATH, "%s", named);
+        return true;
+    }
     static const char *const places[] = {"/" PLUGIN, "/../" CUDPO_PLUGIN_FOLDER "/" PLUGIN};
     char folder[PATH];
     program_folder(folder);
@@ -65,12 +70,9 @@ typedef struct plugin {
 
 static cudpo_status load_plugin(plugin *p)
 {
-    const char *path = getenv("CUDPO_PLUGIN");
     size_t table = 0;
     const char *(*version)(size_t * table_bytes);
-    if (path != NULL && *path != '\0')
-        snprintf(p->path, sizeof p->path, "%s", path);
-    else if (!find_plugin(p->path))
+    if (!find_plugin(p->path))
         return cudpo_fail(CUDPO_EDEVICE, "device",
                           "this cudpo has no CUDA backend (" PLUGIN
                           "): build it with `cmake --workflow --preset cuda`, or use --device cpu");
@@ -125,7 +127,10 @@ cudpo_status backend_open(backend **be, const char *device, const backend_option
         log_info("device: %s", gpu->description);
         return CUDPO_OK;
     }
-    log_info("device: cpu (%s)", cudpo_error_message());
+    char path[LONG_PATH];
+    const char *why = cudpo_error_message();
+    if (strncmp(why, "device: ", 8) == 0) why += 8;
+    log_info("device: cpu (%s)", find_plugin(path) ? why : "built without the CUDA backend");
     cudpo_error_clear();
     return CUDPO_OK;
 }

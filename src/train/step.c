@@ -1,8 +1,6 @@
 /* step.c - one optimizer step: the path of a pair from its row to the weights.  Start reading here. */
 #include "train/trainer.h"
 
-#include <time.h>
-
 /* Results of a step from unit `unit` on. */
 static pass_results results_from(const cudpo_trainer *t, const step_flight *f, int64_t unit)
 {
@@ -69,75 +67,5 @@ cudpo_status trainer_begin(cudpo_trainer *t)
     CUDPO_TRY(t->be->mark(t->be, (int)(t->begun % FLIGHTS)));
     f->step = t->step++;
     t->begun++;
-    return CUDPO_OK;
-}
-
-/* What came of a step. */
-static cudpo_status look_at(cudpo_trainer *t, const step_flight *f, batch_metrics *m)
-{
-    const step_batch *b = &f->batch;
-    metrics_take_results(t->units, b->n, &t->pass, &f->results);
-    for (int64_t i = 0; i < b->n; i++) {
-        t->units[i].label = dataset_get(t->train.data, b->example[i]).label;
-        t->units[i].kl = f->kl[i];
-    }
-    *m = metrics_of(t->units, b->n, t->loss, t->completions, t->rewards);
-    const double loss = m->value[METRIC_LOSS], norm = (double)*f->norm;
-    CUDPO_TRY(trainer_check_finite(t, b, f->step, loss, norm));
-    if (f->step == 0) CUDPO_TRY(trainer_check_start(t, b, loss));
-    t->last_grad_norm = norm;
-    t->last_learning_rate = f->learning_rate;
-    t->last_epoch = b->epoch_done;
-    t->tokens_seen += b->tokens;
-    metrics_add_step(&t->sums, m, t->units, b->n, t->config->per_device_train_batch_size, t->loss,
-                     t->completions, t->rewards);
-    return CUDPO_OK;
-}
-
-cudpo_status trainer_finish(cudpo_trainer *t, step_batch *b, batch_metrics *m)
-{
-    const int mark = (int)(t->finished % FLIGHTS);
-    const step_flight *f = &t->flight[mark];
-    CUDPO_REQUIRE(t->finished < t->begun);
-    CUDPO_TRY(t->be->wait(t->be, mark));
-    *b = f->batch;
-    const cudpo_status status = look_at(t, f, m);
-    if (status == CUDPO_OK) {
-        t->finished++;
-    } else {
-        t->step = f->step;
-        t->begun = t->finished;
-    }
-    return status;
-}
-
-cudpo_status trainer_step(cudpo_trainer *t, step_batch *b, batch_metrics *m)
-{
-    CUDPO_TRY(trainer_begin(t));
-    return trainer_finish(t, b, m);
-}
-
-static double seconds_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-cudpo_status cudpo_trainer_step(cudpo_trainer *t, cudpo_metrics *m)
-{
-    CUDPO_REQUIRE(t->step < t->total_steps);
-    const double begin = seconds_now();
-    step_batch b;
-    batch_metrics values;
-    CUDPO_TRY(trainer_step(t, &b, &values));
-    if (m == NULL) return CUDPO_OK;
-    *m = (cudpo_metrics){.step = t->step,
-                         .loss = values.value[METRIC_LOSS],
-                         .grad_norm = t->last_grad_norm,
-                         .learning_rate = t->last_learning_rate,
-                         .margin = values.value[METRIC_REWARDS_MARGINS],
-                         .accuracy = values.value[METRIC_REWARDS_ACCURACIES],
-                         .seconds = seconds_now() - begin};
     return CUDPO_OK;
 }

@@ -149,6 +149,8 @@ example trainer_mismatched_example(const cudpo_trainer *t, const dataset *d, int
 /** Enqueue the next optimizer step: at most FLIGHTS may be under way. */
 CUDPO_MUST_USE cudpo_status trainer_begin(cudpo_trainer *t);
 
+/* ---- finish.c ---- */
+
 /** Wait for the oldest step that is under way, and look at what came of it.  Out: b, valid until the next begin; m; units.
  *  Returns: CUDPO_OK; CUDPO_ENUMERIC where it went wrong: then it is as if it had not begun, nor any after it. */
 CUDPO_MUST_USE cudpo_status trainer_finish(cudpo_trainer *t, step_batch *b, batch_metrics *m);

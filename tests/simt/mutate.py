@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """mutate.py - does the suite notice when a kernel is broken?  Mutates kernels/ line by line, and runs the tests of each.
 
-    tests/simt/mutate.py [--sample N] [--seed S] [--file STEM ...] [--jobs J] [--list]
+    tests/simt/mutate.py [--sample N] [--seed S] [--file NAME ...] [--again OUTPUT] [--jobs J] [--list]
 
 Needs built trees of the presets release and sanitize (with the test programs of the kernels).  A mutant is caught when a
 configuration fails that the unmutated code passes: the emulator in three schedules, under ASan and UBSan, or under the
@@ -197,6 +197,11 @@ def try_mutant(file, mutant, variants):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def line_of(file, mutant):
+    number, what, line = mutant
+    return "%s:%d %s: %s" % (file, number, what, line.strip())
+
+
 def explained():
     if not os.path.exists(EXPLAINED):
         return set()
@@ -213,6 +218,7 @@ def main():
     p.add_argument("--sample", type=int, default=0, help="mutants per file, drawn at random; 0: all")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--file", nargs="*", help="names in kernels/, such as rmsnorm.cu")
+    p.add_argument("--again", help="what an earlier run printed: only the mutants that survived it")
     p.add_argument("--jobs", type=int, default=os.cpu_count())
     p.add_argument("--list", action="store_true", help="print the mutants and end")
     p.add_argument("--build", default=os.path.join(ROOT, "build"))
@@ -220,15 +226,17 @@ def main():
     a = p.parse_args()
     files = a.file or sorted(f for f in os.listdir(os.path.join(ROOT, "kernels"))
                              if f.endswith((".cu", ".h")) and f not in ("ptx.h", "device.h", "kernels.h", "types.h"))
-    work = []
+    work, survived = [], None
+    if a.again:
+        survived = {line.split(maxsplit=1)[1].strip() for line in open(a.again) if line.startswith("survived")}
     for file in files:
         found = mutants(os.path.join(ROOT, "kernels", file))
         if a.sample and len(found) > a.sample:
             found = random.Random(a.seed).sample(found, a.sample)
-        work += [(file, m) for m in found]
+        work += [(file, m) for m in found if survived is None or line_of(file, m) in survived]
     if a.list:
         for file, (number, what, line) in work:
-            print("%s:%d %s: %s" % (file, number, what, line.strip()))
+            print(line_of(file, (number, what, line)))
         return
     variants = [Variant("emulator", a.build, "simt", [{"SIMT_SCHED": s} for s in ("fwd", "rev", "rand:1")]),
                 Variant("race checker", a.build, "race", [{}]),
@@ -249,7 +257,7 @@ def main():
             counts[file][outcome] += 1
             if outcome == "survived":
                 survivors.append((file, what, line.strip()))
-            print("%-9s %s:%d %s: %s  %s" % (outcome, file, number, what, line.strip(), by), flush=True)
+            print("%-9s %s  %s" % (outcome, line_of(file, (number, what, line)), by), flush=True)
     caught = sum(c.get("caught", 0) for c in counts.values())
     total = caught + len(survivors)
     print("\n%-24s %7s %9s %9s" % ("file", "caught", "survived", "explained"))
