@@ -19,6 +19,12 @@ foreach(name ${plugin_tests})
                        "CUDPO_PROGRAM=$<TARGET_FILE:cudpo>;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda>")
 endforeach()
 
+foreach(tool memcheck racecheck initcheck synccheck)
+  add_test(NAME train_${tool} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/check_memory.sh ${tool} $<TARGET_FILE:cudpo> ${CMAKE_BINARY_DIR})
+  set_tests_properties(train_${tool} PROPERTIES LABELS gpu SKIP_RETURN_CODE 77 TIMEOUT 600 ENVIRONMENT
+                       "CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda>")
+endforeach()
+
 foreach(name ${both_tests})
   add_test(NAME ${name}_cuda COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(${name}_cuda PROPERTIES LABELS gpu SKIP_RETURN_CODE 77 TIMEOUT 600 ENVIRONMENT
