@@ -57,12 +57,14 @@ function(simt_library variant)
   target_link_libraries(simt_${variant} PUBLIC cudpo_options cudpo_backend)
 endfunction()
 
+set(SIMT_VARIANTS simt)
 if(CUDPO_SANITIZE)
-  set(SIMT_VARIANTS simt)
   simt_library(simt -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
 else()
-  set(SIMT_VARIANTS simt race)
   simt_library(simt -O2)
+endif()
+if(CUDPO_RACE AND NOT CUDPO_SANITIZE)
+  list(APPEND SIMT_VARIANTS race)
   # For the compiler's calls before each access: libtsan, which knows nothing of CUDA's threads, is not linked.  Vectors
   # stay whole, so that there is one call for 16 bytes and not four.
   simt_library(race -O1 -fsanitize=thread $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fno-tree-sra>)
@@ -135,6 +137,11 @@ foreach(name ${plugin_tests})
   set_tests_properties(${name} PROPERTIES LABELS "short;simt;cuda-emulated" ENVIRONMENT
     "CUDPO_PROGRAM=$<TARGET_FILE:cudpo>;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda_emulated>;OMP_NUM_THREADS=1;$<$<BOOL:${CUDPO_SANITIZE}>:CUDPO_TEST_PART=1>")
 endforeach()
+
+# Every single call fails once: the long tier.
+add_test(NAME test_cuda_faults_all COMMAND test_cuda_faults WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+set_tests_properties(test_cuda_faults_all PROPERTIES LABELS long TIMEOUT 14400 ENVIRONMENT
+  "CUDPO_PROGRAM=$<TARGET_FILE:cudpo>;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda_emulated>;OMP_NUM_THREADS=1;CUDPO_EVERY_CALL=1")
 
 # TRL's runs on the emulated device: one of each loss and mode of the reference here, all of them in the long tier.
 set(golden_environment "CUDPO_DEVICE=cuda;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda_emulated>;OMP_NUM_THREADS=1")

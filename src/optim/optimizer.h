@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* One tensor that is trained; all of them have its shape. */
+/* What is trained and treated alike: a tensor, or several side by side; all of the tensors here have its shape. */
 typedef struct optimizer_parameter {
     tensor weight; /* what is updated: f32, or bf16 that rounds by chance */
     tensor copy;   /* bf16 that becomes weight, rounded; or absent */

@@ -42,7 +42,8 @@ static cudpo_status update(cudpo_trainer *t, step_flight *f)
     f->learning_rate = settings.learning_rate;
     CUDPO_TRY(t->be->clip(t->be, t->norm, t->factor, t->gradient.all, (float)c->max_grad_norm));
     CUDPO_TRY(t->be->copy_out_later(t->be, f->norm, t->norm.data, sizeof *f->norm));
-    return optimizer_step(t->be, t->parameters, t->policy.count, &settings, t->factor, t->step + 1);
+    return optimizer_step(t->be, t->parameters, t->parameter_count, &settings, t->factor,
+                          t->step + 1);
 }
 
 cudpo_status trainer_begin(cudpo_trainer *t)

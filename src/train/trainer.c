@@ -134,10 +134,38 @@ static cudpo_status load_models(cudpo_trainer *t, bool train)
     return load_reference(t);
 }
 
+/* Elements first .. first + n - 1 of a block of weights, or none of a block that is not there. */
+static tensor part_of(tensor all, int64_t first, int64_t n)
+{
+    if (!tensor_present(all)) return all;
+    return tensor_matrix((char *)all.data + (size_t)first * dtype_size(all.type), all.type, 1, n);
+}
+
+/* What lies side by side and is treated alike is updated as one: a few launches a layer instead of one a tensor. */
+static void list_parameters(cudpo_trainer *t)
+{
+    const model_weights *const w = trainer_weights(t);
+    const tensor copy = w == &t->policy ? (tensor){0} : t->policy.all;
+    for (int64_t i = 0, first = 0; i < w->count;) {
+        const bool decay = !w->names[i].no_decay;
+        int64_t n = 0;
+        while (i < w->count && w->names[i].no_decay != decay)
+            n += tensor_elements(w->names[i++].view);
+        t->parameters[t->parameter_count++] =
+            (optimizer_parameter){.weight = part_of(w->all, first, n),
+                                  .copy = part_of(copy, first, n),
+                                  .gradient = part_of(t->gradient.all, first, n),
+                                  .first_moment = part_of(t->first.all, first, n),
+                                  .second_moment = part_of(t->second.all, first, n),
+                                  .first = first,
+                                  .decay = decay};
+        first += n;
+    }
+}
+
 static cudpo_status create_optimizer(cudpo_trainer *t)
 {
     const bool half = t->type == DTYPE_BF16 && strcmp(t->config->gradient_dtype, "bfloat16") == 0;
-    model_weights *const w = trainer_weights(t);
     CUDPO_TRY(model_weights_create(&t->gradient, t->be, &t->model, half ? DTYPE_BF16 : DTYPE_F32));
     CUDPO_TRY(model_weights_create(&t->first, t->be, &t->model, DTYPE_F32));
     CUDPO_TRY(model_weights_create(&t->second, t->be, &t->model, DTYPE_F32));
@@ -149,15 +177,7 @@ static cudpo_status create_optimizer(cudpo_trainer *t)
     t->factor = tensor_vector((float *)two + 1, DTYPE_F32, 1);
     t->parameters = calloc((size_t)t->policy.count, sizeof *t->parameters);
     if (t->parameters == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "parameter list");
-    for (int64_t i = 0, first = 0; i < w->count; first += tensor_elements(w->names[i++].view))
-        t->parameters[i] =
-            (optimizer_parameter){.weight = w->names[i].view,
-                                  .copy = w == &t->policy ? (tensor){0} : t->policy.names[i].view,
-                                  .gradient = t->gradient.names[i].view,
-                                  .first_moment = t->first.names[i].view,
-                                  .second_moment = t->second.names[i].view,
-                                  .first = first,
-                                  .decay = !w->names[i].no_decay};
+    list_parameters(t);
     return CUDPO_OK;
 }
 

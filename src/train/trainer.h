@@ -70,7 +70,8 @@ struct cudpo_trainer {
     model_weights gradient, first, second;
     hash128 policy_fingerprint;      /* of the weights that the run began with */
     hash128 reference_fingerprint;   /* of its weights; 0 where there is none */
-    optimizer_parameter *parameters; /* [policy.count] */
+    optimizer_parameter *parameters; /* [parameter_count] of [policy.count] */
+    int64_t parameter_count;
     pass pass;
     unit_result *units;     /* [units of a step, or of an evaluation batch] */
     float *reference_score; /* [S of a pack] */
