@@ -24,7 +24,7 @@ static __global__ void __launch_bounds__(THREADS)
 
 /* kl[i] = max(0, mean of policy[j] - reference[j]) over the `batch` units j that i stands among: [0, batch), [batch, 2 batch)
  * and so on, the last of which may be fewer.
- * Source: Ethayarajh et al. 2024, section 4.1, as TRL has it: of each device batch.
+ * Source: Ethayarajh et al. 2024, arXiv:2402.01306, as TRL has it: of each device batch.
  *  Out:     kl         [n] f32, nats.  Differences are rounded to f32, their sum is double, in order: the CPU's bits.
  *                      A NaN among the differences makes NaN of its whole batch.
  *  In:      policy, reference  [n] f32 scores of the mismatched completions, nats.        batch  >= 1.

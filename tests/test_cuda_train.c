@@ -243,9 +243,9 @@ static counts counts_of(const job *j, const char *steps, bool log_each)
     return c;
 }
 
-/* A step allocates nothing, and waits once, for the step before it, where nothing is logged: of every loss that does more
- * than the others before its packs, in both modes of the reference.  Products are timed before: that waits and allocates,
- * once for each shape. */
+/* Where nothing is logged, a step more is one wait more, for the step before it, and no allocation: of pairs, and of kto,
+ * which scores other completions first; in both modes of the reference.  The first run times the products, which waits and
+ * allocates once for each shape; that it waits more often shows that waits are counted. */
 static void a_step_waits_once(void **state)
 {
     (void)state;
@@ -253,7 +253,7 @@ static void a_step_waits_once(void **state)
     if (!program_emulated()) return;
     for (int i = 0; i < (part() ? 1 : 4); i++) {
         const job *j = &jobs[which[i]];
-        const counts each = counts_of(j, "5", true); /* and the products are timed */
+        const counts each = counts_of(j, "5", true);
         const counts few = counts_of(j, "3", false), more = counts_of(j, "5", false);
         assert_int_equal(more.waits - few.waits, 2);
         assert_int_equal(more.allocations, few.allocations);

@@ -40,8 +40,8 @@ cudpo_status trainer_evaluate(cudpo_trainer *t, metric_sums *sums)
         CUDPO_TRY(trainer_kl(t, t->kl, &t->eval, t->order, n, B));
         CUDPO_TRY(evaluate_batch(t, t->order, n));
         CUDPO_TRY(trainer_check_evaluation(t, t->order, n));
-        for (int64_t i = 0; i < n;
-             i++) { /* the last pack's results were waited for, so kl is there */
+        /* The packs' results were waited for, and so was kl, which came before them. */
+        for (int64_t i = 0; i < n; i++) {
             t->units[i].label = dataset_get(t->eval.data, t->order[i]).label;
             t->units[i].kl = t->kl[i];
         }
