@@ -103,6 +103,8 @@ cudpo_status cuda_token_logprob(const logprob_tensors *rows, bool gradient, tens
                                 cudpo_stream stream);
 cudpo_status cuda_segment_sum(tensor out, tensor x, tensor begin, tensor fault,
                               cudpo_stream stream);
+cudpo_status cuda_kl_estimate(tensor kl, tensor policy, tensor reference, int64_t batch,
+                              cudpo_stream stream);
 cudpo_status cuda_preference_loss(const struct loss_outputs *out, const struct loss_inputs *in,
                                   const struct loss_parameters *parameters, cudpo_stream stream);
 cudpo_status cuda_row_coefficients(tensor row, tensor coefficient, tensor sequence, tensor scale,

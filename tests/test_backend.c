@@ -13,7 +13,7 @@ static void every_op_is_there(backend *be)
                 be->bias_backward && be->add && be->rope && be->attention &&
                 be->attention_backward && be->cache_store && be->attention_cached && be->swiglu &&
                 be->swiglu_backward && be->gather_rows && be->scatter_rows && be->scale_rows &&
-                be->token_logprob && be->segment_sum && be->preference_loss &&
+                be->token_logprob && be->segment_sum && be->kl_estimate && be->preference_loss &&
                 be->row_coefficients && be->sum_squares && be->clip && be->adamw && be->cast &&
                 be->available_memory && be->working_memory && be->reserve && be->host_alloc &&
                 be->host_free && be->copy_out_later && be->mark && be->wait);

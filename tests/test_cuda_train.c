@@ -211,6 +211,58 @@ static void same_bits_again_and_lazily(void **state)
     same_bytes("lazy-kto", jobs[7].name, "model.safetensors");
 }
 
+/* What the host did in a run. */
+typedef struct counts {
+    long waits, allocations;
+} counts;
+
+/* Of so many steps of a job, logged at the end, or each. */
+static counts counts_of(const job *j, const char *steps, bool log_each)
+{
+    char output[64], path[1400];
+    job run = *j;
+    counts c = {-1, -1};
+    int n = 0;
+    while (run.settings[n] != NULL)
+        n++;
+    assert_true(n + 4 <= SETTINGS);
+    run.settings[n++] = "--max_steps";
+    run.settings[n++] = steps;
+    run.settings[n++] = "--logging_steps";
+    run.settings[n++] = log_each ? "1" : "100";
+    snprintf(output, sizeof output, "%s-%s-%s", j->name, steps, log_each ? "each" : "end");
+    snprintf(path, sizeof path, "%s", scratch_path("COUNTS"));
+    assert_int_equal(setenv("SIMT_COUNT", path, 1), 0);
+    finish(start(&run, "cuda", output, NULL, NULL), 0);
+    assert_int_equal(unsetenv("SIMT_COUNT"), 0);
+    size_t size;
+    char *text = NULL;
+    CHECK_OK(file_read(&text, &size, path, 1 << 10));
+    assert_int_equal(sscanf(text, "waits %ld allocations %ld", &c.waits, &c.allocations), 2);
+    assert_int_equal(unlink(path), 0);
+    free(text);
+    return c;
+}
+
+/* Where nothing is logged, a step more is one wait more, for the step before it, and no allocation: of pairs, and of kto,
+ * which scores other completions first; in both modes of the reference.  The first run times the products, which waits and
+ * allocates once for each shape; that it waits more often shows that waits are counted. */
+static void a_step_waits_once(void **state)
+{
+    (void)state;
+    static const int which[] = {7, 8, 0, 2}; /* kto, kto-cached, sigmoid, cached */
+    if (!program_emulated()) return;
+    for (int i = 0; i < (part() ? 1 : 4); i++) {
+        const job *j = &jobs[which[i]];
+        const counts each = counts_of(j, "5", true);
+        const counts few = counts_of(j, "3", false), more = counts_of(j, "5", false);
+        assert_int_equal(more.waits - few.waits, 2);
+        assert_int_equal(more.allocations, few.allocations);
+        assert_true(more.waits > 0 && more.allocations > 0 && each.waits > more.waits);
+        printf("%-12s waits %ld times in 3 steps, %ld in 5\n", j->name, few.waits, more.waits);
+    }
+}
+
 /* Remove what a run left behind a checkpoint, as if it had been killed after it. */
 static void cut_back(const char *output, const char *const *later)
 {
@@ -308,6 +360,7 @@ int main(void)
         cmocka_unit_test(same_series_as_the_cpu),
         cmocka_unit_test(bf16_near_the_cpu),
         cmocka_unit_test(same_bits_again_and_lazily),
+        cmocka_unit_test(a_step_waits_once),
         cmocka_unit_test(resumed_on_either_device),
         cmocka_unit_test(no_gpu),
         cmocka_unit_test(no_plugin),

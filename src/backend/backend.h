@@ -164,6 +164,11 @@ struct backend {
     /* out [S,n] = sums of x [R,n] f32 over rows begin[s] .. begin[s+1]-1, in double, in order; begin [S+1] i32. */
     cudpo_status (*segment_sum)(backend *be, tensor out, tensor x, tensor begin);
 
+    /* kl [n] = max(0, mean of policy - reference) over the `batch` consecutive units that each stands among, of which the
+     * last may be fewer; policy, reference, kl [n] f32.  The sum is double, in order.  NaN comes through. */
+    cudpo_status (*kl_estimate)(backend *be, tensor kl, tensor policy, tensor reference,
+                                int64_t batch);
+
     /* From sequence scores to loss, metrics and coefficients: see preference/loss.h. */
     cudpo_status (*preference_loss)(backend *be, const struct loss_outputs *out,
                                     const struct loss_inputs *in,

@@ -168,6 +168,7 @@ backend *backend_cpu(void)
         .scale_rows = cpu_scale_rows,
         .token_logprob = cpu_token_logprob,
         .segment_sum = cpu_segment_sum,
+        .kl_estimate = cpu_kl_estimate,
         .preference_loss = cpu_preference_loss,
         .row_coefficients = cpu_row_coefficients,
         .sum_squares = cpu_sum_squares,

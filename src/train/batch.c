@@ -61,6 +61,13 @@ void trainer_scales(const cudpo_trainer *t, const dataset *d, const int64_t *lis
     *token_scale = tokens > 0 ? 1.0 / (double)tokens : 0.0;
 }
 
+int64_t trainer_most_units(const cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    const int64_t step = c->per_device_train_batch_size * c->gradient_accumulation_steps;
+    return step > c->per_device_eval_batch_size ? step : c->per_device_eval_batch_size;
+}
+
 int64_t trainer_tokens(const dataset *d, const int64_t *list, int64_t n)
 {
     int64_t tokens = 0;

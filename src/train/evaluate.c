@@ -3,8 +3,7 @@
 #include "train/trainer.h"
 
 /* Units [first, first + n) of the eval set, one batch of TRL's loop. */
-static cudpo_status evaluate_batch(cudpo_trainer *t, const int64_t *list, int64_t n,
-                                   const float *kl)
+static cudpo_status evaluate_batch(cudpo_trainer *t, const int64_t *list, int64_t n)
 {
     double unit_scale, token_scale;
     trainer_scales(t, t->eval.data, list, n, &unit_scale, &token_scale);
@@ -14,7 +13,7 @@ static cudpo_status evaluate_batch(cudpo_trainer *t, const int64_t *list, int64_
             trainer_fill(t, t->eval.data, list + done, n - done, t->pass.limits.groups);
         CUDPO_TRY(pass_upload(&t->pass));
         CUDPO_TRY(trainer_reference(t, &t->eval));
-        CUDPO_TRY(trainer_labels(t, t->eval.data, kl + done));
+        CUDPO_TRY(trainer_labels(t, t->eval.data, done));
         CUDPO_TRY(pass_score(&t->pass, &t->policy));
         CUDPO_TRY(pass_evaluate(&t->pass, &loss, t->rewards, t->traits->kl));
         metrics_take(t->units + done, &t->pass);
@@ -39,8 +38,9 @@ cudpo_status trainer_evaluate(cudpo_trainer *t, metric_sums *sums)
         for (int64_t i = 0; i < n; i++)
             t->order[i] = first + i;
         CUDPO_TRY(trainer_kl(t, t->kl, &t->eval, t->order, n, B));
-        CUDPO_TRY(evaluate_batch(t, t->order, n, t->kl));
+        CUDPO_TRY(evaluate_batch(t, t->order, n));
         CUDPO_TRY(trainer_check_evaluation(t, t->order, n));
+        /* The packs' results were waited for, and so was kl, which came before them. */
         for (int64_t i = 0; i < n; i++) {
             t->units[i].label = dataset_get(t->eval.data, t->order[i]).label;
             t->units[i].kl = t->kl[i];

@@ -70,7 +70,9 @@ static cudpo_status count(parts *p, const cudpo_trainer *t, bool train, const pa
                  .moments = train ? 2 * n * sizeof(float) : 0};
     const workload most = pass_workload(&t->model, limits);
     p->backend = t->be->working_memory(t->be, &most);
-    return pass_bytes(&p->pack, &t->model, limits);
+    CUDPO_TRY(pass_bytes(&p->pack, &t->model, limits));
+    p->pack += trainer_kl_bytes(t);
+    return CUDPO_OK;
 }
 
 static cudpo_status name_part(buffer *b, const char *name, size_t bytes)

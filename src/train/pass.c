@@ -43,7 +43,6 @@ static cudpo_status cut(pass *p, arena *a)
     p->all_tokens = ints(a, S, 1);
     p->reference = floats(a, S);
     p->label = ints(a, G, 1);
-    p->kl = floats(a, G);
     return CUDPO_OK;
 }
 
@@ -221,10 +220,10 @@ cudpo_status pass_set_reference(pass *p, const float *score)
     return p->be->copy_in(p->be, p->reference.data, score, (size_t)p->pack.S * sizeof *score);
 }
 
-cudpo_status pass_set_labels(pass *p, const int32_t *label, const float *kl)
+cudpo_status pass_set_labels(pass *p, const int32_t *label, tensor kl)
 {
-    CUDPO_TRY(p->be->copy_in(p->be, p->label.data, label, (size_t)p->pack.G * sizeof *label));
-    return p->be->copy_in(p->be, p->kl.data, kl, (size_t)p->pack.G * sizeof *kl);
+    p->kl = kl;
+    return p->be->copy_in(p->be, p->label.data, label, (size_t)p->pack.G * sizeof *label);
 }
 
 static tensor first_rows(tensor t, int64_t n, bool present)
@@ -270,13 +269,13 @@ cudpo_status pass_train_later(pass *p, const pass_results *results, model_weight
                               G * LOSS_COLUMNS * sizeof(float));
 }
 
-cudpo_status pass_reference(pass *p, const model_weights *w)
+cudpo_status pass_score_later(pass *p, tensor score, const model_weights *w)
 {
     const int64_t S = p->pack.S;
     tensor hidden;
     CUDPO_TRY(model_forward(&hidden, &p->ws, w, p->config, &p->batch));
     CUDPO_TRY(head_score(&p->head, p->be, &p->scores, hidden, w->head));
-    return p->be->copy(p->be, tensor_rows(p->reference, 0, S), tensor_rows(p->head.scores, 0, S));
+    return p->be->copy(p->be, tensor_rows(score, 0, S), tensor_rows(p->head.scores, 0, S));
 }
 
 cudpo_status pass_evaluate(pass *p, const loss_parameters *parameters, bool use_reference,

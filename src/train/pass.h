@@ -42,7 +42,8 @@ typedef struct pass {
 
     tensor
         reference; /* [S] f32: for pass_train() and pass_evaluate(), filled by pass_set_reference() */
-    tensor label, kl; /* [G] i32, f32: filled by pass_set_labels() */
+    tensor label; /* [G] i32: filled by pass_set_labels() */
+    tensor kl;    /* [G] f32: a view of the caller's, from pass_set_labels() */
     tensor all_token, all_position, all_segments, all_wanted, all_row_hidden, all_row_label,
         all_row_sequence, all_sequence_begin,
         all_tokens;      /* as large as can be; batch and scores are their first rows */
@@ -77,8 +78,9 @@ CUDPO_MUST_USE cudpo_status pass_score(pass *p, const model_weights *w);
 /** Let `score` [S] be the reference's scores of the uploaded pack. */
 CUDPO_MUST_USE cudpo_status pass_set_reference(pass *p, const float *score);
 
-/** Let these be the labels and KL estimates [G] of the uploaded pack. */
-CUDPO_MUST_USE cudpo_status pass_set_labels(pass *p, const int32_t *label, const float *kl);
+/** Let these be the labels [G] of the uploaded pack, and its KL estimates: kl [G] f32, in backend memory, is read when the
+ *  loss is. */
+CUDPO_MUST_USE cudpo_status pass_set_labels(pass *p, const int32_t *label, tensor kl);
 
 /* Where the results of a pack go, of host_alloc() but for rows. */
 typedef struct pass_results {
@@ -94,8 +96,9 @@ CUDPO_MUST_USE cudpo_status pass_train_later(pass *p, const pass_results *result
                                              const loss_parameters *parameters, bool use_reference,
                                              bool use_labels);
 
-/** Let the reference's scores of the uploaded pack be those under a model; nothing of it comes to the host. */
-CUDPO_MUST_USE cudpo_status pass_reference(pass *p, const model_weights *w);
+/** Scores of the uploaded pack under a model into the first S rows of `score`, f32 in backend memory; enqueued, and nothing
+ *  of it comes to the host.  Into pass->reference: they are the reference's. */
+CUDPO_MUST_USE cudpo_status pass_score_later(pass *p, tensor score, const model_weights *w);
 
 /** Forward, loss, backward.  Out: score, sums, columns on the host.  In/Out: dw, accumulated.
  *  In:      use_reference, use_labels  whether the setters above were called for this pack. */

@@ -20,7 +20,7 @@ static cudpo_status run_pack(cudpo_trainer *t, const step_flight *f, int64_t uni
     const pass_results results = results_from(t, f, unit);
     CUDPO_TRY(pass_upload(&t->pass));
     CUDPO_TRY(trainer_reference(t, &t->train));
-    CUDPO_TRY(trainer_labels(t, t->train.data, f->kl + unit));
+    CUDPO_TRY(trainer_labels(t, t->train.data, unit));
     return pass_train_later(&t->pass, &results, &t->gradient, &t->policy, &loss, t->rewards,
                             t->traits->kl);
 }

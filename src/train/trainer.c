@@ -183,19 +183,17 @@ static cudpo_status create_optimizer(cudpo_trainer *t)
 
 static cudpo_status create_results(cudpo_trainer *t)
 {
-    const cudpo_config *c = t->config;
-    int64_t units = c->per_device_train_batch_size * c->gradient_accumulation_steps;
-    units = units > c->per_device_eval_batch_size ? units : c->per_device_eval_batch_size;
-    const size_t n = (size_t)units, G = (size_t)t->pass.limits.groups;
+    const size_t n = (size_t)trainer_most_units(t), G = (size_t)t->pass.limits.groups;
+    void *kl = NULL;
+    CUDPO_TRY(t->be->host_alloc(t->be, &kl, n * sizeof *t->kl));
+    t->kl = kl;
     t->units = calloc(n, sizeof *t->units);
-    t->kl = calloc(n, sizeof *t->kl);
     t->order = calloc(n, sizeof *t->order);
     t->label = calloc(G, sizeof *t->label);
     t->reference_score = calloc(G * LOSS_MAX_SEQUENCES, sizeof *t->reference_score);
-    if (t->units == NULL || t->kl == NULL || t->order == NULL || t->label == NULL ||
-        t->reference_score == NULL)
+    if (t->units == NULL || t->order == NULL || t->label == NULL || t->reference_score == NULL)
         return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "results of %zu units", n);
-    return CUDPO_OK;
+    return trainer_kl_create(t);
 }
 
 /* Room for the results of `units` units. */
@@ -203,16 +201,16 @@ static cudpo_status create_flight(cudpo_trainer *t, step_flight *f, int64_t unit
 {
     const size_t n = (size_t)units, S = n * (size_t)t->pass.sequences;
     f->order = calloc(n, sizeof *f->order);
-    f->kl = calloc(n, sizeof *f->kl);
     f->results.rows = calloc(S, sizeof *f->results.rows);
-    if (f->order == NULL || f->kl == NULL || f->results.rows == NULL)
+    if (f->order == NULL || f->results.rows == NULL)
         return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "results of %zu units", n);
-    const size_t floats = n * LOSS_COLUMNS + S * (1 + ROW_STATS) + 1;
+    const size_t floats = n * LOSS_COLUMNS + S * (1 + ROW_STATS) + 1 + n;
     CUDPO_TRY(t->be->host_alloc(t->be, &f->memory, floats * sizeof(float)));
     f->results.columns = f->memory;
     f->results.score = f->results.columns + n * LOSS_COLUMNS;
     f->results.sums = f->results.score + S;
     f->norm = f->results.sums + S * ROW_STATS;
+    f->kl = f->norm + 1;
     return CUDPO_OK;
 }
 
@@ -232,7 +230,6 @@ static void destroy_flights(cudpo_trainer *t)
         step_flight *f = &t->flight[i];
         if (t->be != NULL) t->be->host_free(t->be, f->memory);
         free(f->results.rows);
-        free(f->kl);
         free(f->order);
     }
 }
@@ -318,11 +315,14 @@ void cudpo_trainer_close(cudpo_trainer *t)
 {
     if (t == NULL) return;
     destroy_flights(t);
-    if (t->be != NULL) t->be->free(t->be, t->norm.data);
+    if (t->be != NULL) {
+        t->be->free(t->be, t->norm.data);
+        t->be->free(t->be, t->estimate.policy.data);
+        t->be->host_free(t->be, t->kl);
+    }
     free(t->reference_score);
     free(t->label);
     free(t->order);
-    free(t->kl);
     free(t->units);
     free(t->parameters);
     pass_destroy(&t->pass);

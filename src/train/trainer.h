@@ -41,15 +41,21 @@ typedef struct step_batch {
 typedef struct step_flight {
     step_batch batch; /* its example is `order` */
     int64_t *order;   /* [units of a step] */
-    float *kl;        /* [units of a step]; of each unit's device batch */
     int64_t step;     /* 0-based */
     double learning_rate;
     pass_results results; /* of all its units */
     float *norm;          /* [1] of the gradient */
-    void *memory;         /* of the results; the backend's, of the host */
+    float *kl;            /* [units of a step]; of each unit's device batch */
+    void *memory;         /* of the results, norm and kl; the backend's, of the host */
 } step_flight;
 
 enum { FLIGHTS = MARKS };
+
+/* KTO's estimate for the units of a step, or of an evaluation batch, in backend memory.  Absent for other losses. */
+typedef struct kl_estimate {
+    tensor policy, reference; /* [units] f32 scores of the mismatched completions */
+    tensor kl;                /* [units] f32 */
+} kl_estimate;
 
 struct cudpo_trainer {
     const cudpo_config *config;
@@ -76,9 +82,10 @@ struct cudpo_trainer {
     unit_result *units;     /* [units of a step, or of an evaluation batch] */
     float *reference_score; /* [S of a pack] */
     int32_t *label;         /* [G of a pack] */
-    float *kl;              /* [units of an evaluation batch] */
-    int64_t *order;         /* [units of an evaluation batch] */
-    tensor norm, factor;    /* [1] f32 of the step's gradient */
+    kl_estimate estimate;
+    float *kl;           /* [units of an evaluation batch], of host_alloc() */
+    int64_t *order;      /* [units of an evaluation batch] */
+    tensor norm, factor; /* [1] f32 of the step's gradient */
     step_flight flight[FLIGHTS];
     int64_t begun, finished; /* steps of this process: those between are under way */
 
@@ -116,6 +123,9 @@ int64_t trainer_fill(cudpo_trainer *t, const dataset *d, const int64_t *list, in
 void trainer_scales(const cudpo_trainer *t, const dataset *d, const int64_t *list, int64_t n,
                     double *unit_scale, double *token_scale);
 
+/* Units of a step, or of an evaluation batch if those are more. */
+int64_t trainer_most_units(const cudpo_trainer *t);
+
 /** Tokens of a list as TRL counts them: each completion with its prompt. */
 int64_t trainer_tokens(const dataset *d, const int64_t *list, int64_t n);
 
@@ -134,10 +144,15 @@ CUDPO_MUST_USE cudpo_status trainer_precompute(cudpo_trainer *t, scored_data *d)
 
 /* ---- kl.c: KTO's estimate ---- */
 
-/** Labels and KL of the uploaded pack to the pass; kl is that of the pack's units. */
-CUDPO_MUST_USE cudpo_status trainer_labels(cudpo_trainer *t, const dataset *d, const float *kl);
+/** Memory for t->estimate, and how many bytes that is. */
+CUDPO_MUST_USE cudpo_status trainer_kl_create(cudpo_trainer *t);
+size_t trainer_kl_bytes(const cudpo_trainer *t);
 
-/** max(0, mean log-ratio of mismatched completions) for each device batch of a list, into kl [n].  0 for other losses. */
+/** Labels and KL of the uploaded pack to the pass; its units are `unit` and the following of those trainer_kl() saw. */
+CUDPO_MUST_USE cudpo_status trainer_labels(cudpo_trainer *t, const dataset *d, int64_t unit);
+
+/** max(0, mean log-ratio of mismatched completions) for each device batch of a list, enqueued: into t->estimate.kl, and into
+ *  kl [n] of host_alloc(), which is to be waited for.  For other losses kl is 0. */
 CUDPO_MUST_USE cudpo_status trainer_kl(cudpo_trainer *t, float *kl, const scored_data *d,
                                        const int64_t *list, int64_t n, int64_t device_batch);
 

@@ -106,7 +106,10 @@ static cudaError_t copy(const char *function, void *to_data, size_t to_pitch, co
     } else {
         submit(stream, [=] { copy_rows(to, to_pitch, from, from_pitch, width, height); });
     }
-    if (writes_host && !is_pinned(to)) drain(stream);
+    if (writes_host && !is_pinned(to)) {
+        count(WAIT);
+        drain(stream);
+    }
     return set_error(device_error());
 }
 
@@ -256,6 +259,7 @@ cudaError_t cudaMemGetInfo(size_t *available, size_t *total)
 
 cudaError_t cudaMalloc(void **out, size_t bytes)
 {
+    count(ALLOCATION);
     *out = nullptr;
     if (call_fails(__func__)) return set_error(cudaErrorMemoryAllocation);
     if (bytes == 0) return cudaSuccess;
@@ -264,12 +268,14 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
 }
 cudaError_t cudaFree(void *memory)
 {
+    count(WAIT);
     drain_all();
     if (memory == nullptr || device_release(memory)) return cudaSuccess;
     return invalid(__func__, "not what cudaMalloc returned, or freed before");
 }
 cudaError_t cudaMallocHost(void **out, size_t bytes)
 {
+    count(ALLOCATION);
     *out = call_fails(__func__) ? nullptr : malloc(bytes > 0 ? bytes : 1);
     if (*out == nullptr) return set_error(cudaErrorMemoryAllocation);
     pin(*out, bytes);
@@ -277,6 +283,7 @@ cudaError_t cudaMallocHost(void **out, size_t bytes)
 }
 cudaError_t cudaFreeHost(void *memory)
 {
+    count(WAIT);
     drain_all();
     unpin(memory);
     free(memory);

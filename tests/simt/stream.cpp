@@ -64,6 +64,20 @@ template <typename Condition> void work_until(cudaStream_t stream, Condition hol
     }
 }
 
+/* Written at the end of the process. */
+struct Counts {
+    long of[simt::COUNTED];
+    ~Counts()
+    {
+        const char *const path = getenv("SIMT_COUNT");
+        FILE *const file = path != nullptr ? fopen(path, "w") : nullptr;
+        if (file == nullptr) return;
+        fprintf(file, "waits %ld\nallocations %ld\n", of[simt::WAIT], of[simt::ALLOCATION]);
+        fclose(file);
+    }
+};
+Counts counts;
+
 void wait_for(const std::shared_ptr<EventState> &event, unsigned recorded)
 {
     work_until(event->stream, [&] { return event->done >= recorded; });
@@ -101,6 +115,11 @@ void drain_all()
     for (size_t i = 0; i < streams().size(); i++) {
         drain(streams()[i]);
     }
+}
+
+void count(Counted what)
+{
+    counts.of[what]++;
 }
 
 static bool lost; /* the device */
@@ -156,12 +175,14 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
+    count(WAIT);
     if (call_fails(__func__)) return set_error(cudaErrorLaunchFailure);
     drain(stream);
     return set_error(device_error());
 }
 cudaError_t cudaDeviceSynchronize(void)
 {
+    count(WAIT);
     if (call_fails(__func__)) return set_error(cudaErrorLaunchFailure);
     drain_all();
     return set_error(device_error());
@@ -205,6 +226,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
+    count(WAIT);
     if (call_fails(__func__)) return set_error(cudaErrorLaunchFailure);
     wait_for(event->state, event->state->recorded);
     return set_error(device_error());

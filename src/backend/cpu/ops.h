@@ -42,6 +42,8 @@ cudpo_status cpu_scatter_rows(backend *be, tensor dx, tensor drow, tensor index,
 cudpo_status cpu_scale_rows(backend *be, tensor x, tensor scale);
 cudpo_status cpu_token_logprob(backend *be, const logprob_tensors *rows, bool gradient);
 cudpo_status cpu_segment_sum(backend *be, tensor out, tensor x, tensor begin);
+cudpo_status cpu_kl_estimate(backend *be, tensor kl, tensor policy, tensor reference,
+                             int64_t batch);
 cudpo_status cpu_preference_loss(backend *be, const struct loss_outputs *out,
                                  const struct loss_inputs *in,
                                  const struct loss_parameters *parameters);

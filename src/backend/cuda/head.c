@@ -17,6 +17,12 @@ static cudpo_status segment_sum(backend *be, tensor out, tensor x, tensor begin)
     return cuda_segment_sum(out, x, begin, of(be)->fault, of(be)->stream);
 }
 
+static cudpo_status kl_estimate(backend *be, tensor kl, tensor policy, tensor reference,
+                                int64_t batch)
+{
+    return cuda_kl_estimate(kl, policy, reference, batch, of(be)->stream);
+}
+
 static cudpo_status preference_loss(backend *be, const loss_outputs *out, const loss_inputs *in,
                                     const loss_parameters *parameters)
 {
@@ -33,6 +39,7 @@ void cuda_head_install(backend *t)
 {
     t->token_logprob = token_logprob;
     t->segment_sum = segment_sum;
+    t->kl_estimate = kl_estimate;
     t->preference_loss = preference_loss;
     t->row_coefficients = row_coefficients;
 }
