@@ -251,7 +251,7 @@ static void a_step_waits_once(void **state)
 {
     (void)state;
     static const int which[] = {7, 8, 0, 2}; /* kto, kto-cached, sigmoid, cached */
-    if (!program_emulated()) return;
+    if (!plugin_emulated()) return;
     for (int i = 0; i < (part() ? 1 : 4); i++) {
         const job *j = &jobs[which[i]];
         const counts each = counts_of(j, "5", true);

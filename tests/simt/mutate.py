@@ -215,7 +215,7 @@ def explained():
 
 def main():
     p = argparse.ArgumentParser()
-    p.add_argument("--sample", type=int, default=0, help="mutants per file, drawn at random; 0: all")
+    p.add_argument("--sample", type=int, default=0, help="so many, drawn at random; 0: all")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--file", nargs="*", help="names in kernels/, such as rmsnorm.cu")
     p.add_argument("--again", help="what an earlier run printed: only the mutants that survived it")
@@ -231,9 +231,9 @@ def main():
         survived = {line.split(maxsplit=1)[1].strip() for line in open(a.again) if line.startswith("survived")}
     for file in files:
         found = mutants(os.path.join(ROOT, "kernels", file))
-        if a.sample and len(found) > a.sample:
-            found = random.Random(a.seed).sample(found, a.sample)
         work += [(file, m) for m in found if survived is None or line_of(file, m) in survived]
+    if a.sample and len(work) > a.sample:
+        work = random.Random(a.seed).sample(work, a.sample)
     if a.list:
         for file, (number, what, line) in work:
             print(line_of(file, (number, what, line)))
