@@ -346,6 +346,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
     Product p = {*product, *a_layout, *b_layout, *c_layout, *d_layout, {0, 0, 0}, a,
                  b,        c,         d,         0.0f,      0.0f,      0};
     simt::Allocation where;
+    simt::count(simt::LAUNCH);
     if (simt::call_fails(__func__)) return CUBLAS_STATUS_EXECUTION_FAILED;
     if (!sizes_of(&p.size, p.desc, p.a, p.b, p.c, p.d))
         return invalid(__func__, "layouts that do not fit each other");

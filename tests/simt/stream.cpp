@@ -72,7 +72,8 @@ struct Counts {
         const char *const path = getenv("SIMT_COUNT");
         FILE *const file = path != nullptr ? fopen(path, "w") : nullptr;
         if (file == nullptr) return;
-        fprintf(file, "waits %ld\nallocations %ld\n", of[simt::WAIT], of[simt::ALLOCATION]);
+        fprintf(file, "waits %ld\nallocations %ld\nlaunches %ld\n", of[simt::WAIT],
+                of[simt::ALLOCATION], of[simt::LAUNCH]);
         fclose(file);
     }
 };
@@ -126,6 +127,7 @@ static bool lost; /* the device */
 
 void kernel_counted()
 {
+    count(LAUNCH);
     static const char *const wanted = getenv("SIMT_FAULT");
     static long kernels;
     if (wanted != nullptr && ++kernels == atol(wanted)) lost = true;
