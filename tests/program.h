@@ -118,4 +118,32 @@ static inline double program_clock(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
+/* Wait for a program, which must end in this status. */
+static inline void program_finish(pid_t pid, int status)
+{
+    program_result r = program_read(program_wait(pid));
+    if (r.status != status) fail_msg("status %d, not %d: %s", r.status, status, r.err);
+    program_free(&r);
+}
+
+/* A file of a folder in the scratch folder, in new memory. */
+static inline char *program_file(const char *folder, const char *name, size_t *n)
+{
+    char path[1400], *data = NULL;
+    snprintf(path, sizeof path, "%s/%s", scratch_path(folder), name);
+    CHECK_OK(file_read(&data, n, path, (size_t)1 << 26));
+    return data;
+}
+
+/* The same file of two such folders holds the same bytes. */
+static inline void program_same_file(const char *a, const char *b, const char *name)
+{
+    size_t n, m;
+    char *x = program_file(a, name, &n), *y = program_file(b, name, &m);
+    if (n != m || memcmp(x, y, n) != 0) fail_msg("%s of %s and of %s differ", name, a, b);
+    assert_true(n > 0);
+    free(x);
+    free(y);
+}
+
 #endif /* CUDPO_TESTS_PROGRAM_H */

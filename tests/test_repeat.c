@@ -61,31 +61,6 @@ static pid_t start(const job *j, const char *output, const char *more, const cha
     return program_start(arguments);
 }
 
-static void finish(pid_t pid, int status)
-{
-    program_result r = program_read(program_wait(pid));
-    if (r.status != status) fail_msg("status %d, not %d: %s", r.status, status, r.err);
-    program_free(&r);
-}
-
-static char *read_all(const char *folder, const char *name, size_t *n)
-{
-    char path[1400], *data = NULL;
-    snprintf(path, sizeof path, "%s/%s", scratch_path(folder), name);
-    CHECK_OK(file_read(&data, n, path, (size_t)1 << 26));
-    return data;
-}
-
-static void same_bytes(const char *a, const char *b, const char *name)
-{
-    size_t n, m;
-    char *x = read_all(a, name, &n), *y = read_all(b, name, &m);
-    if (n != m || memcmp(x, y, n) != 0) fail_msg("%s of %s and of %s differ", name, a, b);
-    assert_true(n > 0);
-    free(x);
-    free(y);
-}
-
 /* A line without what depends on the clock. */
 static void timeless(char *line)
 {
@@ -101,7 +76,7 @@ static void timeless(char *line)
 static void same_metrics(const char *a, const char *b)
 {
     size_t n, m;
-    char *x = read_all(a, "metrics.jsonl", &n), *y = read_all(b, "metrics.jsonl", &m);
+    char *x = program_file(a, "metrics.jsonl", &n), *y = program_file(b, "metrics.jsonl", &m);
     char *in_x = NULL, *in_y = NULL;
     char *p = strtok_r(x, "\n", &in_x), *q = strtok_r(y, "\n", &in_y);
     int lines = 0;
@@ -121,7 +96,7 @@ static void same_metrics(const char *a, const char *b)
 
 static void same_run(const char *a, const char *b)
 {
-    same_bytes(a, b, "model.safetensors");
+    program_same_file(a, b, "model.safetensors");
     same_metrics(a, b);
 }
 
@@ -130,9 +105,9 @@ static void twice(void **state)
     (void)state;
     for (int i = 0; i < JOBS; i++) {
         char other[64];
-        finish(start(&jobs[i], jobs[i].name, NULL, NULL), 0);
+        program_finish(start(&jobs[i], jobs[i].name, NULL, NULL), 0);
         snprintf(other, sizeof other, "%s-again", jobs[i].name);
-        finish(start(&jobs[i], other, NULL, NULL), 0);
+        program_finish(start(&jobs[i], other, NULL, NULL), 0);
         same_run(jobs[i].name, other);
     }
 }
@@ -147,7 +122,7 @@ static void killed(void **state)
         const double begin = program_clock();
         char whole[64];
         snprintf(whole, sizeof whole, "%s-whole", jobs[i].name);
-        finish(start(&jobs[i], whole, NULL, NULL), 0);
+        program_finish(start(&jobs[i], whole, NULL, NULL), 0);
         const double length = program_clock() - begin;
         int kills = 0, starts = 0;
         for (; starts < MOST_STARTS; starts++) {
@@ -219,7 +194,7 @@ static void signalled(void **state)
         assert_non_null(strstr(r.err, "--resume_from_checkpoint true"));
         program_free(&r);
         assert_int_equal(checkpoints(other), 1);
-        finish(start(j, other, "--resume_from_checkpoint", "true"), 0);
+        program_finish(start(j, other, "--resume_from_checkpoint", "true"), 0);
         same_run(j->name, other);
     }
 }
@@ -231,7 +206,7 @@ static void saved_on_the_way(void **state)
     const pid_t pid = start(j, "usr2", "--save_strategy", "no");
     wait_for_metrics("usr2");
     kill(pid, SIGUSR2);
-    finish(pid, 0);
+    program_finish(pid, 0);
     assert_true(checkpoints("usr2") <= 1);
     same_run(j->name, "usr2");
 }
@@ -243,7 +218,7 @@ static void damaged(void **state)
     const job *j = &jobs[0];
     char path[1400], *data = NULL;
     size_t n;
-    finish(start(j, "damaged", NULL, NULL), 0);
+    program_finish(start(j, "damaged", NULL, NULL), 0);
     snprintf(path, sizeof path, "%s/checkpoint-17/model.safetensors", scratch_path("damaged"));
     CHECK_OK(file_read(&data, &n, path, (size_t)1 << 26));
     data[n / 2] ^= 1;
@@ -251,7 +226,7 @@ static void damaged(void **state)
     free(data);
     snprintf(path, sizeof path, "%s/model.safetensors", scratch_path("damaged"));
     assert_int_equal(unlink(path), 0); /* or the run would have come to its end */
-    finish(start(j, "damaged", "--resume_from_checkpoint", "true"), 0);
+    program_finish(start(j, "damaged", "--resume_from_checkpoint", "true"), 0);
     same_run(j->name, "damaged");
 }
 
