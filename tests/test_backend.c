@@ -6,17 +6,17 @@
 static void every_op_is_there(backend *be)
 {
     assert_non_null(be->name);
-    assert_true(be->alloc && be->free && be->copy_in && be->copy_out && be->copy && be->zero &&
-                be->sync && be->faults && be->close && be->gemm && be->embed &&
-                be->embed_backward && be->add_rmsnorm && be->rmsnorm_backward &&
-                be->rmsnorm_again && be->head_norm && be->head_norm_backward && be->bias_add &&
-                be->bias_backward && be->add && be->rope && be->attention &&
-                be->attention_backward && be->cache_store && be->attention_cached && be->swiglu &&
-                be->swiglu_backward && be->gather_rows && be->scatter_rows && be->scale_rows &&
-                be->token_logprob && be->segment_sum && be->kl_estimate && be->preference_loss &&
-                be->row_coefficients && be->sum_squares && be->clip && be->adamw && be->cast &&
-                be->available_memory && be->working_memory && be->reserve && be->host_alloc &&
-                be->host_free && be->copy_out_later && be->mark && be->wait);
+    assert_true(
+        be->alloc && be->free && be->copy_in && be->copy_out && be->copy && be->zero && be->sync &&
+        be->faults && be->close && be->gemm && be->embed && be->embed_backward && be->add_rmsnorm &&
+        be->rmsnorm_backward && be->rmsnorm_again && be->head_norm && be->head_norm_backward &&
+        be->bias_add && be->bias_backward && be->add && be->rope && be->attention &&
+        be->attention_backward && be->cache_store && be->attention_cached && be->swiglu &&
+        be->swiglu_backward && be->gather_rows && be->scatter_rows && be->scale_rows &&
+        be->token_logprob && be->segment_sum && be->kl_estimate && be->preference_loss &&
+        be->row_coefficients && be->sum_squares && be->clip && be->adamw && be->cast &&
+        be->available_memory && be->working_memory && be->reserve && be->host_alloc &&
+        be->host_free && be->copy_out_later && be->mark && be->wait && be->fetch && be->arrived);
 }
 
 static void memory_is_aligned_and_holds_bytes(backend *be)
@@ -99,6 +99,46 @@ static void half_floats_are_two_bytes(backend *be)
     be->free(be, b);
 }
 
+/* What was there before is an op's until the copy, which is there for the op behind arrived(). */
+static void fetches_between_ops(backend *be)
+{
+    enum { N = 1000, ROUNDS = 5 };
+    void *host[FETCHES], *slot[FETCHES];
+    float got[ROUNDS][N];
+    ops o = ops_begin(be);
+    const tensor out = ops_output(&o, ROUNDS, N);
+    for (int i = 0; i < FETCHES; i++) {
+        CHECK_OK(be->alloc(be, &slot[i], sizeof got[0]));
+        CHECK_OK(be->host_alloc(be, &host[i], sizeof got[0]));
+        for (int j = 0; j < N; j++) {
+            ((float *)host[i])[j] = (float)(i * N + j);
+        }
+        CHECK_OK(be->arrived(be, i)); /* of nothing */
+    }
+    for (int r = 0; r < ROUNDS; r++) {
+        CHECK_OK(be->fetch(be, r % FETCHES, slot[r % 3 % FETCHES], host[r % 2], sizeof got[0]));
+        CHECK_OK(be->arrived(be, r % FETCHES));
+        CHECK_OK(be->copy(be, tensor_rows(out, r, 1),
+                          tensor_matrix(slot[r % 3 % FETCHES], DTYPE_F32, 1, N)));
+    }
+    ops_get(&o, got[0], out);
+    for (int r = 0; r < ROUNDS; r++) {
+        assert_memory_equal(got[r], host[r % 2], sizeof got[r]);
+    }
+    CHECK_FAILS(be->fetch(be, -1, slot[0], host[0], 4), CUDPO_EINVAL, "slot");
+    CHECK_FAILS(be->fetch(be, FETCHES, slot[0], host[0], 4), CUDPO_EINVAL, "slot");
+    CHECK_FAILS(be->fetch(be, 0, NULL, host[0], 4), CUDPO_EINVAL, "dst");
+    CHECK_FAILS(be->fetch(be, 0, slot[0], NULL, 4), CUDPO_EINVAL, "");
+    CHECK_FAILS(be->fetch(be, 0, slot[0], host[0], 0), CUDPO_EINVAL, "bytes");
+    CHECK_FAILS(be->arrived(be, -1), CUDPO_EINVAL, "slot");
+    CHECK_FAILS(be->arrived(be, FETCHES), CUDPO_EINVAL, "slot");
+    for (int i = 0; i < FETCHES; i++) {
+        be->free(be, slot[i]);
+        be->host_free(be, host[i]);
+    }
+    ops_end(&o);
+}
+
 static void broken_contracts(backend *be)
 {
     char bytes[4] = {0};
@@ -123,6 +163,7 @@ static const op_case cases[] = {
     {"too_much_memory_is_refused", too_much_memory_is_refused},
     {"copies_between_views", copies_between_views},
     {"half_floats_are_two_bytes", half_floats_are_two_bytes},
+    {"fetches_between_ops", fetches_between_ops},
     {"broken_contracts", broken_contracts},
 };
 OPS_MAIN(cases)

@@ -21,7 +21,7 @@ static cudpo_status load(const char *text)
 }
 
 /* TRL 1.16's DPOConfig and transformers' TrainingArguments, as printed by DPOConfig(output_dir=...); bf16 null is TRL's true
- * on a GPU, and device, master_weights and gradient_dtype are ours. */
+ * on a GPU, and device, master_weights, gradient_dtype and ref_model_offload are ours. */
 static const char defaults[] =
     "{\n"
     "  \"model_name_or_path\": null,\n  \"ref_model_name_or_path\": null,\n"
@@ -30,7 +30,8 @@ static const char defaults[] =
     "  \"master_weights\": true,\n  \"gradient_dtype\": \"float32\",\n  \"dtype\": \"float32\",\n"
     "  \"loss_type\": \"sigmoid\",\n  \"beta\": 0.1,\n  \"label_smoothing\": 0,\n"
     "  \"desirable_weight\": 1,\n  \"undesirable_weight\": 1,\n"
-    "  \"precompute_ref_log_probs\": false,\n  \"max_length\": 1024,\n"
+    "  \"precompute_ref_log_probs\": false,\n  \"ref_model_offload\": null,\n"
+    "  \"max_length\": 1024,\n"
     "  \"truncation_mode\": \"keep_start\",\n  \"train_sampling_strategy\": null,\n"
     "  \"dataloader_drop_last\": false,\n  \"learning_rate\": 1e-06,\n"
     "  \"lr_scheduler_type\": \"linear\",\n  \"lr_scheduler_kwargs\": null,\n"
@@ -66,7 +67,8 @@ static void prints_what_it_reads(void **state)
         "\"bf16\": true, \"master_weights\": false, \"gradient_dtype\": \"bfloat16\", \"dtype\": "
         "\"auto\", \"loss_type\": [\"ipo\"], \"beta\": 0.25, \"label_smoothing\": 0.125, "
         "\"desirable_weight\": 2, \"undesirable_weight\": 0.5, \"precompute_ref_log_probs\": true, "
-        "\"max_length\": null, \"truncation_mode\": \"keep_end\", \"train_sampling_strategy\": "
+        "\"ref_model_offload\": false, \"max_length\": null, \"truncation_mode\": \"keep_end\", "
+        "\"train_sampling_strategy\": "
         "\"sequential\", \"dataloader_drop_last\": true, \"learning_rate\": 5e-7, "
         "\"lr_scheduler_type\": \"cosine_with_min_lr\", \"lr_scheduler_kwargs\": {\"min_lr\": "
         "1e-8}, \"warmup_ratio\": 0.1, \"warmup_steps\": 7, \"adam_beta1\": 0.8, \"adam_beta2\": "
@@ -136,6 +138,7 @@ static void refuses_wrong_types_and_ranges(void **state)
     refuses("{\"logging_steps\": 0}", "logging_steps: must be an integer of 1 or more, not 0");
     refuses("{\"gradient_checkpointing\": 1}", "must be true or false, not 1");
     refuses("{\"gradient_checkpointing\": null}", "must be true or false, not null");
+    refuses("{\"ref_model_offload\": 1}", "must be true, false or null, not 1");
     refuses("{\"output_dir\": 5}", "output_dir: must be a path, not 5");
     refuses("{\"output_dir\": \"\"}", "must be a path, not \"\"");
     refuses("{\"output_dir\": null}", "output_dir: must be given, not null");
@@ -250,6 +253,16 @@ static void refuses_impossible_combinations(void **state)
                "ref_model_name_or_path: loss_type orpo has no reference");
     impossible("\"loss_type\": \"orpo\", \"precompute_ref_log_probs\": true",
                "precompute_ref_log_probs");
+    impossible("\"loss_type\": \"orpo\", \"ref_model_offload\": true",
+               "ref_model_offload: this loss_type has no reference");
+    impossible("\"loss_type\": \"sft\", \"ref_model_offload\": true", "ref_model_offload");
+    impossible("\"loss_type\": \"sft\", \"ref_model_offload\": true, "
+               "\"ref_model_name_or_path\": \"r\"",
+               NULL);
+    impossible("\"ref_model_offload\": true, \"precompute_ref_log_probs\": true",
+               "ref_model_offload: precompute_ref_log_probs leaves no reference in memory");
+    impossible("\"ref_model_offload\": false, \"precompute_ref_log_probs\": true", NULL);
+    impossible("\"ref_model_offload\": true", NULL);
     impossible("\"loss_type\": \"kto\", \"per_device_train_batch_size\": 1",
                "per_device_train_batch_size: loss_type kto needs at least 2");
     impossible("\"loss_type\": \"kto\", \"per_device_eval_batch_size\": 1", NULL);

@@ -68,7 +68,7 @@ static void first_step(const char *output)
     CHECK_OK(file_remove_folder(path));
 }
 
-/* The N-th call of the CUDA runtime, of cuBLASLt or of a kernel fails, for every N with $CUDPO_EVERY_CALL, else for some: the run ends with a message that names the call or the kernel's line, as a failure of the device or of memory. */
+/* Of a run whose reference is streamed, which makes calls of every kind, the N-th call of the CUDA runtime, of cuBLASLt or of a kernel fails, for every N with $CUDPO_EVERY_CALL, else for some: the run ends with a message that names the call or the kernel's line, as a failure of the device or of memory. */
 static void every_call_fails_once(void **state)
 {
     (void)state;
@@ -78,7 +78,7 @@ static void every_call_fails_once(void **state)
     for (long n = 1; status != 0; n += every ? 1 : part ? 1 + n : 1 + n / 5, runs++) {
         char number[32];
         snprintf(number, sizeof number, "%ld", n);
-        program_result r = train("calls", "SIMT_FAIL", number, NULL, NULL);
+        program_result r = train("calls", "SIMT_FAIL", number, "--ref_model_offload", "true");
         status = r.status;
         if (status != 0) {
             if (status != 69 && status != 71) fail_msg("call %ld: status %d: %s", n, status, r.err);

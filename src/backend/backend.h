@@ -39,7 +39,7 @@ typedef struct workload {
     bool backward;
 } workload;
 
-enum { MARKS = 2 };
+enum { MARKS = 2, FETCHES = 2 };
 
 typedef struct backend backend;
 struct backend {
@@ -71,6 +71,11 @@ struct backend {
     cudpo_status (*copy_out_later)(backend *be, void *host, const void *src, size_t bytes);
     cudpo_status (*mark)(backend *be, int mark);
     cudpo_status (*wait)(backend *be, int mark);
+    /* Copies beside the ops: fetch() begins to copy `host`, of host_alloc(), to dst once all ops that were enqueued before
+     * it are done; ops that are enqueued after arrived() of the same slot find the copy there.  dst and host are the
+     * fetch's until an op behind arrived() is done.  Of FETCHES slots each is one fetch, its last. */
+    cudpo_status (*fetch)(backend *be, int slot, void *dst, const void *host, size_t bytes);
+    cudpo_status (*arrived)(backend *be, int slot);
     /* FAULT_* bits that ops have set since the last call (a CPU refuses instead: 0); waits. */
     cudpo_status (*faults)(backend *be, uint32_t *bits);
 

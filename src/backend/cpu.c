@@ -111,6 +111,20 @@ static cudpo_status cpu_mark(backend *be, int mark)
     return CUDPO_OK; /* nothing is ever under way */
 }
 
+static cudpo_status cpu_fetch(backend *be, int slot, void *dst, const void *host, size_t bytes)
+{
+    CUDPO_REQUIRE(slot >= 0 && slot < FETCHES);
+    CUDPO_REQUIRE(bytes > 0);
+    return cpu_copy_bytes(be, dst, host, bytes);
+}
+
+static cudpo_status cpu_arrived(backend *be, int slot)
+{
+    (void)be;
+    CUDPO_REQUIRE(slot >= 0 && slot < FETCHES);
+    return CUDPO_OK; /* fetch has copied */
+}
+
 static cudpo_status cpu_faults(backend *be, uint32_t *bits)
 {
     (void)be;
@@ -144,6 +158,8 @@ backend *backend_cpu(void)
         .copy_out_later = cpu_copy_bytes,
         .mark = cpu_mark,
         .wait = cpu_mark,
+        .fetch = cpu_fetch,
+        .arrived = cpu_arrived,
         .faults = cpu_faults,
         .gemm = cpu_gemm,
         .embed = cpu_embed,

@@ -143,6 +143,7 @@ cudpo_status model_backward(model_weights *dw, model_workspace *ws, const model_
     backend *be = w->be;
     const int64_t T = b->token.rows;
     CUDPO_REQUIRE(T >= 1 && T <= ws->capacity && ws->kind != WORKSPACE_SCORE);
+    CUDPO_REQUIRE(w->offload == NULL && dw->offload == NULL);
     backward_call call = {.be = be,
                           .config = c,
                           .y = tensor_rows(ws->y, 0, T),

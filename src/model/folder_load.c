@@ -247,6 +247,7 @@ static cudpo_status load_folder(loader *l, const char *folder)
 
 cudpo_status model_weights_load(model_weights *w, const model_config *c, const char *folder)
 {
+    CUDPO_REQUIRE(w->offload == NULL);
     loader l = {.w = w, .tied = c->tie_word_embeddings};
     l.seen = calloc((size_t)w->count, sizeof *l.seen);
     cudpo_status status = weights_sorted(&l.sorted, w);

@@ -127,7 +127,7 @@ static cudpo_status with_paths(const char *to, const char *from, const char *nam
 /* The weights come last: a folder without them is seen to be incomplete. */
 cudpo_status model_folder_save(const model_weights *w, const char *to, const char *from, dtype type)
 {
-    CUDPO_REQUIRE(type != DTYPE_I32);
+    CUDPO_REQUIRE(type != DTYPE_I32 && w->offload == NULL);
     CUDPO_TRY(file_make_folder(to));
     for (int i = 0; i < FOLDER_FILES - 1; i++)
         CUDPO_TRY(with_paths(to, from, model_folder_files[i], i == 0, type));

@@ -1,5 +1,6 @@
 /* forward.c - from tokens to hidden states. */
 #include "model/layer.h"
+#include "model/offload.h"
 
 #include <math.h>
 
@@ -152,11 +153,13 @@ static cudpo_status forward_pack(tensor *hidden, model_workspace *ws, model_cach
     const int64_t T = b->token.rows;
     CUDPO_REQUIRE(T >= 1 && T <= ws->capacity && b->wanted.rows <= T);
     layer_call call = call_of(ws, w, c, T, b->position);
+    layer_weights weights;
     tensor x = tensor_rows(ws->layer[0].x_attention, 0, T), branch = {0};
     CUDPO_TRY(w->be->embed(w->be, x, w->embed, b->token));
     for (call.l = 0; call.l < c->num_hidden_layers; call.l++) {
         layer_state s = layer_state_rows(ws->layer[call.l], T);
-        call.w = &w->layer[call.l];
+        CUDPO_TRY(model_weights_layer(&weights, w, call.l));
+        call.w = &weights;
         if (call.l + 1 == c->num_hidden_layers) call.wanted = b->wanted;
         CUDPO_TRY(layer_forward(&call, &s, x, branch, b->segments));
         if (cache != NULL)
@@ -190,12 +193,14 @@ cudpo_status model_decode(tensor *hidden, model_workspace *ws, model_cache *cach
     const int64_t B = token.rows;
     CUDPO_REQUIRE(B >= 1 && B <= ws->capacity);
     layer_call call = call_of(ws, w, c, B, position);
+    layer_weights weights;
     tensor x = tensor_rows(ws->layer[0].x_attention, 0, B), branch = {0};
     CUDPO_TRY(be->embed(be, x, w->embed, token));
     for (call.l = 0; call.l < c->num_hidden_layers; call.l++) {
         layer_state s = layer_state_rows(ws->layer[call.l], B);
         const attention_shape shape = layer_attention_shape(c, call.l);
-        call.w = &w->layer[call.l];
+        CUDPO_TRY(model_weights_layer(&weights, w, call.l));
+        call.w = &weights;
         CUDPO_TRY(be->add_rmsnorm(be, call.y, s.rstd_attention, s.x_attention, x, branch,
                                   call.w->attention_norm, c->rms_norm_eps));
         CUDPO_TRY(layer_qkv(&call, &s));

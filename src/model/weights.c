@@ -5,6 +5,7 @@
  * what sums over the block sums over parameters. */
 #include "model/weights.h"
 #include "base/rng.h"
+#include "model/offload.h"
 #include "model/safetensors.h"
 #include "model/weights_file.h"
 
@@ -140,6 +141,7 @@ cudpo_status model_weights_create(model_weights *out, backend *be, const model_c
 
 void model_weights_destroy(model_weights *w)
 {
+    offload_free(w->offload, w->be);
     if (w->be != NULL) w->be->free(w->be, w->all.data);
     free(w->names);
     free(w->layer);
@@ -164,6 +166,7 @@ static void initial_values(float *out, const weight_name *name, double deviation
 
 cudpo_status model_weights_randomise(model_weights *w, const model_config *c, uint64_t seed)
 {
+    CUDPO_REQUIRE(w->offload == NULL);
     float *chunk = malloc(WEIGHTS_CHUNK * sizeof *chunk);
     if (chunk == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "chunk");
     cudpo_status status = CUDPO_OK;
@@ -183,6 +186,7 @@ cudpo_status model_weights_randomise(model_weights *w, const model_config *c, ui
 cudpo_status model_weights_fingerprint(const model_weights *w, hash128 *out)
 {
     hash_state *h = NULL;
+    CUDPO_REQUIRE(w->offload == NULL);
     CUDPO_TRY(hash_begin(&h));
     float *chunk = malloc(WEIGHTS_CHUNK * sizeof *chunk);
     cudpo_status status = CUDPO_OK;

@@ -160,7 +160,7 @@ static cudpo_status put_all(safetensors_writer *file, const model_weights *w, fl
 cudpo_status model_weights_save(const model_weights *w, const char *path, dtype type)
 {
     static const char *const metadata[] = {"format", "pt", NULL}; /* transformers demands it */
-    CUDPO_REQUIRE(type != DTYPE_I32);
+    CUDPO_REQUIRE(type != DTYPE_I32 && w->offload == NULL);
     safetensors_plan *plan = calloc((size_t)w->count, sizeof *plan);
     float *chunk = malloc(WEIGHTS_CHUNK * sizeof *chunk);
     safetensors_writer *file = NULL;
@@ -191,6 +191,7 @@ out:
 cudpo_status model_weights_restore(model_weights *w, const char *path)
 {
     safetensors *st = NULL;
+    CUDPO_REQUIRE(w->offload == NULL);
     CUDPO_TRY(safetensors_open(&st, path));
     cudpo_status status = CUDPO_OK;
     if (safetensors_count(st) != w->count)

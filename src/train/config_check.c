@@ -40,6 +40,11 @@ static cudpo_status check_loss(const cudpo_config *c)
     if (c->precompute_ref_log_probs && !loss->reference)
         return impossible(c, "precompute_ref_log_probs",
                           "this loss_type has no reference: set it to false");
+    if (c->ref_model_offload > 0 && !loss->reference && c->ref_model_name_or_path == NULL)
+        return impossible(c, "ref_model_offload", "this loss_type has no reference: leave it out");
+    if (c->ref_model_offload > 0 && c->precompute_ref_log_probs)
+        return impossible(c, "ref_model_offload",
+                          "precompute_ref_log_probs leaves no reference in memory: leave one out");
     if (is(c->truncation_mode, "keep_end") && (is(c->loss_type, "kto") || is(c->loss_type, "orpo")))
         return impossible(
             c, "truncation_mode",

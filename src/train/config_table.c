@@ -81,6 +81,9 @@ static const config_key table[] = {
     BOOL(precompute_ref_log_probs, "false",
          "compute the reference's log-probs before training and keep them on disk: the reference "
          "takes no memory then"),
+    {PLACE(ref_model_offload), CONFIG_MAYBE, "null", 0, 0, "", -1, NULL,
+     "keep the reference's layers in the host's memory and copy each to the GPU while the one "
+     "before it computes: of them two take memory there; null: where the reference would not fit"},
     /* the data */
     NUMBER(CONFIG_INTEGER, max_length, "1024", 0, 2, WHOLE, "of 2 or more",
            "tokens of prompt and completion together; a row whose prompt alone is as long is left "

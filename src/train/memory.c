@@ -1,6 +1,8 @@
 /* memory.c - parts of memory, their sum, and what would make it smaller. */
 #include "train/memory.h"
 #include "base/buffer.h"
+#include "base/log.h"
+#include "model/offload.h"
 
 #include <string.h>
 
@@ -59,13 +61,21 @@ static bool has_master(const cudpo_trainer *t, bool train)
     return train && t->type != DTYPE_F32 && t->config->master_weights;
 }
 
-static cudpo_status count(parts *p, const cudpo_trainer *t, bool train, const pass_limits *limits)
+static bool has_reference(const cudpo_trainer *t)
+{
+    return t->rewards && !t->config->precompute_ref_log_probs;
+}
+
+static cudpo_status count(parts *p, const cudpo_trainer *t, bool train, bool offload,
+                          const pass_limits *limits)
 {
     const size_t n = (size_t)model_config_parameters(&t->model), size = dtype_size(t->type);
     const bool half = t->type == DTYPE_BF16 && strcmp(t->config->gradient_dtype, "bfloat16") == 0;
     *p = (parts){.weights = n * size,
                  .master = has_master(t, train) ? n * sizeof(float) : 0,
-                 .reference = t->rewards && !t->config->precompute_ref_log_probs ? n * size : 0,
+                 .reference = !has_reference(t) ? 0
+                              : offload         ? model_offload_bytes(&t->model, t->type)
+                                                : n * size,
                  .gradients = train ? n * (half ? 2 : sizeof(float)) : 0,
                  .moments = train ? 2 * n * sizeof(float) : 0};
     const workload most = pass_workload(&t->model, limits);
@@ -91,6 +101,8 @@ static cudpo_status name_remedies(buffer *b, const cudpo_trainer *t, const parts
             buffer_printf(b, " --max_tokens_per_pack %lld", (long long)limits->largest_group));
     if (limits->kind == WORKSPACE_TRAIN)
         CUDPO_TRY(buffer_printf(b, " --gradient_checkpointing true"));
+    if (p->reference > model_offload_bytes(&t->model, t->type))
+        CUDPO_TRY(buffer_printf(b, " --ref_model_offload true"));
     if (p->reference > 0) CUDPO_TRY(buffer_printf(b, " --precompute_ref_log_probs true"));
     if (t->type == DTYPE_F32 && t->be->on_device) CUDPO_TRY(buffer_printf(b, " --bf16 true"));
     if (t->type == DTYPE_BF16 && strcmp(c->gradient_dtype, "bfloat16") != 0)
@@ -100,12 +112,13 @@ static cudpo_status name_remedies(buffer *b, const cudpo_trainer *t, const parts
 }
 
 static cudpo_status refuse(const cudpo_trainer *t, const parts *p, const pass_limits *limits,
-                           size_t available)
+                           bool offload, size_t available)
 {
     buffer list = {0}, remedies = {0};
     cudpo_status status = name_part(&list, "weights", p->weights);
     if (status == CUDPO_OK) status = name_part(&list, "master weights", p->master);
-    if (status == CUDPO_OK) status = name_part(&list, "reference", p->reference);
+    if (status == CUDPO_OK)
+        status = name_part(&list, offload ? "streamed reference" : "reference", p->reference);
     if (status == CUDPO_OK) status = name_part(&list, "gradients", p->gradients);
     if (status == CUDPO_OK) status = name_part(&list, "moments", p->moments);
     if (status == CUDPO_OK) status = name_part(&list, "packs", p->pack);
@@ -122,21 +135,41 @@ static cudpo_status refuse(const cudpo_trainer *t, const parts *p, const pass_li
     return status;
 }
 
-cudpo_status memory_plan(pass_limits *limits, const cudpo_trainer *t, bool train)
+/* The limits of packs and what the run then takes: where nobody asked for a size, of the largest packs that fit. */
+static cudpo_status fit(pass_limits *limits, parts *p, const cudpo_trainer *t, bool train,
+                        bool offload, size_t available)
 {
     const int64_t asked = t->config->max_tokens_per_pack;
     int64_t tokens = asked > 0 ? asked : t->be->on_device ? GPU_PACK_TOKENS : CPU_PACK_TOKENS;
-    size_t available = 0;
-    parts p;
     *limits = limits_of(t, train, tokens);
-    CUDPO_TRY(count(&p, t, train, limits));
-    CUDPO_TRY(t->be->available_memory(t->be, &available));
-    if (available == 0) return CUDPO_OK; /* the system does not say */
-    /* Where nobody asked for a size, take the largest that fits. */
-    while (asked == 0 && total(&p) > available && limits->tokens > limits->largest_group) {
+    CUDPO_TRY(count(p, t, train, offload, limits));
+    while (asked == 0 && total(p) > available && limits->tokens > limits->largest_group) {
         tokens -= PACK_STEP;
         *limits = limits_of(t, train, tokens);
-        CUDPO_TRY(count(&p, t, train, limits));
+        CUDPO_TRY(count(p, t, train, offload, limits));
     }
-    return total(&p) <= available ? CUDPO_OK : refuse(t, &p, limits, available);
+    return CUDPO_OK;
+}
+
+cudpo_status memory_plan(pass_limits *limits, bool *offload, const cudpo_trainer *t, bool train)
+{
+    const int64_t asked = t->config->ref_model_offload;
+    size_t available = 0;
+    parts p;
+    *offload = asked > 0 && has_reference(t);
+    CUDPO_TRY(t->be->available_memory(t->be, &available));
+    if (available == 0) available = SIZE_MAX; /* the system does not say */
+    CUDPO_TRY(fit(limits, &p, t, train, *offload, available));
+    if (total(&p) <= available) return CUDPO_OK;
+
+    const size_t resident = p.reference, offloaded = model_offload_bytes(&t->model, t->type);
+    if (asked < 0 && t->be->on_device && resident > offloaded) {
+        *offload = true;
+        CUDPO_TRY(fit(limits, &p, t, train, true, available));
+        if (total(&p) <= available)
+            log_info("ref_model_offload: %.2f GB of reference do not fit on the device: its layers "
+                     "are streamed from the host's memory, and it takes %.2f GB",
+                     (double)resident * 1e-9, (double)offloaded * 1e-9);
+    }
+    return total(&p) <= available ? CUDPO_OK : refuse(t, &p, limits, *offload, available);
 }

@@ -1,4 +1,4 @@
-/* reference.c - scores under the frozen reference: from its resident weights, or from the cache on disk. */
+/* reference.c - scores under the frozen reference: from its weights in memory, or from the cache on disk. */
 #include "base/log.h"
 #include "train/cache_folder.h"
 #include "train/signals.h"

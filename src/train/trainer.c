@@ -1,6 +1,7 @@
 /* trainer.c - opens and closes a training run: files in, memory laid out, nothing allocated after. */
 #include "train/trainer.h"
 #include "base/log.h"
+#include "model/offload.h"
 #include "train/cache_folder.h"
 #include "train/device.h"
 #include "train/memory.h"
@@ -72,21 +73,26 @@ static cudpo_status plan_steps(cudpo_trainer *t)
     return CUDPO_OK;
 }
 
+/* A reference of its own into the given weights. */
+static cudpo_status read_reference(cudpo_trainer *t, model_weights *w)
+{
+    const char *folder = t->config->ref_model_name_or_path;
+    model_config other;
+    CUDPO_TRY(model_config_load(&other, folder));
+    CUDPO_TRY(model_config_same(&other, &t->model, folder));
+    CUDPO_TRY(model_weights_load(w, &t->model, folder));
+    return model_weights_fingerprint(w, &t->reference_fingerprint);
+}
+
+/* The reference beside the policy, which is there. */
 static cudpo_status load_reference(cudpo_trainer *t)
 {
-    const cudpo_config *c = t->config;
-    t->reference_is_policy = c->ref_model_name_or_path == NULL;
-    if (!t->rewards) return CUDPO_OK;
+    if (t->reference_is_policy) t->reference_fingerprint = t->policy_fingerprint;
+    if (t->reference_is_policy && t->reference_offloaded)
+        return model_weights_offload(&t->reference, &t->policy, &t->model);
     CUDPO_TRY(model_weights_create(&t->reference, t->be, &t->model, t->type));
-    if (t->reference_is_policy) {
-        t->reference_fingerprint = t->policy_fingerprint;
-        return t->be->copy(t->be, t->reference.all, t->policy.all);
-    }
-    model_config other;
-    CUDPO_TRY(model_config_load(&other, c->ref_model_name_or_path));
-    CUDPO_TRY(model_config_same(&other, &t->model, c->ref_model_name_or_path));
-    CUDPO_TRY(model_weights_load(&t->reference, &t->model, c->ref_model_name_or_path));
-    return model_weights_fingerprint(&t->reference, &t->reference_fingerprint);
+    if (!t->reference_is_policy) return read_reference(t, &t->reference);
+    return t->be->copy(t->be, t->reference.all, t->policy.all);
 }
 
 model_weights *trainer_weights(cudpo_trainer *t)
@@ -128,10 +134,16 @@ static cudpo_status load_models(cudpo_trainer *t, bool train)
     CUDPO_TRY(model_weights_create(&t->policy, t->be, &t->model, t->type));
     if (t->type != DTYPE_F32 && c->master_weights && train)
         CUDPO_TRY(model_weights_create(&t->master, t->be, &t->model, DTYPE_F32));
+    t->reference_is_policy = c->ref_model_name_or_path == NULL;
+    const bool through_policy = t->reference_offloaded && !t->reference_is_policy;
+    if (through_policy) { /* whose memory is free yet: the whole of the reference gets none of its own */
+        CUDPO_TRY(read_reference(t, &t->policy));
+        CUDPO_TRY(model_weights_offload(&t->reference, &t->policy, &t->model));
+    }
     CUDPO_TRY(model_weights_load(trainer_weights(t), &t->model, c->model_name_or_path));
     CUDPO_TRY(model_weights_fingerprint(trainer_weights(t), &t->policy_fingerprint));
     CUDPO_TRY(trainer_refresh(t));
-    return load_reference(t);
+    return t->rewards && !through_policy ? load_reference(t) : CUDPO_OK;
 }
 
 /* Elements first .. first + n - 1 of a block of weights, or none of a block that is not there. */
@@ -282,7 +294,7 @@ cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool 
             config->eval_dataset);
     STAGE(open_order(t));
     pass_limits limits = {0};
-    STAGE(memory_plan(&limits, t, train));
+    STAGE(memory_plan(&limits, &t->reference_offloaded, t, train));
     STAGE(load_models(t, train));
     STAGE(pass_create(&t->pass, t->be, &t->model, &limits));
     STAGE(create_results(t));

@@ -22,7 +22,7 @@
 /* A data set and what the reference says of it. */
 typedef struct scored_data {
     dataset *data;
-    reference_cache *cache; /* NULL: the reference is resident, or there is none */
+    reference_cache *cache; /* NULL: the reference is in memory, or there is none */
     int64_t *permutation;   /* [count] of `epoch`; NULL where the order is that of the file */
     int64_t epoch;          /* -1: none yet */
 } scored_data;
@@ -68,6 +68,7 @@ struct cudpo_trainer {
     scored_data train, eval;  /* eval.data NULL: none */
     int completions;          /* of a unit */
     bool rewards;             /* a reference is there */
+    bool reference_offloaded; /* its layers come from the host's memory */
     bool reference_is_policy; /* the reference is the initial policy, so step 0 can check itself */
 
     dtype type;                      /* of weights and activations */
@@ -134,11 +135,11 @@ loss_parameters trainer_loss_parameters(const cudpo_trainer *t, double unit_scal
 
 /* ---- reference.c: what the reference says ---- */
 
-/** Scores of the uploaded pack's sequences under the reference, resident or cached, into t->reference_score and the pass.
+/** Scores of the uploaded pack's sequences under the reference, in memory or cached, into t->reference_score and the pass.
  *  Nothing where the run has none. */
 CUDPO_MUST_USE cudpo_status trainer_reference(cudpo_trainer *t, const scored_data *d);
 
-/** Score a whole data set under the resident reference and write the cache, or map one that exists.
+/** Score a whole data set under the reference in memory and write the cache, or map one that exists.
  *  Returns: CUDPO_OK; CUDPO_ESTOPPED where a signal came in between; CUDPO_EWRITE, CUDPO_ENOMEM. */
 CUDPO_MUST_USE cudpo_status trainer_precompute(cudpo_trainer *t, scored_data *d);
 

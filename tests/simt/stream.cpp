@@ -2,20 +2,19 @@
  *
  * Work is done when it is submitted; with SIMT_LAZY it waits in its stream until the host waits for that stream, or for an
  * event behind it, or another stream that is being waited for does.  A host that reads a result, or writes over an input,
- * without waiting then sees what it gets.  The stream NULL is CUDA's legacy default stream: everything before it first. */
+ * without waiting then sees what it gets; so does a stream that does not wait for another, whose work comes as late as its
+ * events allow or, with SIMT_LAZY=ahead, as early.  The stream NULL is CUDA's legacy default stream: everything before it
+ * first. */
 #include "stream.h"
 #include "internal.h"
 
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <deque>
 #include <memory>
 #include <vector>
-
-struct CUstream_st {
-    std::deque<std::function<void()>> work;
-};
 
 namespace
 {
@@ -26,6 +25,24 @@ struct EventState {
     unsigned recorded, done;
     double seconds;
 };
+
+/* What a stream has to do, or, where there is an event, to wait for. */
+struct Work {
+    std::function<void()> run;
+    std::shared_ptr<EventState> event;
+    unsigned recorded; /* how often the event had been */
+
+    bool waits() const { return event != nullptr && event->done < recorded; }
+};
+
+} // namespace
+
+struct CUstream_st {
+    std::deque<Work> work;
+};
+
+namespace
+{
 
 /* Not destroyed at the end of the process: other destructors may still synchronise. */
 std::vector<cudaStream_t> &streams()
@@ -54,13 +71,41 @@ bool exists(cudaStream_t stream)
     return false;
 }
 
-/* Work of the stream until the condition holds. */
-template <typename Condition> void work_until(cudaStream_t stream, Condition holds)
+bool others_go_ahead()
+{
+    static const bool ahead = is_lazy() && strcmp(getenv("SIMT_LAZY"), "ahead") == 0;
+    return ahead;
+}
+
+/* The first work of a stream, which waits for nothing. */
+void do_first(cudaStream_t stream)
+{
+    const std::function<void()> run = std::move(stream->work.front().run);
+    stream->work.pop_front();
+    if (run) run();
+}
+
+/* All that other streams may do without this one. */
+void let_others_go_ahead(cudaStream_t stream)
+{
+    for (cudaStream_t other : streams()) {
+        while (other != stream && !other->work.empty() && !other->work.front().waits()) {
+            do_first(other);
+        }
+    }
+}
+
+/* Work of the stream until the condition holds.  A wait stays its first work until it is over, so that nobody goes past it. */
+void work_until(cudaStream_t stream, const std::function<bool()> &holds)
 {
     while (!holds() && exists(stream) && !stream->work.empty()) {
-        const std::function<void()> first = std::move(stream->work.front());
-        stream->work.pop_front();
-        first();
+        if (others_go_ahead()) let_others_go_ahead(stream);
+        if (stream->work.front().waits()) {
+            const Work wait = stream->work.front();
+            work_until(wait.event->stream, [&] { return !wait.waits(); });
+            if (!wait.waits()) continue; /* somebody may have passed it already */
+        }
+        do_first(stream);
     }
 }
 
@@ -99,7 +144,7 @@ void submit(cudaStream_t stream, std::function<void()> work)
         drain_all();
         work();
     } else if (is_lazy()) {
-        stream->work.push_back(std::move(work));
+        stream->work.push_back({std::move(work), nullptr, 0});
     } else {
         work();
     }
@@ -192,9 +237,10 @@ cudaError_t cudaDeviceSynchronize(void)
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
 {
     if (call_fails(__func__)) return set_error(cudaErrorInvalidValue);
-    const std::shared_ptr<EventState> state = event->state;
-    const unsigned recorded = state->recorded;
-    submit(stream, [state, recorded] { wait_for(state, recorded); });
+    if (is_lazy() && stream != nullptr)
+        stream->work.push_back({nullptr, event->state, event->state->recorded});
+    else
+        wait_for(event->state, event->state->recorded);
     return cudaSuccess;
 }
 

@@ -1,4 +1,4 @@
-/* cuda.c - the CUDA backend: device memory, its one stream, faults. */
+/* cuda.c - the CUDA backend: device memory, the stream of its ops, faults. */
 #include "backend/cuda/cuda.h"
 #include "backend/cuda/gemm.h"
 #include "backend/cuda/ops.h"
@@ -181,6 +181,19 @@ static cudpo_status cuda_wait(backend *be, int mark)
     return CUDPO_OK;
 }
 
+static cudpo_status cuda_fetch(backend *be, int slot, void *dst, const void *host, size_t bytes)
+{
+    CUDPO_REQUIRE(slot >= 0 && slot < FETCHES);
+    CUDPO_REQUIRE(bytes > 0 && dst != NULL && host != NULL);
+    return fetcher_fetch(&of(be)->fetcher, slot, dst, host, bytes, of(be)->stream);
+}
+
+static cudpo_status cuda_arrived(backend *be, int slot)
+{
+    CUDPO_REQUIRE(slot >= 0 && slot < FETCHES);
+    return fetcher_arrived(&of(be)->fetcher, slot, of(be)->stream);
+}
+
 static cudpo_status cuda_faults(backend *be, uint32_t *bits)
 {
     CUDPO_TRY(cuda_copy_out(be, bits, of(be)->fault.data, sizeof *bits));
@@ -242,6 +255,7 @@ static cudpo_status start(cuda_backend *be, const backend_options *options)
         CUDA_TRY(cudaEventCreateWithFlags(&be->marks[i], cudaEventDisableTiming));
     }
     CUDPO_TRY(staging_open(&be->staging));
+    CUDPO_TRY(fetcher_open(&be->fetcher));
     CUDPO_TRY(cuda_alloc(&be->table, &word, sizeof(uint32_t)));
     be->fault = tensor_vector(word, DTYPE_I32, 1);
     CUDPO_TRY(cuda_zero(&be->table, be->fault));
@@ -253,6 +267,7 @@ static void cuda_close(backend *be)
     if (be == NULL) return;
     if (of(be)->stream != NULL) (void)cudaStreamSynchronize(of(be)->stream);
     cuda_gemm_close(of(be)->gemm);
+    fetcher_close(&of(be)->fetcher);
     staging_close(&of(be)->staging);
     for (int i = 0; i < MARKS; i++) {
         if (of(be)->marks[i] != NULL) (void)cudaEventDestroy(of(be)->marks[i]);
@@ -287,6 +302,8 @@ cudpo_status backend_cuda_open(backend **out, const backend_options *options)
                           .copy_out_later = cuda_copy_out_later,
                           .mark = cuda_mark,
                           .wait = cuda_wait,
+                          .fetch = cuda_fetch,
+                          .arrived = cuda_arrived,
                           .faults = cuda_faults,
                           .on_device = true};
     cuda_ops_install(&be->table);

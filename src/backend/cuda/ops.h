@@ -3,6 +3,7 @@
 #define CUDPO_BACKEND_CUDA_OPS_H
 
 #include "backend/cuda/cuda.h"
+#include "backend/cuda/fetch.h"
 #include "backend/cuda/staging.h"
 #include "kernels/kernels.h"
 
@@ -12,6 +13,7 @@ typedef struct cuda_backend {
     cudpo_stream stream;
     tensor fault; /* [1] i32 */
     staging staging;
+    fetcher fetcher;
     struct CUevent_st *marks[MARKS];
     scratch memory;       /* grows when an op needs more */
     size_t large_scratch; /* bytes that an op which can do with less does not ask for */

@@ -2,6 +2,8 @@
 #include "bugs.h"
 #include "kernels/device.h"
 
+#include <cstdlib>
+
 static __global__ void fill(float *out)
 {
     const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -108,6 +110,49 @@ static void both_too_much(bool correct, float *out, const float *)
     LAUNCH(uses_both, 1, BUG_THREADS, (correct ? 44 : 45) << 10, 0, out);
 }
 
+/* Floats that a stream copies aside while another stream brings their successors, which the first copies aside next. */
+static void two_streams(const char *lazy, bool copy_waits, bool reader_waits, float *out)
+{
+    const size_t n = 256, bytes = n * sizeof(float);
+    cudaStream_t reader, copier;
+    cudaEvent_t read, there;
+    void *memory;
+    setenv("SIMT_LAZY", lazy, 1);
+    cudaMallocHost(&memory, bytes);
+    float *const host = static_cast<float *>(memory);
+    for (size_t i = 0; i < n; i++) {
+        host[i] = (float)i;
+    }
+    cudaStreamCreate(&reader);
+    cudaStreamCreate(&copier);
+    cudaEventCreate(&read);
+    cudaEventCreate(&there);
+    cudaMemcpyAsync(out + n, out, bytes, cudaMemcpyDeviceToDevice, reader);
+    cudaEventRecord(read, reader);
+    if (copy_waits) cudaStreamWaitEvent(copier, read, 0);
+    cudaMemcpyAsync(out, host, bytes, cudaMemcpyHostToDevice, copier);
+    cudaEventRecord(there, copier);
+    if (reader_waits) cudaStreamWaitEvent(reader, there, 0);
+    cudaMemcpyAsync(out + 2 * n, out, bytes, cudaMemcpyDeviceToDevice, reader);
+    cudaStreamSynchronize(reader);
+    cudaStreamSynchronize(copier);
+    cudaEventDestroy(there);
+    cudaEventDestroy(read);
+    cudaStreamDestroy(copier);
+    cudaStreamDestroy(reader);
+    cudaFreeHost(memory);
+}
+
+static void copied_too_early(bool correct, float *out, const float *)
+{
+    two_streams("ahead", correct, true, out);
+}
+
+static void read_too_early(bool correct, float *out, const float *)
+{
+    two_streams("1", true, correct, out);
+}
+
 static const Bug bugs[] = {
     {"host writes device memory", host_writes_device, SANITIZED, nullptr},
     {"host reads device memory", host_reads_device, SANITIZED, nullptr},
@@ -121,6 +166,8 @@ static const Bug bugs[] = {
     {"65536 blocks in y", grid_too_high, EVERYWHERE, "cudaErrorInvalidConfiguration"},
     {"more than 48 KiB unasked", much_without_asking, EVERYWHERE, "cudaErrorInvalidValue"},
     {"more than 227 KiB", more_than_there_is, EVERYWHERE, "227 KiB"},
+    {"copy over what a stream will read", copied_too_early, EVERYWHERE, nullptr},
+    {"read before a stream has copied", read_too_early, EVERYWHERE, nullptr},
     {"SHARED and DYN_SHARED over 48 KiB", both_too_much, EVERYWHERE, "the kernel may have"},
 };
 const BugList host_bugs = {bugs, sizeof bugs / sizeof *bugs};
