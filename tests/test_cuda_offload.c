@@ -2,6 +2,7 @@
  * host's memory gives the bits of a resident one, and is what a run takes where that one does not fit. */
 /* rooms: train */
 /* backends: plugin */
+#include "plugin.h"
 #include "program.h"
 #include "cudpo/model.h"
 
@@ -117,7 +118,7 @@ static void check_bits(const char *model, const char *loss, const char *type, co
     expect(
         TRAIN("resident", model, loss, "--bf16", type, "--ref_model_offload", "false", key, other),
         0);
-    for (int i = 0; i < (program_emulated() ? 3 : 1); i++) {
+    for (int i = 0; i < (plugin_emulated() ? 3 : 1); i++) {
         const char *const mode = modes[i] != NULL ? modes[i] : "unset";
         if (modes[i] != NULL) assert_int_equal(setenv("SIMT_LAZY", mode, 1), 0);
         program_result r = TRAIN("streamed", model, loss, "--bf16", type, "--ref_model_offload",
@@ -196,7 +197,7 @@ static size_t least_memory(const char *offload, size_t step)
 static void streams_where_that_is_what_fits(void **state)
 {
     (void)state;
-    if (!program_emulated() || part()) return;
+    if (!plugin_emulated() || part()) return;
     enum { STEP = 16 << 10 };
     static const char said[] = "ref_model_offload: 0.00 GB of reference do not fit";
     make_model("six", 6, 5);

@@ -66,22 +66,23 @@ static bool has_reference(const cudpo_trainer *t)
     return t->rewards && !t->config->precompute_ref_log_probs;
 }
 
-static cudpo_status count(parts *p, const cudpo_trainer *t, bool train, bool offload,
-                          const pass_limits *limits)
+/* Out: bytes of m, and by part.  In: limits and offload of m. */
+static cudpo_status count(parts *p, const cudpo_trainer *t, bool train, memory_forecast *m)
 {
     const size_t n = (size_t)model_config_parameters(&t->model), size = dtype_size(t->type);
     const bool half = t->type == DTYPE_BF16 && strcmp(t->config->gradient_dtype, "bfloat16") == 0;
     *p = (parts){.weights = n * size,
                  .master = has_master(t, train) ? n * sizeof(float) : 0,
                  .reference = !has_reference(t) ? 0
-                              : offload         ? model_offload_bytes(&t->model, t->type)
+                              : m->offload      ? model_offload_bytes(&t->model, t->type)
                                                 : n * size,
                  .gradients = train ? n * (half ? 2 : sizeof(float)) : 0,
                  .moments = train ? 2 * n * sizeof(float) : 0};
-    const workload most = pass_workload(&t->model, limits);
+    const workload most = pass_workload(&t->model, &m->limits);
     p->backend = t->be->working_memory(t->be, &most);
-    CUDPO_TRY(pass_bytes(&p->pack, &t->model, limits));
+    CUDPO_TRY(pass_bytes(&p->pack, &t->model, &m->limits));
     p->pack += trainer_kl_bytes(t);
+    m->bytes = total(p);
     return CUDPO_OK;
 }
 
@@ -111,65 +112,65 @@ static cudpo_status name_remedies(buffer *b, const cudpo_trainer *t, const parts
     return buffer_printf(b, " --max_length N");
 }
 
-static cudpo_status refuse(const cudpo_trainer *t, const parts *p, const pass_limits *limits,
-                           bool offload, size_t available)
+static cudpo_status refuse(const cudpo_trainer *t, const parts *p, const memory_forecast *m,
+                           size_t available)
 {
     buffer list = {0}, remedies = {0};
     cudpo_status status = name_part(&list, "weights", p->weights);
     if (status == CUDPO_OK) status = name_part(&list, "master weights", p->master);
     if (status == CUDPO_OK)
-        status = name_part(&list, offload ? "streamed reference" : "reference", p->reference);
+        status = name_part(&list, m->offload ? "streamed reference" : "reference", p->reference);
     if (status == CUDPO_OK) status = name_part(&list, "gradients", p->gradients);
     if (status == CUDPO_OK) status = name_part(&list, "moments", p->moments);
     if (status == CUDPO_OK) status = name_part(&list, "packs", p->pack);
     if (status == CUDPO_OK) status = name_part(&list, "working memory", p->backend);
-    if (status == CUDPO_OK) status = name_remedies(&remedies, t, p, limits);
+    if (status == CUDPO_OK) status = name_remedies(&remedies, t, p, &m->limits);
     if (status == CUDPO_OK)
         status = cudpo_fail(CUDPO_ENOMEM, t->be->description,
                             "this run needs %.2f GB and %.2f are free: %s (packs of %lld tokens); "
                             "each of these makes it smaller:%s",
-                            (double)total(p) * 1e-9, (double)available * 1e-9, list.data,
-                            (long long)limits->tokens, remedies.data);
+                            (double)m->bytes * 1e-9, (double)available * 1e-9, list.data,
+                            (long long)m->limits.tokens, remedies.data);
     buffer_free(&remedies);
     buffer_free(&list);
     return status;
 }
 
 /* The limits of packs and what the run then takes: where nobody asked for a size, of the largest packs that fit. */
-static cudpo_status fit(pass_limits *limits, parts *p, const cudpo_trainer *t, bool train,
-                        bool offload, size_t available)
+static cudpo_status fit(memory_forecast *m, parts *p, const cudpo_trainer *t, bool train,
+                        size_t available)
 {
     const int64_t asked = t->config->max_tokens_per_pack;
     int64_t tokens = asked > 0 ? asked : t->be->on_device ? GPU_PACK_TOKENS : CPU_PACK_TOKENS;
-    *limits = limits_of(t, train, tokens);
-    CUDPO_TRY(count(p, t, train, offload, limits));
-    while (asked == 0 && total(p) > available && limits->tokens > limits->largest_group) {
+    m->limits = limits_of(t, train, tokens);
+    CUDPO_TRY(count(p, t, train, m));
+    while (asked == 0 && m->bytes > available && m->limits.tokens > m->limits.largest_group) {
         tokens -= PACK_STEP;
-        *limits = limits_of(t, train, tokens);
-        CUDPO_TRY(count(p, t, train, offload, limits));
+        m->limits = limits_of(t, train, tokens);
+        CUDPO_TRY(count(p, t, train, m));
     }
     return CUDPO_OK;
 }
 
-cudpo_status memory_plan(pass_limits *limits, bool *offload, const cudpo_trainer *t, bool train)
+cudpo_status memory_plan(memory_forecast *out, const cudpo_trainer *t, bool train)
 {
     const int64_t asked = t->config->ref_model_offload;
     size_t available = 0;
     parts p;
-    *offload = asked > 0 && has_reference(t);
+    *out = (memory_forecast){.offload = asked > 0 && has_reference(t)};
     CUDPO_TRY(t->be->available_memory(t->be, &available));
     if (available == 0) available = SIZE_MAX; /* the system does not say */
-    CUDPO_TRY(fit(limits, &p, t, train, *offload, available));
-    if (total(&p) <= available) return CUDPO_OK;
+    CUDPO_TRY(fit(out, &p, t, train, available));
+    if (out->bytes <= available) return CUDPO_OK;
 
     const size_t resident = p.reference, offloaded = model_offload_bytes(&t->model, t->type);
     if (asked < 0 && t->be->on_device && resident > offloaded) {
-        *offload = true;
-        CUDPO_TRY(fit(limits, &p, t, train, true, available));
-        if (total(&p) <= available)
+        out->offload = true;
+        CUDPO_TRY(fit(out, &p, t, train, available));
+        if (out->bytes <= available)
             log_info("ref_model_offload: %.2f GB of reference do not fit on the device: its layers "
                      "are streamed from the host's memory, and it takes %.2f GB",
                      (double)resident * 1e-9, (double)offloaded * 1e-9);
     }
-    return total(&p) <= available ? CUDPO_OK : refuse(t, &p, limits, *offload, available);
+    return out->bytes <= available ? CUDPO_OK : refuse(t, &p, out, available);
 }

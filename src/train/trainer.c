@@ -88,7 +88,7 @@ static cudpo_status read_reference(cudpo_trainer *t, model_weights *w)
 static cudpo_status load_reference(cudpo_trainer *t)
 {
     if (t->reference_is_policy) t->reference_fingerprint = t->policy_fingerprint;
-    if (t->reference_is_policy && t->reference_offloaded)
+    if (t->reference_is_policy && t->memory.offload)
         return model_weights_offload(&t->reference, &t->policy, &t->model);
     CUDPO_TRY(model_weights_create(&t->reference, t->be, &t->model, t->type));
     if (!t->reference_is_policy) return read_reference(t, &t->reference);
@@ -135,7 +135,7 @@ static cudpo_status load_models(cudpo_trainer *t, bool train)
     if (t->type != DTYPE_F32 && c->master_weights && train)
         CUDPO_TRY(model_weights_create(&t->master, t->be, &t->model, DTYPE_F32));
     t->reference_is_policy = c->ref_model_name_or_path == NULL;
-    const bool through_policy = t->reference_offloaded && !t->reference_is_policy;
+    const bool through_policy = t->memory.offload && !t->reference_is_policy;
     if (through_policy) { /* whose memory is free yet: the whole of the reference gets none of its own */
         CUDPO_TRY(read_reference(t, &t->policy));
         CUDPO_TRY(model_weights_offload(&t->reference, &t->policy, &t->model));
@@ -293,10 +293,9 @@ cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool 
             "%s is less than one batch, and dataloader_drop_last drops it: nothing is evaluated",
             config->eval_dataset);
     STAGE(open_order(t));
-    pass_limits limits = {0};
-    STAGE(memory_plan(&limits, &t->reference_offloaded, t, train));
+    STAGE(memory_plan(&t->memory, t, train));
     STAGE(load_models(t, train));
-    STAGE(pass_create(&t->pass, t->be, &t->model, &limits));
+    STAGE(pass_create(&t->pass, t->be, &t->model, &t->memory.limits));
     STAGE(create_results(t));
     STAGE(precompute(t));
     if (train) STAGE(create_optimizer(t));

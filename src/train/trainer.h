@@ -57,6 +57,13 @@ typedef struct kl_estimate {
     tensor kl;                /* [units] f32 */
 } kl_estimate;
 
+/* What a run takes of the device's memory: memory_plan(). */
+typedef struct memory_forecast {
+    pass_limits limits;
+    bool offload; /* the layers of the reference come from the host's memory */
+    size_t bytes; /* of all parts together */
+} memory_forecast;
+
 struct cudpo_trainer {
     const cudpo_config *config;
     const loss_traits *traits;
@@ -65,10 +72,10 @@ struct cudpo_trainer {
     backend *be;
     model_config model;
     tokenizer *tokenizer;
-    scored_data train, eval;  /* eval.data NULL: none */
-    int completions;          /* of a unit */
-    bool rewards;             /* a reference is there */
-    bool reference_offloaded; /* its layers come from the host's memory */
+    scored_data train, eval; /* eval.data NULL: none */
+    int completions;         /* of a unit */
+    bool rewards;            /* a reference is there */
+    memory_forecast memory;
     bool reference_is_policy; /* the reference is the initial policy, so step 0 can check itself */
 
     dtype type;                      /* of weights and activations */
