@@ -33,12 +33,11 @@ cudpo_status trainer_batch(cudpo_trainer *t, step_batch *b, int64_t *order, int6
     return CUDPO_OK;
 }
 
-int64_t trainer_fill(cudpo_trainer *t, const dataset *d, const int64_t *list, int64_t n,
-                     int64_t max_groups)
+int64_t trainer_fill(cudpo_trainer *t, const dataset *d, const int64_t *list, int64_t n)
 {
     pack_clear(&t->pass.pack);
     int64_t taken = 0;
-    while (taken < n && taken < max_groups) {
+    while (taken < n) {
         const example e = dataset_get(d, list[taken]);
         if (!pack_add(&t->pass.pack, &e, list[taken])) break;
         taken++;

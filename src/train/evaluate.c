@@ -9,8 +9,7 @@ static cudpo_status evaluate_batch(cudpo_trainer *t, const int64_t *list, int64_
     trainer_scales(t, t->eval.data, list, n, &unit_scale, &token_scale);
     const loss_parameters loss = trainer_loss_parameters(t, unit_scale, token_scale);
     for (int64_t done = 0; done < n;) {
-        const int64_t taken =
-            trainer_fill(t, t->eval.data, list + done, n - done, t->pass.limits.groups);
+        const int64_t taken = trainer_fill(t, t->eval.data, list + done, n - done);
         CUDPO_TRY(pass_upload(&t->pass));
         CUDPO_TRY(trainer_reference(t, &t->eval));
         CUDPO_TRY(trainer_labels(t, t->eval.data, done));

@@ -27,10 +27,15 @@ static int64_t longer(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-/* Limits that follow from data and configuration, with packs of at least `tokens`. */
+static int64_t shorter(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Limits that follow from data and configuration, with packs of `tokens`: more where a group is longer, fewer where all
+ * groups of a pack are. */
 static pass_limits limits_of(const cudpo_trainer *t, bool train, int64_t tokens)
 {
-    const cudpo_config *c = t->config;
     int64_t largest = dataset_longest(t->train.data);
     int64_t positions = dataset_longest_sequence(t->train.data);
     if (t->eval.data != NULL) {
@@ -43,17 +48,18 @@ static pass_limits limits_of(const cudpo_trainer *t, bool train, int64_t tokens)
         positions =
             longer(positions, largest); /* groups of one completion: a group is a sequence */
     }
-    return (pass_limits){.tokens = longer(tokens, largest),
-                         .groups =
-                             longer(c->per_device_train_batch_size, c->per_device_eval_batch_size),
+    /* Packs do not end where micro-batches do: that changes no result, and fills the device. */
+    const int64_t groups = shorter(trainer_most_units(t), longer(tokens, largest));
+    return (pass_limits){.tokens = longer(shorter(tokens, groups * largest), largest),
+                         .groups = groups,
                          .largest_group = largest,
                          .positions = positions,
                          .completions = t->completions,
                          .prompt = t->traits->prompt,
                          .type = t->type,
-                         .kind = !train                      ? WORKSPACE_SCORE
-                                 : c->gradient_checkpointing ? WORKSPACE_CHECKPOINT
-                                                             : WORKSPACE_TRAIN};
+                         .kind = !train                              ? WORKSPACE_SCORE
+                                 : t->config->gradient_checkpointing ? WORKSPACE_CHECKPOINT
+                                                                     : WORKSPACE_TRAIN};
 }
 
 static bool has_master(const cudpo_trainer *t, bool train)

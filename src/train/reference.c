@@ -80,8 +80,7 @@ static cudpo_status score_all(cudpo_trainer *t, reference_cache_writer *cache, c
             n++;
         }
         /* KTO's cache takes example by example, its own completion and the mismatched one in turn. */
-        const int64_t taken =
-            trainer_fill(t, d, next, t->traits->kl ? 1 : n, t->pass.limits.groups);
+        const int64_t taken = trainer_fill(t, d, next, t->traits->kl ? 1 : n);
         CUDPO_TRY(pass_upload(&t->pass));
         CUDPO_TRY(pass_score(&t->pass, &t->reference));
         for (int64_t g = 0; g < taken; g++)

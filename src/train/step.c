@@ -59,8 +59,7 @@ cudpo_status trainer_begin(cudpo_trainer *t)
 
     /* Pack after pack: tokens, hidden states, scores, loss, gradients. */
     for (int64_t done = 0; done < b->n;) {
-        const int64_t taken = trainer_fill(t, t->train.data, b->example + done, b->n - done,
-                                           t->config->per_device_train_batch_size);
+        const int64_t taken = trainer_fill(t, t->train.data, b->example + done, b->n - done);
         CUDPO_TRY(run_pack(t, f, done));
         done += taken;
     }

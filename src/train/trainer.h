@@ -124,8 +124,7 @@ CUDPO_MUST_USE cudpo_status trainer_batch(cudpo_trainer *t, step_batch *b, int64
                                           int64_t step);
 
 /** Fill the pack with examples [begin, n) of a list, as many as fit.  Returns how many were taken, at least 1. */
-int64_t trainer_fill(cudpo_trainer *t, const dataset *d, const int64_t *list, int64_t n,
-                     int64_t max_groups);
+int64_t trainer_fill(cudpo_trainer *t, const dataset *d, const int64_t *list, int64_t n);
 
 /** Normalisers of a list of examples: 1 / units, 1 / tokens of a token mean. */
 void trainer_scales(const cudpo_trainer *t, const dataset *d, const int64_t *list, int64_t n,
