@@ -32,9 +32,8 @@ typedef struct cudpo_config {
     double label_smoothing;
     double desirable_weight, undesirable_weight; /* kto */
     bool precompute_ref_log_probs;
-    int64_t
-        ref_model_offload; /* 1, 0: the reference's layers come from the host's memory, or are on the device; -1 (null):
-                                  on a GPU, where they would not fit on it */
+    /* 1, 0: the reference's layers come from the host's memory, or are on the device; -1 (null): decided by what fits */
+    int64_t ref_model_offload;
 
     /* the data */
     int64_t max_length;    /* tokens of prompt + completion; 0 (null in JSON): no limit */

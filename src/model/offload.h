@@ -6,7 +6,8 @@
 #include "model/weights.h"
 
 /** Make weights of the values of `from`, with their layers in the host's memory.  They serve forward passes, which compute
- *  the same bits as with `from`, and model_weights_destroy(); everything else refuses them.
+ *  the same bits as with `from`, and model_weights_destroy(); everything else refuses them.  Their `layer` is
+ *  not for ops: it views the host's memory.
  *  Returns: CUDPO_OK; CUDPO_ENOMEM, CUDPO_EDEVICE: `out` is empty. */
 CUDPO_MUST_USE cudpo_status model_weights_offload(model_weights *out, const model_weights *from,
                                                   const model_config *c);

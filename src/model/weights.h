@@ -46,9 +46,7 @@ typedef struct model_weights {
         *names; /* [count] in transformers' order, but for the biases of fused matrices, which
                              follow them together; each tensor once: tied heads are not repeated */
     int64_t count;
-    struct offload *
-        offload; /* NULL, or where the layers are: then `layer` is no memory of the device, and there is neither
-                                `all` nor `names`; see offload.h */
+    struct offload *offload; /* NULL; else see offload.h: there is neither `all` nor `names` */
 } model_weights;
 
 /** Allocate weights of a shape, content undefined.  In: type  float32, or bfloat16 where the backend computes in it. */
