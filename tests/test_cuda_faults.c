@@ -9,30 +9,35 @@
 static const char model[] = "tests/golden/models/llama3", data[] = "tests/golden/data/train.jsonl";
 
 /* Two steps on the emulated GPU, of which a run may have done the first; `name` and `value` are set in its environment, and
- * `more` and what follows are settings of its own, or NULL. */
+ * `more` are settings of its own, ended by NULL, or NULL. */
 static program_result train(const char *output, const char *name, const char *value,
-                            const char *more, const char *setting)
+                            const char *const *more)
 {
     char folder[640];
     snprintf(folder, sizeof folder, "%s", scratch_path(output));
+    const char *arguments[PROGRAM_ARGUMENTS + 1] = {"train", "--model_name_or_path",
+                                                    model,   "--train_dataset",
+                                                    data,    "--device",
+                                                    "cuda",  "--bf16",
+                                                    "false", "--max_length",
+                                                    "32",    "--per_device_train_batch_size",
+                                                    "1",     "--save_steps",
+                                                    "1",     "--max_steps",
+                                                    "2",     "--logging_steps",
+                                                    "1",     "--resume_from_checkpoint",
+                                                    "true",  "--output_dir",
+                                                    folder};
+    int n = 0;
+    while (arguments[n] != NULL)
+        n++;
+    while (more != NULL && *more != NULL)
+        arguments[n++] = *more++;
     if (name != NULL) assert_int_equal(setenv(name, value, 1), 0);
-    const program_result r =
-        program_run((const char *const[]){"train", "--model_name_or_path",
-                                          model,   "--train_dataset",
-                                          data,    "--device",
-                                          "cuda",  "--bf16",
-                                          "false", "--max_length",
-                                          "32",    "--per_device_train_batch_size",
-                                          "1",     "--save_steps",
-                                          "1",     "--max_steps",
-                                          "2",     "--logging_steps",
-                                          "1",     "--resume_from_checkpoint",
-                                          "true",  "--output_dir",
-                                          folder,  more,
-                                          setting, NULL});
+    const program_result r = program_run(arguments);
     if (name != NULL) assert_int_equal(unsetenv(name), 0);
     return r;
 }
+#define SETTINGS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
 /* The last line on standard error, which is the only one of ours. */
 static const char *message(const program_result *r)
@@ -59,7 +64,7 @@ static void check_checkpoint(const char *output)
 static void first_step(const char *output)
 {
     char path[1400];
-    program_result r = train(output, NULL, NULL, NULL, NULL);
+    program_result r = train(output, NULL, NULL, NULL);
     if (r.status != 0) fail_msg("status %d: %s", r.status, r.err);
     program_free(&r);
     snprintf(path, sizeof path, "%s/model.safetensors", scratch_path(output));
@@ -78,7 +83,8 @@ static void every_call_fails_once(void **state)
     for (long n = 1; status != 0; n += every ? 1 : part ? 1 + n : 1 + n / 5, runs++) {
         char number[32];
         snprintf(number, sizeof number, "%ld", n);
-        program_result r = train("calls", "SIMT_FAIL", number, "--ref_model_offload", "true");
+        program_result r =
+            train("calls", "SIMT_FAIL", number, SETTINGS("--ref_model_offload", "true"));
         status = r.status;
         if (status != 0) {
             if (status != 69 && status != 71) fail_msg("call %ld: status %d: %s", n, status, r.err);
@@ -103,12 +109,12 @@ static void lost_device(void **state)
     static const char *const kernels[] = {"1", "7", "40", "90"};
     first_step("lost");
     for (int i = 0; i < 4; i++) {
-        program_result r = train("lost", "SIMT_FAULT", kernels[i], NULL, NULL);
+        program_result r = train("lost", "SIMT_FAULT", kernels[i], NULL);
         assert_int_equal(r.status, 69);
         has(message(&r), "unspecified launch failure");
         program_free(&r);
         assert_int_equal(setenv("CUDPO_SYNC", "1", 1), 0);
-        r = train("lost", "SIMT_FAULT", kernels[i], NULL, NULL);
+        r = train("lost", "SIMT_FAULT", kernels[i], NULL);
         assert_int_equal(unsetenv("CUDPO_SYNC"), 0);
         assert_int_equal(r.status, 69);
         has(message(&r), "kernels/");
@@ -122,11 +128,12 @@ static void lost_device(void **state)
 static void too_little_memory(void **state)
 {
     (void)state;
-    program_result r = train("small", "SIMT_MEMORY", "1000000", NULL, NULL);
+    program_result r = train("small", "SIMT_MEMORY", "1000000", NULL);
     assert_int_equal(r.status, 71);
     has(message(&r), "out of memory");
     program_free(&r);
-    r = train("small", "SIMT_MEMORY", "38000000", "--max_tokens_per_pack", "4000");
+    r = train("small", "SIMT_MEMORY", "38000000",
+              SETTINGS("--per_device_train_batch_size", "32", "--max_tokens_per_pack", "4000"));
     assert_int_equal(r.status, 71);
     const char *line = message(&r);
     has(line, "this run needs");
@@ -136,7 +143,7 @@ static void too_little_memory(void **state)
     has(line, "--bf16 true");
     assert_null(strstr(r.err, "step 1"));
     program_free(&r);
-    r = train("small", "SIMT_MEMORY", "38000000", NULL, NULL);
+    r = train("small", "SIMT_MEMORY", "38000000", SETTINGS("--per_device_train_batch_size", "32"));
     if (r.status != 0) fail_msg("status %d: %s", r.status, r.err);
     program_free(&r);
 }

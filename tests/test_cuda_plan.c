@@ -57,6 +57,7 @@ static void open_fixture(fixture *f, const char *const *settings)
 {
     *f = (fixture){0};
     CHECK_OK(cudpo_config_create(&f->config));
+    CHECK_OK(cudpo_config_set(&f->config, "gradient_accumulation_steps", "4")); /* of 8 pairs */
     for (; *settings != NULL; settings += 2)
         CHECK_OK(cudpo_config_set(&f->config, settings[0], settings[1]));
     cudpo_trainer *t = &f->t;

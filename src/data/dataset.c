@@ -18,7 +18,7 @@ enum { FORMAT = 3 }; /* rises whenever the same input gives another cache */
 struct dataset {
     cache_map map;
     int64_t max_length;
-    int64_t longest, longest_sequence, longest_mismatch;
+    int64_t total, longest, longest_sequence, longest_mismatch;
 };
 
 /* Everything that decides what the cache holds. */
@@ -181,6 +181,7 @@ static void measure(dataset *d)
         int64_t tokens = r->prompt_length - r->prompt_skip[0];
         if (!shared) tokens += r->prompt_length - r->prompt_skip[1];
         tokens += (int64_t)r->completion_length[0] + r->completion_length[1];
+        d->total += tokens;
         if (tokens > d->longest) d->longest = tokens;
         for (int32_t c = 0; c < r->completions; c++) {
             const int64_t sequence = (int64_t)r->prompt_length + r->completion_length[c];
@@ -274,6 +275,11 @@ example dataset_mismatch(const dataset *d, int64_t i, int64_t j)
 int64_t dataset_dropped(const dataset *d)
 {
     return d->map.totals.dropped;
+}
+
+int64_t dataset_tokens(const dataset *d)
+{
+    return d->total;
 }
 
 int64_t dataset_longest(const dataset *d)

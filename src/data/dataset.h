@@ -77,6 +77,7 @@ example dataset_get(const dataset *d, int64_t i); /* i in 0 .. count-1 */
 example dataset_mismatch(const dataset *d, int64_t i, int64_t j);
 
 int64_t dataset_dropped(const dataset *d); /* rows left out because the prompt fills max_length */
+int64_t dataset_tokens(const dataset *d);  /* of all groups: prompt + all completions */
 int64_t dataset_longest_sequence(const dataset *d); /* tokens of prompt + completion */
 /* Tokens of the largest group: prompt + all completions.  The same of prompt + other completion of dataset_mismatch(). */
 int64_t dataset_longest(const dataset *d);

@@ -48,8 +48,10 @@ static pass_limits limits_of(const cudpo_trainer *t, bool train, int64_t tokens)
         positions =
             longer(positions, largest); /* groups of one completion: a group is a sequence */
     }
-    /* Packs do not end where micro-batches do: that changes no result, and fills the device. */
-    const int64_t groups = shorter(trainer_most_units(t), longer(tokens, largest));
+    /* Packs do not end where micro-batches do: that changes no result, and fills the device.  Room for twice as many groups
+     * as fill one on average: where they are shorter, it is less full. */
+    const int64_t mean = dataset_tokens(t->train.data) / dataset_count(t->train.data);
+    const int64_t groups = shorter(trainer_most_units(t), longer(2 * tokens / longer(mean, 1), 1));
     return (pass_limits){.tokens = longer(shorter(tokens, groups * largest), largest),
                          .groups = groups,
                          .largest_group = largest,
@@ -67,9 +69,10 @@ static bool has_master(const cudpo_trainer *t, bool train)
     return train && t->type != DTYPE_F32 && t->config->master_weights;
 }
 
-static bool has_reference(const cudpo_trainer *t)
+/* One that is cached has left the device before gradients and moments take its place. */
+static bool has_reference(const cudpo_trainer *t, bool train)
 {
-    return t->rewards && !t->config->precompute_ref_log_probs;
+    return t->rewards && !(train && t->config->precompute_ref_log_probs);
 }
 
 /* Out: bytes of m, and by part.  In: limits and offload of m. */
@@ -79,9 +82,9 @@ static cudpo_status count(parts *p, const cudpo_trainer *t, bool train, memory_f
     const bool half = t->type == DTYPE_BF16 && strcmp(t->config->gradient_dtype, "bfloat16") == 0;
     *p = (parts){.weights = n * size,
                  .master = has_master(t, train) ? n * sizeof(float) : 0,
-                 .reference = !has_reference(t) ? 0
-                              : m->offload      ? model_offload_bytes(&t->model, t->type)
-                                                : n * size,
+                 .reference = !has_reference(t, train) ? 0
+                              : m->offload             ? model_offload_bytes(&t->model, t->type)
+                                                       : n * size,
                  .gradients = train ? n * (half ? 2 : sizeof(float)) : 0,
                  .moments = train ? 2 * n * sizeof(float) : 0};
     const workload most = pass_workload(&t->model, &m->limits);
@@ -163,7 +166,7 @@ cudpo_status memory_plan(memory_forecast *out, const cudpo_trainer *t, bool trai
     const int64_t asked = t->config->ref_model_offload;
     size_t available = 0;
     parts p;
-    *out = (memory_forecast){.offload = asked > 0 && has_reference(t)};
+    *out = (memory_forecast){.offload = asked > 0 && has_reference(t, train)};
     CUDPO_TRY(t->be->available_memory(t->be, &available));
     if (available == 0) available = SIZE_MAX; /* the system does not say */
     CUDPO_TRY(fit(out, &p, t, train, available));
