@@ -100,11 +100,13 @@ static inline bool fits_grid(int64_t n, int each)
 /* What became of a launch; with $CUDPO_SYNC, what became of the kernel, so that the op that failed is the one that says so. */
 static inline cudpo_status launch_status(const char *where)
 {
+    const bool sync = getenv("CUDPO_SYNC") != NULL;
     cudaError_t error = cudaGetLastError();
-    if (error == cudaSuccess && getenv("CUDPO_SYNC") != NULL) error = cudaDeviceSynchronize();
+    if (error == cudaSuccess && sync) error = cudaDeviceSynchronize();
     if (error == cudaSuccess) return CUDPO_OK;
-    return cudpo_fail(CUDPO_EDEVICE, where, "%s: %s", cudaGetErrorName(error),
-                      cudaGetErrorString(error));
+    return cudpo_fail(
+        CUDPO_EDEVICE, where, "%s: %s%s", cudaGetErrorName(error), cudaGetErrorString(error),
+        sync ? "" : "; the op that failed may be an earlier one: CUDPO_SYNC=1 names it");
 }
 #define LAUNCHED() launch_status(CUDPO_HERE)
 

@@ -112,6 +112,7 @@ static void lost_device(void **state)
         program_result r = train("lost", "SIMT_FAULT", kernels[i], NULL);
         assert_int_equal(r.status, 69);
         has(message(&r), "unspecified launch failure");
+        has(message(&r), "CUDPO_SYNC=1 names it");
         program_free(&r);
         assert_int_equal(setenv("CUDPO_SYNC", "1", 1), 0);
         r = train("lost", "SIMT_FAULT", kernels[i], NULL);
@@ -131,6 +132,15 @@ static void too_little_memory(void **state)
     program_result r = train("small", "SIMT_MEMORY", "1000000", NULL);
     assert_int_equal(r.status, 71);
     has(message(&r), "out of memory");
+    program_free(&r);
+    /* 64 GiB, of which another process holds all but what the backend itself takes and 122 kB; then all but 0.5 MB. */
+    r = train("small", "SIMT_FILLED", "68685800000", NULL);
+    assert_int_equal(r.status, 71);
+    has(message(&r), "others hold the rest (nvidia-smi)");
+    program_free(&r);
+    r = train("small", "SIMT_FILLED", "68719000000", NULL);
+    assert_int_equal(r.status, 71);
+    has(message(&r), "nvidia-smi shows which processes hold the rest");
     program_free(&r);
     r = train("small", "SIMT_MEMORY", "38000000",
               SETTINGS("--per_device_train_batch_size", "32", "--max_tokens_per_pack", "4000"));

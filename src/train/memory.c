@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#define SOMEBODY ((size_t)2 << 30) /* bytes */
+
 enum {
     CPU_PACK_TOKENS = 2048,      /* enough rows for GEMMs at full speed; more only takes memory */
     GPU_PACK_TOKENS = 132 * 128, /* a wave of 128-row tiles on the 132 SMs of an H100 or H200 */
@@ -124,6 +126,8 @@ static cudpo_status name_remedies(buffer *b, const cudpo_trainer *t, const parts
 static cudpo_status refuse(const cudpo_trainer *t, const parts *p, const memory_forecast *m,
                            size_t available)
 {
+    /* More than a context and code take: somebody else is there. */
+    const bool shared = t->be->memory > available && t->be->memory - available > SOMEBODY;
     buffer list = {0}, remedies = {0};
     cudpo_status status = name_part(&list, "weights", p->weights);
     if (status == CUDPO_OK) status = name_part(&list, "master weights", p->master);
@@ -135,11 +139,13 @@ static cudpo_status refuse(const cudpo_trainer *t, const parts *p, const memory_
     if (status == CUDPO_OK) status = name_part(&list, "working memory", p->backend);
     if (status == CUDPO_OK) status = name_remedies(&remedies, t, p, &m->limits);
     if (status == CUDPO_OK)
-        status = cudpo_fail(CUDPO_ENOMEM, t->be->description,
-                            "this run needs %.2f GB and %.2f are free: %s (packs of %lld tokens); "
-                            "each of these makes it smaller:%s",
-                            (double)m->bytes * 1e-9, (double)available * 1e-9, list.data,
-                            (long long)m->limits.tokens, remedies.data);
+        status =
+            cudpo_fail(CUDPO_ENOMEM, t->be->description,
+                       "this run needs %.2f GB and %.2f are free%s: %s (packs of %lld tokens); "
+                       "each of these makes it smaller:%s",
+                       (double)m->bytes * 1e-9, (double)available * 1e-9,
+                       shared ? ", others hold the rest (nvidia-smi)" : "", list.data,
+                       (long long)m->limits.tokens, remedies.data);
     buffer_free(&remedies);
     buffer_free(&list);
     return status;

@@ -139,6 +139,19 @@ static size_t device_bytes()
     return wanted != nullptr ? strtoull(wanted, nullptr, 10) : (size_t)64 << 30;
 }
 
+/* Of them, what another process holds: SIMT_FILLED. */
+static size_t device_filled()
+{
+    static const char *const wanted = getenv("SIMT_FILLED");
+    return wanted != nullptr ? strtoull(wanted, nullptr, 10) : 0;
+}
+
+static size_t device_available()
+{
+    const size_t taken = device_filled() + device_allocated();
+    return device_bytes() > taken ? device_bytes() - taken : 0;
+}
+
 } // namespace simt
 
 using namespace simt;
@@ -253,7 +266,7 @@ cudaError_t cudaDeviceCanAccessPeer(int *can, int, int)
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total)
 {
     *total = device_bytes();
-    *available = *total - device_allocated();
+    *available = device_available();
     return call_fails(__func__) ? set_error(cudaErrorInvalidValue) : cudaSuccess;
 }
 
@@ -263,7 +276,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
     *out = nullptr;
     if (call_fails(__func__)) return set_error(cudaErrorMemoryAllocation);
     if (bytes == 0) return cudaSuccess;
-    if (bytes <= device_bytes() - device_allocated()) *out = device_allocate(bytes);
+    if (bytes <= device_available()) *out = device_allocate(bytes);
     return *out == nullptr ? set_error(cudaErrorMemoryAllocation) : cudaSuccess;
 }
 cudaError_t cudaFree(void *memory)

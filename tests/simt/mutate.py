@@ -10,6 +10,7 @@ mutants.txt with the reason why they are no faults; the program fails where fewe
 """
 import argparse
 import concurrent.futures
+import json
 import os
 import random
 import re
@@ -17,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -74,32 +76,47 @@ def commands(build, target):
 
 
 class Variant:
-    """One way to build and run: the commands that compile a kernel's wrapper and link a test."""
+    """One way to build and run: the commands that compile a kernel's wrapper and link a test, and how long it takes."""
 
-    def __init__(self, name, build, suffix, environments):
-        self.name, self.build, self.suffix, self.environments = name, build, suffix, environments
-        self.links, self.seconds = {}, {}
+    def __init__(self, name, build, suffix, environment):
+        self.name, self.build, self.suffix, self.environment = name, build, suffix, environment
+        self.links, self.lock = {}, threading.Lock()
 
     def load(self, test):
-        if test not in self.links:
-            all_commands = commands(self.build, "tests/%s_%s" % (test, self.suffix))
-            compile_of = {}
-            for c in all_commands:
-                m = re.search(r" -c (\S*/tests/simt/(\w+)\.cpp)", c)
-                if m and "simt_kernels_" in c:
-                    compile_of[m.group(2)] = (c, m.group(1), re.search(r" -o (\S+)", c).group(1))
-            link = [c for c in all_commands if re.search(r"-o tests/%s_%s\b" % (test, self.suffix), c)][-1]
-            self.links[test] = (compile_of, link)
-            program, start = os.path.join(self.build, "tests", "%s_%s" % (test, self.suffix)), time.monotonic()
-            if not runs(self, program, 900):
-                sys.exit("%s fails without a mutation" % program)
-            self.seconds[test] = time.monotonic() - start
+        with self.lock:
+            if test not in self.links:
+                all_commands = commands(self.build, "tests/%s_%s" % (test, self.suffix))
+                compile_of = {}
+                for c in all_commands:
+                    m = re.search(r" -c (\S*/tests/simt/(\w+)\.cpp)", c)
+                    if m and "simt_kernels_" in c:
+                        compile_of[m.group(2)] = (c, m.group(1), re.search(r" -o (\S+)", c).group(1))
+                link = [c for c in all_commands if re.search(r"-o tests/%s_%s\b" % (test, self.suffix), c)][-1]
+                self.links[test] = (compile_of, link, self.time(test))
         return self.links[test]
+
+    def time(self, test):
+        """Seconds of the test as it is; remembered in the build's folder for as long as its program stays."""
+        program = os.path.join(self.build, "tests", "%s_%s" % (test, self.suffix))
+        known, key = os.path.join(self.build, "mutate-seconds.json"), "%s %s %s" % (self.name, test, os.stat(program).st_mtime_ns)
+        with timing:
+            seconds = json.load(open(known)) if os.path.exists(known) else {}
+            if key not in seconds:
+                start = time.monotonic()
+                if not passes(self, program, 900):
+                    sys.exit("%s fails without a mutation" % program)
+                seconds[key] = time.monotonic() - start
+                with open(known, "w") as f:
+                    json.dump(seconds, f)
+            return seconds[key]
+
+
+timing = threading.Lock()
 
 
 def run(variant, test, stems, folder):
     """Build the test with the mutated kernels of folder and run it; True where it still passes."""
-    compile_of, link = variant.load(test)
+    compile_of, link, seconds = variant.load(test)
     for name, (command, wrapper, object_path) in compile_of.items():
         source = os.path.join(folder, "kernels", name + ".cu")
         if name not in stems:
@@ -121,20 +138,17 @@ def run(variant, test, stems, folder):
     done = subprocess.run(link, shell=True, cwd=variant.build, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit("can't link: " + done.stderr[-2000:])
-    return runs(variant, program, 10 * variant.seconds[test] + 10)
+    return passes(variant, program, 10 * seconds + 10)
 
 
-def runs(variant, program, limit):
-    """True where the program passes in every environment of the variant, each within limit seconds."""
-    for environment in variant.environments:
-        try:  # cmocka ends at the first failure
-            done = subprocess.run([program], cwd=ROOT, capture_output=True, timeout=limit,
-                                  env={**os.environ, "OMP_NUM_THREADS": "1", "CMOCKA_TEST_ABORT": "1", **environment})
-        except subprocess.TimeoutExpired:
-            return False
-        if done.returncode != 0:
-            return False
-    return True
+def passes(variant, program, limit):
+    """True where the program passes within limit seconds."""
+    try:  # cmocka ends at the first failure
+        return subprocess.run([program], cwd=ROOT, capture_output=True, timeout=limit,
+                              env={**os.environ, "OMP_NUM_THREADS": "1", "CMOCKA_TEST_ABORT": "1",
+                                   **variant.environment}).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def includers(name):
@@ -186,7 +200,7 @@ def try_mutant(file, mutant, variants):
         lines[number - 1] = line
         open(path, "w").write("\n".join(lines))
         for variant in variants:
-            for test in sorted(tests_of(stems), key=lambda t: variant.seconds[t]):
+            for test in sorted(tests_of(stems), key=lambda t: variant.load(t)[2]):
                 passed = run(variant, test, stems, folder)
                 if passed is None:
                     return "invalid", ""
@@ -238,13 +252,11 @@ def main():
         for file, (number, what, line) in work:
             print(line_of(file, (number, what, line)))
         return
-    variants = [Variant("emulator", a.build, "simt", [{"SIMT_SCHED": s} for s in ("fwd", "rev", "rand:1")]),
-                Variant("race checker", a.build, "race", [{}]),
-                Variant("ASan and UBSan", a.sanitize, "simt", [{"ASAN_OPTIONS": "detect_leaks=0"}])][: 3 if a.sanitize else 2]
-    for v in variants:  # the commands, before threads ask for them
-        for file, _ in work:
-            for t in tests_of({file[:-3]} if file.endswith(".cu") else includers(file)):
-                v.load(t)
+    variants = [Variant("emulator", a.build, "simt", {"SIMT_SCHED": "fwd"}), Variant("race checker", a.build, "race", {}),
+                Variant("emulator, backwards", a.build, "simt", {"SIMT_SCHED": "rev"}),
+                Variant("emulator, at random", a.build, "simt", {"SIMT_SCHED": "rand:1"})]
+    if a.sanitize:
+        variants.append(Variant("ASan and UBSan", a.sanitize, "simt", {"ASAN_OPTIONS": "detect_leaks=0"}))
     known, counts, survivors = explained(), {}, []
     with concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
         futures = {pool.submit(try_mutant, f, m, variants): (f, m) for f, m in work}

@@ -12,29 +12,13 @@ static cuda_backend *of(backend *be)
     return (cuda_backend *)be;
 }
 
-cudpo_status cuda_failed(const char *where, const char *call, cudaError_t error)
-{
-    const cudpo_status code = error == cudaErrorMemoryAllocation ? CUDPO_ENOMEM : CUDPO_EDEVICE;
-    (void)cudaGetLastError(); /* or the next launch would report it again */
-    return cudpo_fail(code, where, "%s: %s", call, cudaGetErrorString(error));
-}
-
 static cudpo_status cuda_alloc(backend *be, void **out, size_t bytes)
 {
     (void)be;
     CUDPO_REQUIRE(out != NULL);
     *out = NULL;
-    const cudaError_t error = cudaMalloc(out, bytes > 0 ? bytes : 1);
-    if (error != cudaErrorMemoryAllocation) {
-        CUDA_TRY(error);
-        return CUDPO_OK;
-    }
-    size_t available = 0, total = 0;
-    (void)cudaGetLastError();
-    (void)cudaMemGetInfo(&available, &total);
-    return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE,
-                      "no memory for %.3f GB on the GPU: %.3f of %.3f GB are free",
-                      (double)bytes * 1e-9, (double)available * 1e-9, (double)total * 1e-9);
+    CUDA_TRY(cudaMalloc(out, bytes > 0 ? bytes : 1));
+    return CUDPO_OK;
 }
 
 static void cuda_free(backend *be, void *memory)
@@ -243,6 +227,7 @@ static cudpo_status choose_device(cuda_backend *be, int device)
     snprintf(be->description, sizeof be->description, "cuda:%d, %s, %.1f GB", device, p.name,
              (double)p.totalGlobalMem * 1e-9);
     be->table.description = be->description;
+    be->table.memory = p.totalGlobalMem;
     return CUDPO_OK;
 }
 

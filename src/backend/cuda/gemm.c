@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum {
     WORKSPACE = 32 << 20, /* bytes; what NVIDIA recommends for Hopper */
@@ -44,7 +45,9 @@ typedef struct operands {
 static cudpo_status failed(const char *where, const char *what, cublasStatus_t error)
 {
     const cudpo_status code = error == CUBLAS_STATUS_ALLOC_FAILED ? CUDPO_ENOMEM : CUDPO_EDEVICE;
-    return cudpo_fail(code, where, "%s: %s", what, cublasLtGetStatusString(error));
+    return cudpo_fail(code, where, "%.*s: %s%s", (int)strcspn(what, "("), what,
+                      cublasLtGetStatusString(error),
+                      error == CUBLAS_STATUS_EXECUTION_FAILED ? cuda_device_remedy() : "");
 }
 
 #define LT_TRY(call)                                                                   \
