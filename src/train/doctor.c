@@ -2,30 +2,16 @@
 #include "cudpo/doctor.h"
 #include "backend/open.h"
 #include "base/file.h"
+#include "base/report.h"
 #include "train/cache_folder.h"
 
+#include <dlfcn.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
-
-typedef struct report {
-    void (*line)(void *context, const char *name, const char *value);
-    void *context;
-} report;
-
-static void CUDPO_PRINTF(3, 4) say(const report *r, const char *name, const char *fmt, ...)
-{
-    char text[512];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(text, sizeof text, fmt, args);
-    va_end(args);
-    r->line(r->context, name, text);
-}
 
 /* The number behind a word of a small system file; -1: there is none. */
 static int64_t number_in(const char *path, const char *word)
@@ -47,9 +33,10 @@ static void say_memory(const report *r)
     const int64_t total = number_in("/proc/meminfo", "MemTotal:");
     const int64_t available = number_in("/proc/meminfo", "MemAvailable:");
     const int64_t group = number_in("/sys/fs/cgroup/memory.max", "");
-    say(r, "memory", "%.1f of %.1f GB are available%s", (double)available * 1024e-9,
-        (double)total * 1024e-9, group > 0 ? "" : ", and no control group limits them");
-    if (group > 0) say(r, "memory limit", "%.1f GB, of the control group", (double)group * 1e-9);
+    report_say(r, "memory", "%.1f of %.1f GB are available%s", (double)available * 1024e-9,
+               (double)total * 1024e-9, group > 0 ? "" : ", and no control group limits them");
+    if (group > 0)
+        report_say(r, "memory limit", "%.1f GB, of the control group", (double)group * 1e-9);
 }
 
 static void say_limit(const report *r, const char *name, int resource, double unit,
@@ -58,18 +45,18 @@ static void say_limit(const report *r, const char *name, int resource, double un
     struct rlimit limit;
     if (getrlimit(resource, &limit) != 0) return;
     if (limit.rlim_cur == RLIM_INFINITY)
-        say(r, name, "unlimited");
+        report_say(r, name, "unlimited");
     else
-        say(r, name, "%.0f%s", (double)limit.rlim_cur / unit, units);
+        report_say(r, name, "%.0f%s", (double)limit.rlim_cur / unit, units);
 }
 
 static void say_cache(const report *r)
 {
     char *folder = NULL;
     if (cache_folder(&folder, ".") == CUDPO_OK)
-        say(r, "cache", "%s", folder);
+        report_say(r, "cache", "%s", folder);
     else
-        say(r, "cache", "%s", cudpo_error_message());
+        report_say(r, "cache", "%s", cudpo_error_message());
     cudpo_error_clear();
     free(folder);
 }
@@ -80,20 +67,50 @@ static void say_visible(const report *r)
                                         "CUDPO_DEVICE", "CUDPO_PLUGIN", "OMP_NUM_THREADS"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const char *value = getenv(names[i]);
-        if (value != NULL) say(r, names[i], "%s", value);
+        if (value != NULL) report_say(r, names[i], "%s", value);
     }
+}
+
+/* The kernel module's version, which is not that of the CUDA that it is for. */
+static void say_kernel_module(const report *r)
+{
+    char line[256];
+    FILE *f = fopen("/proc/driver/nvidia/version", "re");
+    if (f == NULL) return;
+    if (fgets(line, sizeof line, f) != NULL) {
+        line[strcspn(line, "\n")] = '\0';
+        report_say(r, "kernel module", "%s", line);
+    }
+    fclose(f);
+}
+
+static void say_nccl(const report *r)
+{
+    static const char unused[] = "not used yet: this cudpo trains on one device";
+    int (*version_of)(int *version) = NULL;
+    int version = 0;
+    void *library = dlopen("libnccl.so.2", RTLD_LAZY | RTLD_LOCAL);
+    void *address = library != NULL ? dlsym(library, "ncclGetVersion") : NULL;
+    memcpy(&version_of, &address, sizeof address); /* as POSIX has it of functions */
+    if (version_of != NULL && version_of(&version) == 0)
+        report_say(r, "NCCL", "%d.%d.%d (%s)", version / 10000, version / 100 % 100, version % 100,
+                   unused);
+    else
+        report_say(r, "NCCL", "none (%s)", unused);
+    if (library != NULL) (void)dlclose(library);
 }
 
 void cudpo_doctor(void (*line)(void *context, const char *name, const char *value), void *context)
 {
     const report r = {line, context};
-    say(&r, "cudpo", "%s", CUDPO_VERSION);
+    report_say(&r, "cudpo", "%s", CUDPO_VERSION);
     say_memory(&r);
     say_limit(&r, "locked memory", RLIMIT_MEMLOCK, 1e6, " MB");
     say_limit(&r, "open files", RLIMIT_NOFILE, 1, "");
     say_limit(&r, "address space", RLIMIT_AS, 1e9, " GB");
     say_cache(&r);
     say_visible(&r);
+    say_kernel_module(&r);
     backend_report(line, context);
-    say(&r, "NCCL", "not used: this cudpo trains on one device");
+    say_nccl(&r);
 }

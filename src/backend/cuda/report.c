@@ -1,33 +1,18 @@
 /* report.c - drivers, libraries and GPUs in words. */
 #include "backend/cuda/cuda.h"
+#include "base/report.h"
 
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
-#include <stdarg.h>
 #include <stdio.h>
-
-typedef struct report {
-    void (*line)(void *context, const char *name, const char *value);
-    void *context;
-} report;
-
-static void CUDPO_PRINTF(3, 4) say(const report *r, const char *name, const char *fmt, ...)
-{
-    char text[512];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(text, sizeof text, fmt, args);
-    va_end(args);
-    r->line(r->context, name, text);
-}
 
 static void say_version(const report *r, const char *name, cudaError_t (*ask)(int *))
 {
     int version = 0;
     if (ask(&version) != cudaSuccess || version == 0)
-        say(r, name, "none");
+        report_say(r, name, "none");
     else
-        say(r, name, "CUDA %d.%d", version / 1000, version % 1000 / 10);
+        report_say(r, name, "CUDA %d.%d", version / 1000, version % 1000 / 10);
     (void)cudaGetLastError();
 }
 
@@ -35,10 +20,11 @@ static void say_memory(const report *r, const char *name, int device)
 {
     size_t available = 0, total = 0;
     if (cudaSetDevice(device) != cudaSuccess || cudaMemGetInfo(&available, &total) != cudaSuccess)
-        say(r, name, "can't be used: %s", cudaGetErrorString(cudaGetLastError()));
+        report_say(r, name, "can't be used: %s", cudaGetErrorString(cudaGetLastError()));
     else
-        say(r, name, "%.1f of %.1f GB are free%s", (double)available * 1e-9, (double)total * 1e-9,
-            available < total / 2 ? "; something else fills the rest" : "");
+        report_say(r, name, "%.1f of %.1f GB are free%s", (double)available * 1e-9,
+                   (double)total * 1e-9,
+                   available < total / 2 ? "; something else fills the rest" : "");
 }
 
 /* Which of the others a device reaches without the host. */
@@ -55,8 +41,8 @@ static void say_peers(const report *r, const char *name, int device, int devices
             used += snprintf(text + used, sizeof text - (size_t)used, " %d", peer);
     }
     if (devices > 1)
-        say(r, name, "%d of %d other GPUs%s%s", reached, devices - 1, reached > 0 ? ":" : "",
-            reached > 0 ? text : "");
+        report_say(r, name, "%d of %d other GPUs%s%s", reached, devices - 1, reached > 0 ? ":" : "",
+                   reached > 0 ? text : "");
 }
 
 static void say_device(const report *r, int device, int devices)
@@ -65,11 +51,11 @@ static void say_device(const report *r, int device, int devices)
     char name[32];
     snprintf(name, sizeof name, "GPU %d", device);
     if (cudaGetDeviceProperties(&p, device) != cudaSuccess) {
-        say(r, name, "%s", cudaGetErrorString(cudaGetLastError()));
+        report_say(r, name, "%s", cudaGetErrorString(cudaGetLastError()));
         return;
     }
-    say(r, name, "%s, compute capability %d.%d%s, %d SMs", p.name, p.major, p.minor,
-        p.major < 8 ? " (too old: 8.0 or later is needed)" : "", p.multiProcessorCount);
+    report_say(r, name, "%s, compute capability %d.%d%s, %d SMs", p.name, p.major, p.minor,
+               p.major < 8 ? " (too old: 8.0 or later is needed)" : "", p.multiProcessorCount);
     snprintf(name, sizeof name, "GPU %d memory", device);
     say_memory(r, name, device);
     snprintf(name, sizeof name, "GPU %d peers", device);
@@ -83,15 +69,15 @@ void backend_cuda_report(void (*line)(void *context, const char *name, const cha
     int devices = 0;
     say_version(&r, "driver", cudaDriverGetVersion);
     say_version(&r, "runtime", cudaRuntimeGetVersion);
-    say(&r, "cuBLASLt", "%zu", cublasLtGetVersion());
+    report_say(&r, "cuBLASLt", "%zu", cublasLtGetVersion());
     const cudaError_t error = cudaGetDeviceCount(&devices);
     if (error != cudaSuccess || devices == 0) {
-        say(&r, "GPUs", "none: %s",
-            error == cudaSuccess ? "nothing is visible" : cudaGetErrorString(error));
+        report_say(&r, "GPUs", "none: %s",
+                   error == cudaSuccess ? "nothing is visible" : cudaGetErrorString(error));
         (void)cudaGetLastError();
         return;
     }
-    say(&r, "GPUs", "%d visible", devices);
+    report_say(&r, "GPUs", "%d visible", devices);
     for (int i = 0; i < devices; i++) {
         say_device(&r, i, devices);
     }
