@@ -70,7 +70,7 @@ cudpo_status cuda_check_finite(tensor x, tensor fault, cudpo_stream stream);
 cudpo_status cuda_rope(tensor x, tensor cosine, tensor sine, tensor position, int head_dim,
                        bool inverse, tensor fault, cudpo_stream stream);
 
-/* The tiles of a pack: made once, read by every layer and both passes. */
+/* The tiles of a pack, for every layer of one window and both passes. */
 int64_t cuda_attention_plan_words(int64_t T, int64_t segments);
 cudpo_status cuda_attention_plan(tensor plan, tensor segments, tensor wanted, int64_t T,
                                  attention_shape shape, tensor fault, cudpo_stream stream);

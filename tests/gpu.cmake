@@ -28,7 +28,7 @@ endforeach()
 foreach(name ${both_tests})
   add_test(NAME ${name}_cuda COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(${name}_cuda PROPERTIES LABELS gpu SKIP_RETURN_CODE 77 TIMEOUT 600 ENVIRONMENT
-                       "CUDPO_DEVICE=cuda;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda>")
+                       "CUDPO_DEVICE=cuda;CUDPO_PROGRAM=$<TARGET_FILE:cudpo>;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda>")
   add_dependencies(cuda ${name})
 endforeach()
 

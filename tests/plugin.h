@@ -13,6 +13,13 @@ static inline bool plugin_emulated(void)
     return plugin != NULL && strstr(plugin, "emulated") != NULL;
 }
 
+/* Does the test run on the CUDA backend this time? */
+static inline bool plugin_asked(void)
+{
+    const char *device = getenv("CUDPO_DEVICE");
+    return device != NULL && strcmp(device, "cuda") == 0;
+}
+
 /* A machine without a GPU, which is said.  The emulated one is always there: where it can't be opened, the test fails. */
 static inline bool plugin_missing(void)
 {
