@@ -142,7 +142,7 @@ cudpo_status model_weights_layer(layer_weights *out, const model_weights *w, int
 }
 
 /* The first layer of a next pass may be on its way. */
-void offload_free(struct offload *o, backend *be)
+void model_offload_free(struct offload *o, backend *be)
 {
     if (o == NULL) return;
     for (int i = 0; i < SLOTS; i++) {

@@ -21,6 +21,6 @@ CUDPO_MUST_USE cudpo_status model_weights_layer(layer_weights *out, const model_
                                                 int64_t l);
 
 /* For model_weights_destroy().  NULL is fine. */
-void offload_free(struct offload *o, backend *be);
+void model_offload_free(struct offload *o, backend *be);
 
 #endif /* CUDPO_MODEL_OFFLOAD_H */

@@ -141,7 +141,7 @@ cudpo_status model_weights_create(model_weights *out, backend *be, const model_c
 
 void model_weights_destroy(model_weights *w)
 {
-    offload_free(w->offload, w->be);
+    model_offload_free(w->offload, w->be);
     if (w->be != NULL) w->be->free(w->be, w->all.data);
     free(w->names);
     free(w->layer);
