@@ -145,19 +145,17 @@ set_tests_properties(test_cuda_faults_all PROPERTIES LABELS long TIMEOUT 14400 E
 
 # Tests of both backends, on the emulated one.  Of TRL's runs one of each loss and mode of the reference; the long tier has
 # all of them.
-set(on_cuda "CUDPO_DEVICE=cuda;CUDPO_PROGRAM=$<TARGET_FILE:cudpo>;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda_emulated>;OMP_NUM_THREADS=1")
-set(test_golden_runs_arguments arch_qwen3 kto loss_hinge loss_ipo loss_sft orpo precompute)
-if(CUDPO_SANITIZE)
-  set(test_golden_runs_arguments kto) # each step costs four times as much
-else()
+if(NOT CUDPO_SANITIZE)
+  set(on_cuda "CUDPO_DEVICE=cuda;CUDPO_PROGRAM=$<TARGET_FILE:cudpo>;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda_emulated>;OMP_NUM_THREADS=1")
+  set(test_golden_runs_arguments arch_qwen3 kto loss_hinge loss_ipo loss_sft orpo precompute)
+  foreach(name ${both_tests})
+    add_dependencies(${name} cudpo_cuda_emulated)
+    add_test(NAME ${name}_cuda COMMAND ${name} ${${name}_arguments} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+    set_tests_properties(${name}_cuda PROPERTIES LABELS "short;simt;cuda-emulated" TIMEOUT 600 ENVIRONMENT "${on_cuda}")
+  endforeach()
   add_test(NAME test_golden_runs_cuda_all COMMAND test_golden_runs WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(test_golden_runs_cuda_all PROPERTIES LABELS long TIMEOUT 7200 ENVIRONMENT "${on_cuda}")
 endif()
-foreach(name ${both_tests})
-  add_dependencies(${name} cudpo_cuda_emulated)
-  add_test(NAME ${name}_cuda COMMAND ${name} ${${name}_arguments} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-  set_tests_properties(${name}_cuda PROPERTIES LABELS "short;simt;cuda-emulated" TIMEOUT 600 ENVIRONMENT "${on_cuda}")
-endforeach()
 
 # The emulator itself: that it computes what CUDA does, and that it catches what CUDA forbids.
 file(GLOB simt_bugs CONFIGURE_DEPENDS ${simt}/bugs/*.cu ${simt}/bugs/*.cpp)

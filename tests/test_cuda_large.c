@@ -112,11 +112,13 @@ static void as_forecast_and_repeatable(void **state)
         char model[640], output[640], number[16];
         snprintf(model, sizeof model, "%s", scratch_path(s->name));
         make_model(model, s);
-        for (int run = 0; run < 2; run++) {
+        const int runs = getenv("CUDPO_TEST_PART") != NULL ? 1 : 2; /* for builds that are slow */
+        for (int run = 0; run < runs; run++) {
             snprintf(output, sizeof output, "%s", scratch_path("here"));
             train_here(losses[run], model, output);
         }
         CHECK_NEAR(losses[0][0], log(2.0), 1e-6);
+        if (runs == 1) continue;
         assert_memory_equal(losses[0], losses[1], (size_t)steps() * sizeof losses[0][0]);
         snprintf(number, sizeof number, "%d", steps());
         for (int run = 0; run < 2; run++) {
