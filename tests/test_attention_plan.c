@@ -53,7 +53,7 @@ static void little_scratch(backend *be)
         backend *own;
         CHECK_OK(backend_cuda_open(&own, NULL));
         cuda_backend *cuda = (cuda_backend *)own;
-        assert_int_equal(cuda->large_scratch, (size_t)3 << 30);
+        assert_true(cuda->large_scratch > 0 && cuda->large_scratch <= (size_t)3 << 30);
         if (i == 1) cuda->large_scratch = 0;
         ops o = ops_begin(own);
         run(&o, NULL, NULL, got[i], &x);
@@ -67,6 +67,56 @@ static void little_scratch(backend *be)
     free(got[1]);
     problem_free(&x);
     (void)be;
+}
+
+/* What was reserved for a larger pack is enough for a smaller one, whatever a smaller one would take if it could. */
+static void reserved_scratch_is_enough(backend *be)
+{
+    problem x = long_enough(3, 3, 64);
+    static const size_t large[] = {0, 1 << 20, (size_t)3 << 30};
+    const workload most = {.tokens = x.T + 64,
+                           .segments = x.N + 8,
+                           .rows = x.T,
+                           .width = x.W,
+                           .attention = x.shape,
+                           .type = DTYPE_BF16,
+                           .backward = true};
+    x.type = DTYPE_BF16;
+    float *got = zeros(x.T * x.W, 4);
+    for (int i = 0; i < 3; i++) {
+        backend *own;
+        CHECK_OK(backend_cuda_open(&own, NULL));
+        cuda_backend *cuda = (cuda_backend *)own;
+        cuda->large_scratch = large[i];
+        CHECK_OK(own->reserve(own, &most));
+        const size_t before = cuda->memory.bytes;
+        assert_int_equal(before, own->working_memory(own, &most));
+        ops o = ops_begin(own);
+        run(&o, NULL, NULL, got, &x);
+        ops_end(&o);
+        assert_int_equal(cuda->memory.bytes, before);
+        own->close(own);
+    }
+    free(got);
+    problem_free(&x);
+    (void)be;
+}
+
+/* The least that a pack needs grows with it, so that the largest decides: for a 1 B and an 8 B model. */
+static void least_scratch_grows_with_packs(backend *be)
+{
+    static const attention_shape shapes[] = {{32, 8, 64, 0, 0.125f}, {32, 8, 128, 0, 0.088f}};
+    (void)be;
+    for (int i = 0; i < 4; i++) {
+        const dtype type = bf16_or_f32(i % 2);
+        size_t before = 0;
+        for (int64_t T = 128; T <= 16896; T += 128) {
+            const size_t bytes = cuda_attention_backward_scratch(T, 33, shapes[i / 2], type, 1);
+            const size_t more = cuda_attention_backward_scratch(T, 110, shapes[i / 2], type, 1);
+            assert_true(bytes >= before && more >= bytes && bytes > 0);
+            before = bytes;
+        }
+    }
 }
 
 /* It asks for none for a shape that is not qkv's, which may need more than any device has. */
@@ -221,6 +271,8 @@ static void fewer_registers(backend *be)
 static const op_case cases[] = {
     {"chunks_of_scratch", chunks_of_scratch},
     {"little_scratch", little_scratch},
+    {"reserved_scratch_is_enough", reserved_scratch_is_enough},
+    {"least_scratch_grows_with_packs", least_scratch_grows_with_packs},
     {"no_scratch_for_other_shapes", no_scratch_for_other_shapes},
     {"unasked_rows_stay", unasked_rows_stay},
     {"plans_for_others", plans_for_others},

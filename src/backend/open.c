@@ -80,7 +80,7 @@ static cudpo_status load_plugin(plugin *p)
     if (function_of(p->library, "backend_cuda_version", &version) &&
         function_of(p->library, "backend_cuda_open", &p->open) &&
         function_of(p->library, "backend_cuda_report", &p->report) &&
-        strcmp(version(&table), CUDPO_VERSION) == 0 && table == sizeof(backend))
+        strcmp(version(&table), CUDPO_VERSION " " CUDPO_INTERFACE) == 0 && table == sizeof(backend))
         return CUDPO_OK;
     (void)dlclose(p->library);
     return cudpo_fail(CUDPO_EDEVICE, p->path, "is of another version of cudpo: build it anew");
@@ -111,8 +111,8 @@ void backend_report(void (*line)(void *context, const char *name, const char *va
 cudpo_status backend_open(backend **be, const char *device, const backend_options *options)
 {
     CUDPO_REQUIRE(be != NULL && device != NULL);
-    if (strcmp(device, "auto") == 0 && getenv("CUDPO_DEVICE") != NULL)
-        device = getenv("CUDPO_DEVICE");
+    const char *wanted = getenv("CUDPO_DEVICE");
+    if (strcmp(device, "auto") == 0 && wanted != NULL && *wanted != '\0') device = wanted;
     *be = backend_cpu();
     if (strcmp(device, "cpu") == 0) return CUDPO_OK;
     if (strcmp(device, "cuda") == 0) {

@@ -36,7 +36,7 @@ typedef struct pack {
     bool
         score_prompt; /* the prompt of a group is a sequence too, after its completions (ORPO's NLL): its
                         * rows predict tokens 1 .. P-1 of the prompt, where plain of the first copy */
-    int64_t capacity_G, capacity_T; /* as created */
+    int64_t capacity_G, capacity_T; /* as created, or less */
 } pack;
 
 /** An empty pack.

@@ -28,6 +28,9 @@ typedef struct checkpoint_state {
     int64_t sum_count;
     checkpoint_part parts[CHECKPOINT_PARTS]; /* data, models, and settings that decide results */
     int64_t part_count;
+    char device[16];     /* the backend's name; "" in files of before it was kept */
+    int64_t pack_tokens; /* of its packs: what decides the order of sums */
+    int64_t pack_groups;
 } checkpoint_state;
 
 /** Write OUTPUT_DIR/checkpoint-STEP, verify it, then remove the oldest beyond `keep` (0: keep all; the new one never).

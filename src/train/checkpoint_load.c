@@ -40,6 +40,19 @@ static bool parse_parts(checkpoint_state *s, const json *same)
     return true;
 }
 
+static bool parse_packs(checkpoint_state *s, const json *packs)
+{
+    if (packs == NULL) return true;
+    const json *device = json_get(packs, "device"), *tokens = json_get(packs, "tokens"),
+               *groups = json_get(packs, "groups");
+    if (device == NULL || tokens == NULL || groups == NULL) return false;
+    if (json_type(device) != JSON_STRING || strlen(json_string(device)) >= sizeof s->device)
+        return false;
+    snprintf(s->device, sizeof s->device, "%s", json_string(device));
+    return json_integer(tokens, &s->pack_tokens) && s->pack_tokens >= 1 &&
+           json_integer(groups, &s->pack_groups) && s->pack_groups >= 1;
+}
+
 static bool parse_state(checkpoint_state *s, const json *root)
 {
     if (json_type(root) != JSON_OBJECT) return false;
@@ -50,6 +63,7 @@ static bool parse_state(checkpoint_state *s, const json *root)
     if (step == NULL || !json_integer(step, &s->step) || s->step < 0) return false;
     if (tokens == NULL || !json_integer(tokens, &s->tokens) || s->tokens < 0) return false;
     if (!parse_parts(s, json_get(root, "same"))) return false;
+    if (!parse_packs(s, json_get(root, "packs"))) return false;
     if (sums == NULL || json_type(sums) != JSON_ARRAY) return false;
     for (const json *sum = json_first(sums); sum != NULL; sum = json_next(sum)) {
         uint64_t bits = 0;

@@ -34,7 +34,12 @@ static cudpo_status write_state(const char *path, const checkpoint_state *s)
         memcpy(&bits, &s->sums[i], sizeof bits);
         status = buffer_printf(&b, "%s\"%016llx\"", i == 0 ? "" : ", ", (unsigned long long)bits);
     }
-    if (status == CUDPO_OK) status = buffer_printf(&b, "]\n}\n");
+    if (status == CUDPO_OK) status = buffer_printf(&b, "]");
+    if (status == CUDPO_OK && s->device[0] != '\0')
+        status = buffer_printf(
+            &b, ",\n  \"packs\": {\"device\": \"%s\", \"tokens\": %lld, \"groups\": %lld}",
+            s->device, (long long)s->pack_tokens, (long long)s->pack_groups);
+    if (status == CUDPO_OK) status = buffer_printf(&b, "\n}\n");
     if (status == CUDPO_OK) status = file_write(path, b.data, b.size);
     buffer_free(&b);
     return status;

@@ -17,3 +17,17 @@ cudpo_status device_open(backend **be, const char *device, const char *fallback)
     free(folder);
     return status;
 }
+
+cudpo_status device_check(backend *be)
+{
+    uint32_t bits = 0;
+    CUDPO_TRY(be->faults(be, &bits));
+    bits &= ~(uint32_t)FAULT_NONFINITE; /* a gradient that is no number has been looked at */
+    if (bits == 0) return CUDPO_OK;
+    return cudpo_fail(CUDPO_EDEVICE, be->name,
+                      "an op was given%s%s%s%s%s out of range: a bug of cudpo, no result can be "
+                      "trusted",
+                      bits & FAULT_TOKEN ? " tokens" : "", bits & FAULT_LABEL ? " labels" : "",
+                      bits & FAULT_INDEX ? " indices" : "", bits & FAULT_SEGMENT ? " segments" : "",
+                      bits & FAULT_PLAN ? " a plan of attention" : "");
+}

@@ -1,4 +1,5 @@
 /* finish.c - what came of a step: its metrics, and whether it may count. */
+#include "train/device.h"
 #include "train/trainer.h"
 
 #include <time.h>
@@ -62,6 +63,7 @@ cudpo_status cudpo_trainer_step(cudpo_trainer *t, cudpo_metrics *m)
     step_batch b;
     batch_metrics values;
     CUDPO_TRY(trainer_step(t, &b, &values));
+    CUDPO_TRY(device_check(t->be));
     if (m == NULL) return CUDPO_OK;
     *m = (cudpo_metrics){.step = t->step,
                          .loss = values.value[METRIC_LOSS],

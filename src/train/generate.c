@@ -326,6 +326,7 @@ cudpo_status cudpo_generate(char ***texts, const cudpo_generate_options *o)
     for (int64_t i = 0; status == CUDPO_OK && i < o->prompt_count; i += g.batch)
         status =
             run_batch(&g, s + i, o->prompt_count - i < g.batch ? o->prompt_count - i : g.batch);
+    if (status == CUDPO_OK) status = device_check(g.be);
     if (status == CUDPO_OK) status = decode_texts(&g, s, out);
     for (size_t i = 0; i < n && s != NULL; i++)
         token_list_free(&s[i].ids);

@@ -1,6 +1,7 @@
 /* loop.c - a whole run: steps, and between them logging, evaluation, checkpoints and signals. */
 #include "base/file.h"
 #include "base/log.h"
+#include "train/device.h"
 #include "train/output.h"
 #include "train/signals.h"
 #include "train/trainer.h"
@@ -97,7 +98,7 @@ static cudpo_status settle(cudpo_trainer *t, metric_sink *sink, int64_t left)
         metric_sink_progress(sink, step, m.value[METRIC_LOSS], m.value[METRIC_REWARDS_ACCURACIES],
                              b.n);
     }
-    return left == 0 ? trainer_check_faults(t) : CUDPO_OK;
+    return left == 0 ? device_check(t->be) : CUDPO_OK;
 }
 
 static cudpo_status run_steps(cudpo_trainer *t, metric_sink *sink)
@@ -211,6 +212,7 @@ cudpo_status cudpo_evaluate(char **json, const cudpo_config *config)
             ? trainer_evaluate(t, &sums)
             : cudpo_fail(CUDPO_ECONFIG, c.eval_dataset,
                          "is less than one batch, and dataloader_drop_last drops it");
+    if (status == CUDPO_OK) status = device_check(t->be);
     const int64_t n = status == CUDPO_OK ? metrics_mean(values, text, &sums, "eval_") : 0;
     if (status == CUDPO_OK) status = buffer_append(&out, "{", 1);
     for (int64_t i = 0; i < n && status == CUDPO_OK; i++) {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define SOMEBODY ((size_t)2 << 30) /* bytes */
+#define SPARE ((size_t)1 << 30)    /* bytes */
 
 enum {
     CPU_PACK_TOKENS = 2048,      /* enough rows for GEMMs at full speed; more only takes memory */
@@ -141,7 +142,7 @@ static cudpo_status refuse(const cudpo_trainer *t, const parts *p, const memory_
     if (status == CUDPO_OK)
         status =
             cudpo_fail(CUDPO_ENOMEM, t->be->description,
-                       "this run needs %.2f GB and %.2f are free%s: %s (packs of %lld tokens); "
+                       "this run needs %.2f GB and %.2f can be had%s: %s (packs of %lld tokens); "
                        "each of these makes it smaller:%s",
                        (double)m->bytes * 1e-9, (double)available * 1e-9,
                        shared ? ", others hold the rest (nvidia-smi)" : "", list.data,
@@ -167,6 +168,13 @@ static cudpo_status fit(memory_forecast *m, parts *p, const cudpo_trainer *t, bo
     return CUDPO_OK;
 }
 
+/* What stays free: code is loaded when a kernel is first launched, and memory is given in pieces of 2 MB. */
+static size_t spare_of(const backend *be)
+{
+    if (!be->on_device) return 0;
+    return be->memory / 32 < SPARE ? be->memory / 32 : SPARE;
+}
+
 cudpo_status memory_plan(memory_forecast *out, const cudpo_trainer *t, bool train)
 {
     const int64_t asked = t->config->ref_model_offload;
@@ -174,7 +182,10 @@ cudpo_status memory_plan(memory_forecast *out, const cudpo_trainer *t, bool trai
     parts p;
     *out = (memory_forecast){.offload = asked > 0 && has_reference(t, train)};
     CUDPO_TRY(t->be->available_memory(t->be, &available));
-    if (available == 0) available = SIZE_MAX; /* the system does not say */
+    if (available == 0)
+        available = SIZE_MAX; /* the system does not say */
+    else
+        available -= available < spare_of(t->be) ? available : spare_of(t->be);
     CUDPO_TRY(fit(out, &p, t, train, available));
     if (out->bytes <= available) return CUDPO_OK;
 

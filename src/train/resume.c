@@ -97,8 +97,43 @@ cudpo_status trainer_save(cudpo_trainer *t)
     memcpy(s.sums, t->sums.sum, sizeof t->sums.sum);
     memcpy(s.sums + METRICS, t->sums.count, sizeof t->sums.count);
     add_parts(&s, t);
+    snprintf(s.device, sizeof s.device, "%s", t->be->name);
+    s.pack_tokens = t->pass.pack.capacity_T;
+    s.pack_groups = t->pass.pack.capacity_G;
     return checkpoint_save(t->config->output_dir, &s, trainer_weights(t), &t->first, &t->second,
                            t->config->model_name_or_path, t->config->save_total_limit);
+}
+
+static const checkpoint_part *part_named(const checkpoint_state *s, const char *name)
+{
+    for (int64_t i = 0; i < s->part_count; i++)
+        if (strcmp(s->parts[i].name, name) == 0) return &s->parts[i];
+    return NULL;
+}
+
+/* Parts of the type that is computed in.  Nobody asked for one: another device has another, and goes on from it. */
+static bool may_differ(const cudpo_trainer *t, const char *name)
+{
+    static const char *const names[] = {"bf16", "master_weights", "gradient_dtype"};
+    bool of_type = false;
+    for (int i = 0; i < 3; i++)
+        of_type = of_type || strcmp(name, names[i]) == 0;
+    return of_type && t->config->bf16 < 0;
+}
+
+/* Names of the parts of a that b has not, or has with another hash. */
+static cudpo_status name_others(buffer *others, bool *moved, const cudpo_trainer *t,
+                                const checkpoint_state *a, const checkpoint_state *b, bool absent)
+{
+    for (int64_t i = 0; i < a->part_count; i++) {
+        const checkpoint_part *p = &a->parts[i], *q = part_named(b, p->name);
+        if (absent ? q != NULL : q != NULL && q->hash == p->hash) continue;
+        if (q == NULL && may_differ(t, p->name))
+            *moved = true;
+        else
+            CUDPO_TRY(buffer_printf(others, "%s%s", others->size == 0 ? "" : ", ", p->name));
+    }
+    return CUDPO_OK;
 }
 
 /* All that differs, by name. */
@@ -107,23 +142,40 @@ static cudpo_status check_same(const checkpoint_state *saved, const cudpo_traine
 {
     checkpoint_state mine = {0};
     buffer others = {0};
-    cudpo_status status = CUDPO_OK;
+    bool moved = false;
     add_parts(&mine, t);
-    if (saved->part_count != mine.part_count || saved->sum_count != 2 * METRICS)
+    if (saved->sum_count != 2 * METRICS)
         return cudpo_fail(CUDPO_EDATA, path, "was made by another version of cudpo");
-    for (int64_t i = 0; i < mine.part_count && status == CUDPO_OK; i++) {
-        const checkpoint_part *a = &saved->parts[i], *b = &mine.parts[i];
-        if (strcmp(a->name, b->name) != 0 || a->hash != b->hash)
-            status = buffer_printf(&others, "%s%s", others.size == 0 ? "" : ", ", b->name);
-    }
+    cudpo_status status = name_others(&others, &moved, t, &mine, saved, false);
+    if (status == CUDPO_OK) status = name_others(&others, &moved, t, saved, &mine, true);
     if (status == CUDPO_OK && others.size > 0)
         status = cudpo_fail(CUDPO_ECONFIG, path,
                             "was made with other values of: %s; going on from it would not be the "
                             "same run: restore them, or start anew with model_name_or_path set to "
                             "this folder and another output_dir",
                             others.data);
+    if (status == CUDPO_OK && moved)
+        log_warn("%s was made in another type, on another device; this run goes on in %s", path,
+                 dtype_name(t->type));
     buffer_free(&others);
     return status;
+}
+
+/* Packs as they were before: where their size follows from the memory that is free, that may be other now, and sums of other
+ * packs round differently. */
+static void keep_packs(cudpo_trainer *t, const checkpoint_state *s)
+{
+    pack *k = &t->pass.pack;
+    if (t->config->max_tokens_per_pack > 0 || strcmp(s->device, t->be->name) != 0) return;
+    if (s->pack_tokens <= k->capacity_T && s->pack_groups <= k->capacity_G &&
+        s->pack_tokens >= t->memory.limits.largest_group) {
+        k->capacity_T = s->pack_tokens;
+        k->capacity_G = s->pack_groups;
+        return;
+    }
+    log_warn("packs were of %lld tokens and are of %lld now, because less memory is free: the "
+             "result will not be bit for bit that of a run without a break",
+             (long long)s->pack_tokens, (long long)k->capacity_T);
 }
 
 static cudpo_status restore(cudpo_trainer *t, const char *path)
@@ -136,6 +188,7 @@ static cudpo_status restore(cudpo_trainer *t, const char *path)
                           (long long)t->total_steps);
     CUDPO_TRY(checkpoint_restore(trainer_weights(t), &t->first, &t->second, path));
     CUDPO_TRY(trainer_refresh(t));
+    keep_packs(t, &s);
     t->step = s.step;
     t->tokens_seen = s.tokens;
     memcpy(t->sums.sum, s.sums, sizeof t->sums.sum);

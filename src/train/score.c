@@ -197,6 +197,7 @@ cudpo_status cudpo_score(const cudpo_score_options *o)
     cudpo_status status = scorer_open(&s, o);
     if (status == CUDPO_OK) status = rows_open(&out, o->output, o->data);
     if (status == CUDPO_OK) status = score_rows(&s, &out, &line, o->beta);
+    if (status == CUDPO_OK) status = device_check(s.be);
     if (status == CUDPO_OK) status = rows_close(&out);
     file_writer_abandon(&out.file);
     buffer_free(&line);

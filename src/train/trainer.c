@@ -237,7 +237,7 @@ static cudpo_status create_flights(cudpo_trainer *t)
 
 static void destroy_flights(cudpo_trainer *t)
 {
-    if (t->be != NULL && t->begun > t->finished) (void)t->be->sync(t->be);
+    if (t->be != NULL) (void)t->be->sync(t->be); /* a step that failed may have copies under way */
     for (int i = 0; i < FLIGHTS; i++) {
         step_flight *f = &t->flight[i];
         if (t->be != NULL) t->be->host_free(t->be, f->memory);

@@ -175,7 +175,8 @@ CUDPO_MUST_USE cudpo_status trainer_begin(cudpo_trainer *t);
 /* ---- finish.c ---- */
 
 /** Wait for the oldest step that is under way, and look at what came of it.  Out: b, valid until the next begin; m; units.
- *  Returns: CUDPO_OK; CUDPO_ENUMERIC where it went wrong: then it is as if it had not begun, nor any after it. */
+ *  Returns: CUDPO_OK; CUDPO_ENUMERIC where it went wrong: it has changed no weight, and does not count, nor does any that was
+ *           begun after it; such a one may have changed weights, and so ends the run. */
 CUDPO_MUST_USE cudpo_status trainer_finish(cudpo_trainer *t, step_batch *b, batch_metrics *m);
 
 /** Both, of one step. */
@@ -186,9 +187,6 @@ CUDPO_MUST_USE cudpo_status trainer_step(cudpo_trainer *t, step_batch *b, batch_
 /** Loss and gradient norm of a step (0-based) are finite: otherwise the message names step and rows. */
 CUDPO_MUST_USE cudpo_status trainer_check_finite(const cudpo_trainer *t, const step_batch *b,
                                                  int64_t step, double loss, double norm);
-
-/** No op has reported an index out of range, which would be a bug of ours: waits for the device. */
-CUDPO_MUST_USE cudpo_status trainer_check_faults(const cudpo_trainer *t);
 
 /** The losses of `n` evaluated units, of examples list[0 .. n-1], are finite: otherwise the message names the row. */
 CUDPO_MUST_USE cudpo_status trainer_check_evaluation(const cudpo_trainer *t, const int64_t *list,

@@ -23,23 +23,37 @@ static cudpo_status make_plan(tensor *plan, scratch *rest, cuda_backend *be, ten
     return cuda_attention_plan(*plan, segments, wanted, T, shape, be->fault, be->stream);
 }
 
-/* For as many kv heads at a time as may be. */
-static size_t backward_bytes(const cuda_backend *be, int64_t T, int64_t segments, attention_shape s,
+/* Of the backward pass with as many kv heads at a time as fit `limit`, one at least: the fewer, the more launches. */
+static size_t backward_bytes(size_t limit, int64_t T, int64_t segments, attention_shape s,
                              dtype type)
 {
     size_t bytes = 0;
     for (int n = s.kv_heads; n >= 1; n = n / 2) {
         bytes = cuda_attention_backward_scratch(T, segments, s, type, n);
-        if (bytes <= be->large_scratch) break;
+        if (bytes <= limit) break;
     }
     return bytes;
 }
 
+/* Bytes behind a plan that may be had without asking for more than was reserved. */
+static size_t room(const cuda_backend *be, int64_t T, int64_t segments)
+{
+    const size_t plan = plan_bytes(T, segments);
+    if (!be->reserved) return be->large_scratch;
+    return be->memory.bytes > plan ? be->memory.bytes - plan : 0;
+}
+
+/* Whatever is reserved for the largest pack serves all smaller ones: those with fewer tiles may do more heads at a time. */
 size_t cuda_attention_memory(const cuda_backend *be, const workload *m)
 {
     const size_t plan = plan_bytes(m->tokens, m->segments);
-    return !m->backward ? plan
-                        : plan + backward_bytes(be, m->tokens, m->segments, m->attention, m->type);
+    if (!m->backward) return plan;
+    const size_t least =
+        cuda_attention_backward_scratch(m->tokens, m->segments, m->attention, m->type, 1);
+    const size_t most = cuda_attention_backward_scratch(m->tokens, m->segments, m->attention,
+                                                        m->type, m->attention.kv_heads);
+    if (most <= be->large_scratch) return plan + most;
+    return plan + (least > be->large_scratch ? least : be->large_scratch);
 }
 
 /* Is qkv what the launcher will ask for?  If not, it says so, and needs no scratch for that. */
@@ -66,8 +80,10 @@ static cudpo_status attention_backward(backend *be, tensor dqkv, tensor dout, te
     tensor plan;
     scratch rest;
     CUDPO_REQUIRE(tensor_disjoint(dqkv, segments) && tensor_disjoint(dqkv, wanted));
-    const size_t bytes =
-        is_qkv(qkv, shape) ? backward_bytes(of(be), qkv.rows, segments.rows, shape, qkv.type) : 0;
+    const size_t bytes = is_qkv(qkv, shape)
+                             ? backward_bytes(room(of(be), qkv.rows, segments.rows), qkv.rows,
+                                              segments.rows, shape, qkv.type)
+                             : 0;
     CUDPO_TRY(make_plan(&plan, &rest, of(be), segments, wanted, qkv.rows, shape, bytes));
     return cuda_attention_backward(dqkv, dout, qkv, out, lse, plan, shape, rest, of(be)->fault,
                                    of(be)->stream);

@@ -125,7 +125,9 @@ size_t cuda_working_memory(backend *be, const workload *m)
 static cudpo_status cuda_reserve(backend *be, const workload *most)
 {
     scratch s;
-    return cuda_scratch(&s, of(be), cuda_working_memory(be, most));
+    CUDPO_TRY(cuda_scratch(&s, of(be), cuda_working_memory(be, most)));
+    of(be)->reserved = true;
+    return CUDPO_OK;
 }
 
 static cudpo_status cuda_host_alloc(backend *be, void **out, size_t bytes)
@@ -184,7 +186,8 @@ static cudpo_status cuda_faults(backend *be, uint32_t *bits)
     return cuda_zero(be, of(be)->fault);
 }
 
-enum { OLDEST = 80 }; /* compute capability that the kernels need, times 10 */
+#define LARGE_SCRATCH ((size_t)3 << 30) /* bytes; more hardly saves launches */
+enum { OLDEST = 80 };                   /* compute capability that the kernels need, times 10 */
 
 /* Why there is no GPU to be had, for a person. */
 static cudpo_status no_device(cudaError_t error)
@@ -204,7 +207,8 @@ static cudpo_status no_device(cudaError_t error)
     if (error == cudaErrorNoDevice)
         return cudpo_fail(CUDPO_EDEVICE, "device",
                           "there is no GPU, or CUDA_VISIBLE_DEVICES hides it: use --device cpu");
-    return cuda_failed("device", "cudaGetDeviceCount", error);
+    return cudpo_fail(CUDPO_EDEVICE, "device", "no GPU can be used: %s; use --device cpu",
+                      cudaGetErrorString(error));
 }
 
 static cudpo_status choose_device(cuda_backend *be, int device)
@@ -228,6 +232,8 @@ static cudpo_status choose_device(cuda_backend *be, int device)
              (double)p.totalGlobalMem * 1e-9);
     be->table.description = be->description;
     be->table.memory = p.totalGlobalMem;
+    be->large_scratch = p.totalGlobalMem / 16;
+    if (be->large_scratch > LARGE_SCRATCH) be->large_scratch = LARGE_SCRATCH;
     return CUDPO_OK;
 }
 
@@ -292,7 +298,6 @@ cudpo_status backend_cuda_open(backend **out, const backend_options *options)
                           .faults = cuda_faults,
                           .on_device = true};
     cuda_ops_install(&be->table);
-    be->large_scratch = (size_t)3 << 30;
     const cudpo_status status = start(be, options != NULL ? options : &none);
     if (status == CUDPO_OK)
         *out = &be->table;
@@ -304,5 +309,5 @@ cudpo_status backend_cuda_open(backend **out, const backend_options *options)
 const char *backend_cuda_version(size_t *table_bytes)
 {
     *table_bytes = sizeof(backend);
-    return CUDPO_VERSION;
+    return CUDPO_VERSION " " CUDPO_INTERFACE;
 }
