@@ -282,6 +282,22 @@ static cudpo_status launch_cached(backend *be, const operands *x)
                                  x->fault, ((cuda_backend *)be)->stream);
 }
 
+/* Without a fault word, rows of no cache are passed over in silence. */
+static void faults_without_a_word(backend *be)
+{
+    static const int32_t slots[] = {5, -1};
+    ops o = ops_begin(be);
+    operands x = operands_create(&o, DTYPE_F32);
+    x.slot = ops_indices(&o, slots, 2, 1);
+    x.fault = (tensor){0};
+    CHECK_OK(launch_store(be, &x));
+    ops_check_untouched(&o, x.k);
+    ops_check_untouched(&o, x.v);
+    x.first = ops_indices(&o, slots, 2, 1);
+    CHECK_OK(launch_cached(be, &x));
+    ops_end(&o);
+}
+
 /* What only a device refuses. */
 static void broken_launches(backend *be)
 {
@@ -334,10 +350,13 @@ static void broken_launches(backend *be)
 #endif
 
 static const op_case cases[] = {
-    {"two_keys_by_hand", two_keys_by_hand}, {"decoding_is_attention", decoding_is_attention},
-    {"same_bits_again", same_bits_again},   {"rows_of_no_cache", rows_of_no_cache},
+    {"two_keys_by_hand", two_keys_by_hand},
+    {"decoding_is_attention", decoding_is_attention},
+    {"same_bits_again", same_bits_again},
+    {"rows_of_no_cache", rows_of_no_cache},
     {"broken_contracts", broken_contracts},
 #ifdef TEST_CUDA
+    {"faults_without_a_word", faults_without_a_word},
     {"broken_launches", broken_launches},
 #endif
 };
