@@ -109,8 +109,9 @@ static double near(const char *output, const char *what, int step, double one, d
  * reference round alike, or 0.03 60^(1/2) 1e-2 = 2e-3 apart, and 0.1 30^(1/2) 1e-2 = 6e-3 for KTO.
  *
  * What moves the rewards is the weights' steps.  Adam makes the first of the size of the learning rate, 2^-9: a whole number of
- * bf16's spacings for every weight below 1/2, so that also copies of master weights make it in full.  Later ones are rounded as
- * likely up as down.  So a reward's change z is off by what its gradient is, some 1e-2, and what copies are, no more: 2e-2 z.
+ * bf16's spacings for every weight below 1/2, which nearly all are, and they begin as bf16 numbers, so that copies of master
+ * weights make it in full.  Later ones are rounded as likely up as down.  So a reward's change z is off by what its gradient is,
+ * some 1e-2, and what copies are, no more: 2e-2 z.
  * The loss is off by its slope times that: 2e-2 z sigmoid(-z) <= 2e-2 0.28 and for KTO 2e-2 z sigmoid(z) sigmoid(-z) <= 2e-2
  * 0.23, and by 1/2 2e-3 and 1/4 6e-3: at most 7e-3.  Where z only grows the slope only falls, so the change of the loss is off
  * by a share no larger than that of z, and by those: of the least change, 0.12, at most 3.5e-2 together.
