@@ -5,20 +5,24 @@
 #include "test_cuda_job.h"
 #include "base/json.h"
 
-/* Of two pairs, or of four completions; checkpoints are of steps 2, 4 and 5. */
+/* Each of the same two pairs, or four completions.  The data have them twice, so that packs of steps are not those whose scores
+ * are cached.  Checkpoints are of steps 2, 4 and 5. */
 enum { STEPS = 5, SAVED = 2 };
 
-static char pairs[640], completions[640],
-    evaluated[640]; /* paths: first rows of the golden files */
+/* Paths of first rows of the golden files. */
+static char pairs[640], completions[640], evaluated[640];
 
 /* What a step changes is large beside what bf16 can't tell apart: see check_series(). */
 #define RUN_IN_STEPS                                                           \
     "--max_steps", "5", "--save_steps", "2", "--learning_rate", "0.001953125", \
         "--lr_scheduler_type", "constant"
-#define PAIRS RUN_IN_STEPS, "--train_dataset", pairs, "--beta", "0.03"
+#define PAIRS                                                                                    \
+    RUN_IN_STEPS, "--train_dataset", pairs, "--train_sampling_strategy", "sequential", "--beta", \
+        "0.03"
 #define KTO                                                                              \
     RUN_IN_STEPS, "--train_dataset", completions, "--loss_type", "kto", "--beta", "0.1", \
         "--gradient_accumulation_steps", "2"
+
 /* A job, and what it is on the device besides. */
 static const struct {
     job job;
@@ -29,16 +33,13 @@ static const struct {
      {"--bf16", "true", "--master_weights", "false", "--gradient_dtype", "bfloat16"}},
     {{"bf16-kto", "qwen2", {KTO}}, {"--bf16", "true"}},
 };
-enum {
-    JOBS = sizeof jobs / sizeof jobs[0],
-    RESUMED = 2 /* the first: one with master weights, one without */
-};
+enum { JOBS = sizeof jobs / sizeof jobs[0] };
 
-/* The first rows of a golden file into the scratch folder. */
-static void take_rows(char path[640], const char *name, int rows)
+/* The first rows of a golden file into the scratch folder, so many times. */
+static void take_rows(char path[640], const char *name, int rows, int times)
 {
-    char from[128], *text = NULL, *end;
-    size_t n;
+    char from[128], all[8192], *text = NULL, *end;
+    size_t n, used = 0;
     snprintf(from, sizeof from, "tests/golden/data/%s", name);
     CHECK_OK(file_read(&text, &n, from, 1 << 20));
     for (end = text; rows > 0; rows--) {
@@ -46,16 +47,19 @@ static void take_rows(char path[640], const char *name, int rows)
         assert_non_null(end);
         end++;
     }
-    snprintf(path, 640, "%s", scratch_write(name, text, (size_t)(end - text)));
+    for (; times > 0; times--)
+        used += (size_t)snprintf(all + used, sizeof all - used, "%.*s", (int)(end - text), text);
+    assert_true(used < sizeof all);
+    snprintf(path, 640, "%s", scratch_write(name, all, used));
     free(text);
 }
 
 static int make_data(void **state)
 {
     (void)state;
-    take_rows(pairs, "train.jsonl", 2);
-    take_rows(completions, "kto.jsonl", 4);
-    take_rows(evaluated, "eval.jsonl", 4);
+    take_rows(pairs, "train.jsonl", 2, 2);
+    take_rows(completions, "kto.jsonl", 4, 2);
+    take_rows(evaluated, "eval.jsonl", 4, 1);
     return 0;
 }
 
@@ -165,11 +169,11 @@ static void keep(const char *to, const char *from, const char *name)
     CHECK_OK(file_copy(target, source));
 }
 
-/* The policy of the runs above is made of master weights again; where there are none, it is what was saved. */
+/* The first two jobs again: the policy is made of the master weights; where there are none, it is what was saved. */
 static void resumed_with_the_same_bits(void **state)
 {
     (void)state;
-    for (int i = 0; i < (job_part() ? 1 : RESUMED); i++) {
+    for (int i = 0; i < (job_part() ? 1 : 2); i++) {
         const job half = job_with(&jobs[i].job, jobs[i].device);
         const job resumed = JOB_WITH(&half, "--resume_from_checkpoint", "true");
         char whole[64];
@@ -189,32 +193,13 @@ static void resumed_with_the_same_bits(void **state)
 static void lazily_with_the_same_bits(void **state)
 {
     (void)state;
-    static const job lazy = {"lazy",
-                             "llama3",
-                             {"--train_dataset",
-                              pairs,
-                              "--eval_dataset",
-                              evaluated,
-                              "--eval_strategy",
-                              "steps",
-                              "--eval_steps",
-                              "4",
-                              "--logging_steps",
-                              "4",
-                              "--max_steps",
-                              "5",
-                              "--save_strategy",
-                              "no",
-                              "--per_device_train_batch_size",
-                              "1",
-                              "--gradient_accumulation_steps",
-                              "2",
-                              "--max_tokens_per_pack",
-                              "1",
-                              "--precompute_ref_log_probs",
-                              "true",
-                              "--learning_rate",
-                              "1e-3"}};
+    static const job evaluating = {
+        "lazy", "llama3", {"--train_dataset", pairs, "--eval_dataset", evaluated}};
+    const job lazy =
+        JOB_WITH(&evaluating, "--eval_strategy", "steps", "--eval_steps", "4", "--logging_steps",
+                 "4", "--max_steps", "5", "--save_strategy", "no", "--per_device_train_batch_size",
+                 "1", "--gradient_accumulation_steps", "2", "--max_tokens_per_pack", "1",
+                 "--precompute_ref_log_probs", "true", "--learning_rate", "1e-3");
     if (!plugin_emulated() || job_part()) return;
     job_run(&lazy, "cuda", "eager");
     static const char *const modes[] = {"1", "ahead"};
