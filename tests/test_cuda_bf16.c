@@ -32,6 +32,9 @@ static const struct {
     {{"bf16-all", "qwen3", {PAIRS}},
      {"--bf16", "true", "--master_weights", "false", "--gradient_dtype", "bfloat16"}},
     {{"bf16-kto", "qwen2", {KTO}}, {"--bf16", "true"}},
+    {{"bf16-cached", "llama3", {PAIRS}}, {"--bf16", "true", "--precompute_ref_log_probs", "true"}},
+    {{"bf16-kto-cached", "llama3", {KTO}},
+     {"--bf16", "true", "--precompute_ref_log_probs", "true"}},
 };
 enum { JOBS = sizeof jobs / sizeof jobs[0] };
 
@@ -195,11 +198,11 @@ static void lazily_with_the_same_bits(void **state)
     (void)state;
     static const job evaluating = {
         "lazy", "llama3", {"--train_dataset", pairs, "--eval_dataset", evaluated}};
-    const job lazy =
-        JOB_WITH(&evaluating, "--eval_strategy", "steps", "--eval_steps", "4", "--logging_steps",
-                 "4", "--max_steps", "5", "--save_strategy", "no", "--per_device_train_batch_size",
-                 "1", "--gradient_accumulation_steps", "2", "--max_tokens_per_pack", "1",
-                 "--precompute_ref_log_probs", "true", "--learning_rate", "1e-3");
+    const job lazy = JOB_WITH(&evaluating, "--bf16", "true", "--eval_strategy", "steps",
+                              "--eval_steps", "4", "--logging_steps", "4", "--max_steps", "5",
+                              "--save_strategy", "no", "--per_device_train_batch_size", "1",
+                              "--gradient_accumulation_steps", "2", "--max_tokens_per_pack", "1",
+                              "--precompute_ref_log_probs", "true", "--learning_rate", "1e-3");
     if (!plugin_emulated() || job_part()) return;
     job_run(&lazy, "cuda", "eager");
     static const char *const modes[] = {"1", "ahead"};
