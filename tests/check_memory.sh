@@ -5,9 +5,9 @@
 set -euo pipefail
 tool=$1 program=$2 folder=$3/sanitizer-$1
 command -v compute-sanitizer >/dev/null || { echo "skipped: no compute-sanitizer here"; exit 77; }
-export CUDPO_CACHE=$folder/cache # what products take under the tool is nobody else's measure
 report=$("$program" doctor)
 grep -q 'GPU 0' <<<"$report" || { echo "skipped: no GPU here"; exit 77; }
+export CUDPO_CACHE=$folder/cache # what products take under the tool is nobody else's measure
 golden=$(cd "$(dirname "$0")" && pwd)/golden
 for bf16 in false true; do
     rm -rf "$folder"
