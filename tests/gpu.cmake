@@ -19,6 +19,9 @@ foreach(name ${plugin_tests})
                        "CUDPO_PROGRAM=$<TARGET_FILE:cudpo>;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda>")
 endforeach()
 
+# It reads how much memory is left, which others take, and trains models of real sizes.
+set_tests_properties(test_cuda_large PROPERTIES RUN_SERIAL ON TIMEOUT 1800)
+
 foreach(tool memcheck racecheck initcheck synccheck)
   add_test(NAME train_${tool} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/check_memory.sh ${tool} $<TARGET_FILE:cudpo> ${CMAKE_BINARY_DIR})
   set_tests_properties(train_${tool} PROPERTIES LABELS gpu SKIP_RETURN_CODE 77 TIMEOUT 600 ENVIRONMENT

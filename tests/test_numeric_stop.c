@@ -16,9 +16,10 @@ static void steps_too_large(void **state)
     (void)state;
     char folder[640], *newest = NULL;
     snprintf(folder, sizeof folder, "%s", scratch_path("large"));
-    program_result r = RUN(79, "train", "--model_name_or_path", model, "--train_dataset", data,
-                           "--output_dir", folder, "--max_length", "64", "--max_steps", "4",
-                           "--learning_rate", "1e30", "--save_steps", "1", "--logging_steps", "1");
+    program_result r =
+        RUN(79, "train", "--model_name_or_path", model, "--train_dataset", data, "--output_dir",
+            folder, "--max_length", "64", "--max_steps", "4", "--learning_rate", "1e30",
+            "--save_steps", "1", "--logging_steps", "1", "--per_device_train_batch_size", "4");
     assert_non_null(strstr(r.err, "train.jsonl: step 2: loss "));
     assert_non_null(strstr(r.err, "at rows "));
     program_free(&r);
@@ -39,6 +40,44 @@ static void steps_too_large(void **state)
     free(text);
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
     assert_false(file_is_regular(path));
+}
+
+/* Nothing asks for a step's results, so on a device the next one is under way when a step's turn out to be wrong.  The rate of
+ * the first step is 0 and the second makes weights of 1e30: of the third there is no finite loss. */
+static void check_two_under_way(const char *output, const char *lazy)
+{
+    char folder[640], path[1400], *text = NULL;
+    size_t n;
+    snprintf(folder, sizeof folder, "%s", scratch_path(output));
+    if (lazy != NULL) assert_int_equal(setenv("SIMT_LAZY", lazy, 1), 0);
+    program_result r = RUN(79, "train", "--model_name_or_path", model, "--train_dataset", data,
+                           "--output_dir", folder, "--max_length", "64", "--max_steps", "8",
+                           "--learning_rate", "1e30", "--warmup_steps", "1", "--logging_steps",
+                           "100", "--save_strategy", "no", "--per_device_train_batch_size", "2");
+    assert_int_equal(unsetenv("SIMT_LAZY"), 0);
+    has(r.err, "train.jsonl: step 3: loss ");
+    has(r.err, "at rows ");
+    assert_null(strstr(r.err, "holds the trained model"));
+    program_free(&r);
+    static const char *const results[] = {"model.safetensors", "config.json",  "checkpoint-1",
+                                          "checkpoint-2",      "checkpoint-3", "checkpoint-4"};
+    for (size_t i = 0; i < sizeof results / sizeof results[0]; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, results[i]);
+        if (access(path, F_OK) == 0) fail_msg("there is %s", path);
+    }
+    snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
+    CHECK_OK(file_read(&text, &n, path, 1 << 20));
+    assert_int_equal(n, 0);
+    free(text);
+}
+
+static void two_steps_under_way(void **state)
+{
+    (void)state;
+    check_two_under_way("two", NULL);
+    if (!plugin_asked() || !plugin_emulated()) return;
+    check_two_under_way("two-late", "1");
+    check_two_under_way("two-ahead", "ahead");
 }
 
 static void open_run(cudpo_config *c, cudpo_trainer **t)
@@ -138,6 +177,7 @@ int main(void)
     if (plugin_asked() && plugin_missing()) return TEST_SKIPPED;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(steps_too_large),
+        cmocka_unit_test(two_steps_under_way),
         cmocka_unit_test(one_bad_embedding),
         cmocka_unit_test(bad_reference),
     };

@@ -1,0 +1,104 @@
+/* test_cuda_job.h - runs of `cudpo train` that a test compares with one another, on the CPU and on the CUDA backend. */
+#ifndef CUDPO_TEST_CUDA_JOB_H
+#define CUDPO_TEST_CUDA_JOB_H
+
+#include "plugin.h"
+#include "program.h"
+
+enum { JOB_SETTINGS = 40 };
+
+typedef struct job {
+    const char *name, *model;
+    const char *settings[JOB_SETTINGS]; /* --key value ..., NULL; the last of a key counts */
+} job;
+
+/* With $CUDPO_TEST_PART a few jobs of a few steps: for builds that are slow. */
+static inline bool job_part(void)
+{
+    return getenv("CUDPO_TEST_PART") != NULL;
+}
+
+/* The job with more settings, which NULL ends. */
+static inline job job_with(const job *j, const char *const *more)
+{
+    job with = *j;
+    int n = 0;
+    while (with.settings[n] != NULL)
+        n++;
+    for (; *more != NULL; n++) {
+        assert_true(n + 1 < JOB_SETTINGS);
+        with.settings[n] = *more++;
+    }
+    return with;
+}
+#define JOB_WITH(j, ...) job_with(j, (const char *const[]){__VA_ARGS__, NULL})
+
+/* Run a job on a device into a folder of the scratch folder. */
+static inline void job_run(const job *j, const char *device, const char *output)
+{
+    char folder[640], model[256];
+    snprintf(folder, sizeof folder, "%s", scratch_path(output));
+    snprintf(model, sizeof model, "tests/golden/models/%s", j->model);
+    const char *arguments[PROGRAM_ARGUMENTS + 1] = {"train", "--model_name_or_path",
+                                                    model,   "--device",
+                                                    device,  "--output_dir",
+                                                    folder,  "--max_length",
+                                                    "48",    "--per_device_train_batch_size",
+                                                    "2",     "--logging_steps",
+                                                    "1",     "--bf16",
+                                                    "false", "--learning_rate",
+                                                    "1e-4"};
+    int n = 0;
+    while (arguments[n] != NULL)
+        n++;
+    for (int i = 0; j->settings[i] != NULL; i++)
+        arguments[n++] = j->settings[i];
+    program_finish(program_start(arguments), 0);
+}
+
+/* The same where the device's work comes as late ("1") or, of two streams, as early ("ahead") as may be. */
+static inline void job_run_lazily(const job *j, const char *output, const char *lazy)
+{
+    assert_int_equal(setenv("SIMT_LAZY", lazy, 1), 0);
+    job_run(j, "cuda", output);
+    assert_int_equal(unsetenv("SIMT_LAZY"), 0);
+}
+
+/* Remove what a run left behind a checkpoint's step, as if it had been killed after it. */
+static inline void job_cut_back(const char *output, int step, int last)
+{
+    char path[1400];
+    while (step++ < last) {
+        snprintf(path, sizeof path, "%s/checkpoint-%d", scratch_path(output), step);
+        CHECK_OK(file_remove_folder(path));
+    }
+    snprintf(path, sizeof path, "%s/model.safetensors", scratch_path(output));
+    assert_int_equal(unlink(path), 0);
+}
+
+/* Two runs logged the same, to the last digit; but when. */
+static inline void job_same_metrics(const char *a, const char *b)
+{
+    static const char *const times[] = {", \"units_per_second\": ", ", \"time\": "};
+    size_t n, m;
+    char *x = program_file(a, "metrics.jsonl", &n), *y = program_file(b, "metrics.jsonl", &m);
+    char *in_x = NULL, *in_y = NULL;
+    char *p = strtok_r(x, "\n", &in_x), *q = strtok_r(y, "\n", &in_y);
+    int lines = 0;
+    for (; p != NULL && q != NULL; lines++) {
+        for (int i = 0; i < 2; i++) {
+            char *u = strstr(p, times[i]), *v = strstr(q, times[i]);
+            if (u != NULL) *u = '\0';
+            if (v != NULL) *v = '\0';
+        }
+        assert_non_null(strstr(p, "loss\": "));
+        if (strcmp(p, q) != 0) fail_msg("%s and %s: %s, and %s", a, b, p, q);
+        p = strtok_r(NULL, "\n", &in_x);
+        q = strtok_r(NULL, "\n", &in_y);
+    }
+    assert_true(p == NULL && q == NULL && lines > 0);
+    free(x);
+    free(y);
+}
+
+#endif /* CUDPO_TEST_CUDA_JOB_H */
