@@ -16,7 +16,8 @@ static void every_op_is_there(backend *be)
         be->token_logprob && be->segment_sum && be->kl_estimate && be->preference_loss &&
         be->row_coefficients && be->sum_squares && be->clip && be->adamw && be->cast &&
         be->available_memory && be->working_memory && be->reserve && be->host_alloc &&
-        be->host_free && be->copy_out_later && be->mark && be->wait && be->fetch && be->arrived);
+        be->host_free && be->copy_out_later && be->mark && be->wait && be->fetch && be->arrived &&
+        be->keep);
 }
 
 static void memory_is_aligned_and_holds_bytes(backend *be)

@@ -4,9 +4,17 @@
 
 #include "backend/backend.h"
 
+/* Of an output folder: what its run chose by measurement, so that it goes on with the same on any machine. */
+#define DEVICE_CHOICES "gemm.txt"
+
 /** See backend_open(); what the device measures once is kept in the cache folder (cache_folder()).
  *  In:      device    "auto", "cpu", "cuda"; NULL: auto.
- *           fallback  as cache_folder() takes it. */
-CUDPO_MUST_USE cudpo_status device_open(backend **be, const char *device, const char *fallback);
+ *           fallback  as cache_folder() takes it.
+ *           run       output folder whose DEVICE_CHOICES are taken; NULL: none. */
+CUDPO_MUST_USE cudpo_status device_open(backend **be, const char *device, const char *fallback,
+                                        const char *run);
+
+/** From now on the choices are kept there. */
+CUDPO_MUST_USE cudpo_status device_keep(backend *be, const char *output_dir);
 
 #endif /* CUDPO_TRAIN_DEVICE_H */

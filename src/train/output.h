@@ -21,7 +21,8 @@ CUDPO_MUST_USE cudpo_status output_open(output_folder *o, const cudpo_config *c)
 /** With all loaded: is resume_from_checkpoint true, and has this very run come to its end there?  Then nothing is to be done. */
 CUDPO_MUST_USE cudpo_status output_finished(bool *finished, const cudpo_trainer *t);
 
-/** Before the first step, resumed or not: see the rest, then remove what the run replaces and write run.json.  Killed at any
+/** Before the first step, resumed or not: see the rest, then remove what the run replaces, write run.json, and keep
+ *  there what the device chooses.  Killed at any
  *  moment, it leaves a folder from which the same command starts.
  *  Returns: as output_open(). */
 CUDPO_MUST_USE cudpo_status output_begin(const cudpo_trainer *t);
