@@ -28,7 +28,7 @@ struct loss_parameters;
 typedef struct backend_options {
     int device;        /* number of the GPU among those that are visible */
     const char *cache; /* folder for what is measured once and kept; NULL: none */
-    const char *run;   /* file of what a run chose by measurement, which it chooses again: keep(); NULL: none */
+    const char *run;   /* file of what a run chose so, to be taken again: keep(); NULL: none */
 } backend_options;
 
 /* The most that a run will ask of any op, so that a backend can set memory for it aside. */

@@ -1,5 +1,6 @@
 /* trainer.c - opens and closes a training run: files in, memory laid out, nothing allocated after. */
 #include "train/trainer.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "model/offload.h"
 #include "train/cache_folder.h"

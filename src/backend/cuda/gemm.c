@@ -18,8 +18,7 @@ enum {
     PLANS = 1024,         /* shapes that are kept at a time */
     NEAR = 4,             /* slots that a shape may stand in */
     CANDIDATES = 8,       /* algorithms that are timed for a shape */
-    REPEATS = 3,          /* of each, after one to warm up */
-    DEVICE = 320          /* characters of a name */
+    REPEATS = 3           /* of each, after one to warm up */
 };
 
 /* A shape and what cuBLASLt needs for it. */
@@ -269,7 +268,8 @@ static cudpo_status find_or_choose(cuda_gemm *g, plan *p, const operands *o, cud
     if (!gemm_table_find(g->shared, s, &p->algorithm)) {
         CUDPO_TRY(choose(g, p, o, stream));
         CUDPO_TRY(gemm_table_add(g->shared, s, &p->algorithm));
-        (void)gemm_table_find(g->shared, s, &p->algorithm); /* another process may have been first */
+        (void)gemm_table_find(g->shared, s,
+                              &p->algorithm); /* another process may have been first */
     }
     CUDPO_TRY(gemm_table_add(g->own, s, &p->algorithm));
     return fit(g, p);
@@ -374,13 +374,13 @@ cudpo_status cuda_gemm_run(cuda_gemm *g, tensor c, tensor a, bool transpose_a, t
 }
 
 /* GPU-VERSION: for which an algorithm is valid. */
-static cudpo_status name_device(char out[DEVICE])
+static cudpo_status name_device(char out[GEMM_DEVICE])
 {
     struct cudaDeviceProp properties;
     int device = 0;
     CUDA_TRY(cudaGetDevice(&device));
     CUDA_TRY(cudaGetDeviceProperties(&properties, device));
-    snprintf(out, DEVICE, "%s-%zu", properties.name, cublasLtGetVersion());
+    snprintf(out, GEMM_DEVICE, "%s-%zu", properties.name, cublasLtGetVersion());
     for (char *c = out; *c != '\0'; c++) {
         if (*c == ' ' || *c == '/') *c = '-';
     }
@@ -389,7 +389,7 @@ static cudpo_status name_device(char out[DEVICE])
 
 static cudpo_status open_tables(cuda_gemm *g, const char *folder, const char *run)
 {
-    char device[DEVICE], name[DEVICE + 16];
+    char device[GEMM_DEVICE], name[GEMM_DEVICE + 16];
     CUDPO_TRY(name_device(device));
     CUDPO_TRY(gemm_table_open(&g->own, device));
     CUDPO_TRY(gemm_table_open(&g->shared, ""));

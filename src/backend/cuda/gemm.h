@@ -20,6 +20,7 @@ typedef struct gemm_shape {
 /* ---- gemm_table.c: which algorithm is taken, by shape; kept in a file ---- */
 
 typedef struct gemm_table gemm_table;
+enum { GEMM_DEVICE = 320 }; /* characters of a device's name, and its NUL */
 
 /** An empty table.
  *  In:      device  what each line of its file begins with; "" where a file is of one device.

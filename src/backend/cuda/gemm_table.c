@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEVICE = 320, KEY = DEVICE + 192, HEX = 2 * sizeof(cublasLtMatmulAlgo_t), MAX_FILE = 16 << 20 };
+enum { KEY = GEMM_DEVICE + 192, HEX = 2 * sizeof(cublasLtMatmulAlgo_t), MAX_FILE = 16 << 20 };
 
 typedef struct entry {
     char key[KEY];
@@ -18,7 +18,7 @@ typedef struct entry {
 } entry;
 
 struct gemm_table {
-    char device[DEVICE];
+    char device[GEMM_DEVICE];
     char *path; /* NULL: kept nowhere */
     entry *entries;
     size_t count, room;
@@ -39,10 +39,10 @@ static void key_of(char out[KEY], const gemm_table *t, const gemm_shape *s)
     snprintf(out, KEY,
              "%s%s%s>%s%s%s%s_%" PRId64 "x%" PRId64 "x%" PRId64 "_%" PRId64 ",%" PRId64 ",%" PRId64
              "_%u,%u,%u",
-             t->device, t->device[0] != '\0' ? "/" : "", dtype_name(s->type), dtype_name(s->c_type), s->transpose_a ? "_ta" : "",
-             s->transpose_b ? "_tb" : "", s->accumulate ? "_add" : "", bucket(s->M), bucket(s->N),
-             bucket(s->K), s->a_stride, s->b_stride, s->c_stride, s->a_alignment, s->b_alignment,
-             s->c_alignment);
+             t->device, t->device[0] != '\0' ? "/" : "", dtype_name(s->type), dtype_name(s->c_type),
+             s->transpose_a ? "_ta" : "", s->transpose_b ? "_tb" : "", s->accumulate ? "_add" : "",
+             bucket(s->M), bucket(s->N), bucket(s->K), s->a_stride, s->b_stride, s->c_stride,
+             s->a_alignment, s->b_alignment, s->c_alignment);
 }
 
 static const entry *find(const gemm_table *t, const char *key)
