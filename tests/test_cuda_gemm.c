@@ -5,13 +5,17 @@
 #include "plugin.h"
 #include "program.h"
 
-static bool precompute; /* do runs compute the reference's scores before all else? */
 static const char model[] = "tests/golden/models/llama3", data[] = "tests/golden/data/train.jsonl";
 
-/* A run of some steps with a checkpoint at each, with an own folder of caches, where on the emulated GPU the algorithm of
- * that number is always the fastest.  `from` is NULL, or what it goes on from. */
-static program_result run(const char *output, const char *cache, const char *fastest,
-                          const char *from)
+typedef struct how {
+    const char *from; /* what it goes on from; NULL: nothing */
+    bool precompute;  /* the reference's scores, before all else */
+    bool replace;     /* another run, with another learning rate, is in its output_dir */
+} how;
+
+/* A run of some steps with a checkpoint at each, with its own folder of caches, where on the emulated GPU the algorithm of
+ * that number is always the fastest. */
+static program_result run(const char *output, const char *cache, const char *fastest, how h)
 {
     char folder[640], before[640];
     snprintf(folder, sizeof folder, "%s", scratch_path(output));
@@ -32,17 +36,19 @@ static program_result run(const char *output, const char *cache, const char *fas
                                "--per_device_train_batch_size",
                                "1",
                                "--learning_rate",
-                               "1e-3",
+                               h.replace ? "2e-3" : "1e-3",
                                "--save_steps",
                                "1",
                                "--max_steps",
                                getenv("CUDPO_TEST_PART") != NULL ? "2" : "4",
                                "--precompute_ref_log_probs",
-                               precompute ? "true" : "false",
+                               h.precompute ? "true" : "false",
+                               "--overwrite_output_dir",
+                               h.replace ? "true" : "false",
                                "--output_dir",
                                folder,
-                               from != NULL ? "--resume_from_checkpoint" : NULL,
-                               from,
+                               h.from != NULL ? "--resume_from_checkpoint" : NULL,
+                               h.from,
                                NULL};
     const program_result r = program_expect(0, arguments);
     assert_int_equal(setenv("CUDPO_CACHE", before, 1), 0);
@@ -50,17 +56,13 @@ static program_result run(const char *output, const char *cache, const char *fas
     return r;
 }
 
-static void train(const char *output, const char *cache, const char *fastest)
+static void train(const char *output, const char *cache, const char *fastest, how h)
 {
-    program_result r = run(output, cache, fastest, NULL);
+    program_result r = run(output, cache, fastest, h);
     program_free(&r);
 }
 
-static void resume(const char *output, const char *cache, const char *fastest, const char *from)
-{
-    program_result r = run(output, cache, fastest, from);
-    program_free(&r);
-}
+static const how afresh = {0}, resumed = {.from = "true"};
 
 static const char *path_in(const char *folder, const char *name)
 {
@@ -82,10 +84,13 @@ static void cut_back(const char *output, int step)
 
 static void keep_result(const char *output, const char *as)
 {
-    char to[1400];
+    static const char *const files[] = {"model.safetensors", "gemm.txt"};
     CHECK_OK(file_make_folder(scratch_path(as)));
-    snprintf(to, sizeof to, "%s", path_in(as, "model.safetensors"));
-    CHECK_OK(file_copy(to, path_in(output, "model.safetensors")));
+    for (int i = 0; i < 2; i++) {
+        char to[1400];
+        snprintf(to, sizeof to, "%s", path_in(as, files[i]));
+        CHECK_OK(file_copy(to, path_in(output, files[i])));
+    }
 }
 
 static bool same_result(const char *a, const char *b)
@@ -105,38 +110,41 @@ static void the_same_on_another_machine(void **state)
 {
     (void)state;
     char checkpoint[1400];
-    train("run", "cache-1", "2");
+    train("run", "cache-1", "2", afresh);
     keep_result("run", "want");
     cut_back("run", 1);
-    resume("run", "cache-2", "4", "true");
+    train("run", "cache-2", "4", resumed);
     program_same_file("run", "want", "model.safetensors");
     cut_back("run", 0);
-    resume("run", "cache-3", "3", "true");
+    train("run", "cache-3", "3", resumed);
     program_same_file("run", "want", "model.safetensors");
     snprintf(checkpoint, sizeof checkpoint, "%s", path_in("run", "checkpoint-1"));
     for (int i = 0; i < 2; i++) { /* into a folder of its own, which the second time holds a run */
-        resume("moved", i == 0 ? "cache-4" : "cache-5", "4", checkpoint);
+        train("moved", i == 0 ? "cache-4" : "cache-5", "4", (how){.from = checkpoint});
         program_same_file("moved", "want", "model.safetensors");
     }
     if (!plugin_emulated()) return;
     cut_back("run", 1);
     assert_int_equal(unlink(path_in("run", "gemm.txt")), 0);
-    resume("run", "cache-6", "4", "true");
+    train("run", "cache-6", "4", resumed);
     assert_false(same_result("run", "want"));
-    train("other", "cache-7", "4");
+    train("other", "cache-7", "4", afresh);
     assert_false(same_result("other", "want"));
+    /* A run that replaces another one has nothing of it. */
+    train("other", "cache-8", "2", (how){.replace = true});
+    program_same_file("other", "want", "gemm.txt");
 }
 
 /* What the cache knows is taken where the run knows nothing yet, and is then the run's own. */
 static void from_the_cache(void **state)
 {
     (void)state;
-    train("first", "shared", "2");
-    train("second", "shared", "4");
+    train("first", "shared", "2", afresh);
+    train("second", "shared", "4", afresh);
     program_same_file("second", "first", "model.safetensors");
     program_same_file("second", "first", "gemm.txt");
     cut_back("second", 1);
-    resume("second", "empty", "4", "true");
+    train("second", "empty", "4", resumed);
     program_same_file("second", "first", "model.safetensors");
 }
 
@@ -144,12 +152,10 @@ static void from_the_cache(void **state)
 static void scores_of_the_reference(void **state)
 {
     (void)state;
-    precompute = true;
-    train("scored", "scores-1", "2");
+    train("scored", "scores-1", "2", (how){.precompute = true});
     keep_result("scored", "want-scored");
     cut_back("scored", 1);
-    resume("scored", "scores-2", "4", "true");
-    precompute = false;
+    train("scored", "scores-2", "4", (how){.precompute = true, .from = "true"});
     program_same_file("scored", "want-scored", "model.safetensors");
 }
 
@@ -158,8 +164,8 @@ static void the_first_of_cublaslt(void **state)
 {
     (void)state;
     assert_int_equal(setenv("CUDPO_GEMM", "first", 1), 0);
-    train("one", "cache-a", "2");
-    train("two", "cache-b", "4");
+    train("one", "cache-a", "2", afresh);
+    train("two", "cache-b", "4", afresh);
     assert_int_equal(unsetenv("CUDPO_GEMM"), 0);
     program_same_file("two", "one", "model.safetensors");
     assert_false(file_is_regular(path_in("one", "gemm.txt")));
@@ -174,10 +180,10 @@ static void one_warning(void **state)
     (void)state;
     if (!plugin_emulated()) return;
     CHECK_OK(file_make_folder(path_in("full", "gemm-emulated-GPU-0.txt/of someone else")));
-    program_result r = run("warned", "full", "2", NULL);
-    const char *warning = strstr(r.err, "algorithms of products are not kept: ");
+    program_result r = run("warned", "full", "2", afresh);
+    const char *warning = strstr(r.err, "algorithms of products are not ");
     assert_non_null(warning);
-    assert_null(strstr(warning + 1, "algorithms of products are not kept: "));
+    assert_null(strstr(warning + 1, "algorithms of products are not "));
     program_free(&r);
     assert_true(file_is_regular(path_in("warned", "gemm.txt")));
 }

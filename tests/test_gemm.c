@@ -164,9 +164,10 @@ static void same_bits_with_any_threads(backend *be)
 static backend *open_with(const char *cache, const char *run)
 {
     backend *be = NULL;
-    const backend_options options = {.cache = cache, .run = run};
+    const backend_options options = {.cache = cache};
     if (cache != NULL) CHECK_OK(file_make_folder(cache));
     CHECK_OK(backend_cuda_open(&be, &options));
+    if (run != NULL) CHECK_OK(be->recall(be, run));
     return be;
 }
 

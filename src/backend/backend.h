@@ -28,7 +28,6 @@ struct loss_parameters;
 typedef struct backend_options {
     int device;        /* number of the GPU among those that are visible */
     const char *cache; /* folder for what is measured once and kept; NULL: none */
-    const char *run;   /* file of what a run chose so, to be taken again: keep(); NULL: none */
 } backend_options;
 
 /* The most that a run will ask of any op, so that a backend can set memory for it aside. */
@@ -78,8 +77,10 @@ struct backend {
      * fetch's until an op behind arrived() is done.  Of FETCHES slots each is one fetch, its last. */
     cudpo_status (*fetch)(backend *be, int slot, void *dst, const void *host, size_t bytes);
     cudpo_status (*arrived)(backend *be, int slot);
-    /* What was chosen by measurement, and will be, is kept in a file from now on: options.run of a run that goes on.  A file
-     * that can't be written is a warning. */
+    /* What an op chooses by measurement may differ in its bits: recall() takes what keep() left in a file, if there is one,
+     * before anything is measured; from keep() on all that was and is chosen is kept there.  A file that can't be read or
+     * written is a warning. */
+    cudpo_status (*recall)(backend *be, const char *path);
     cudpo_status (*keep)(backend *be, const char *path);
     /* FAULT_* bits that ops have set since the last call (a CPU refuses instead: 0); waits. */
     cudpo_status (*faults)(backend *be, uint32_t *bits);

@@ -167,6 +167,7 @@ backend *backend_cpu(void)
         .wait = cpu_mark,
         .fetch = cpu_fetch,
         .arrived = cpu_arrived,
+        .recall = cpu_keep,
         .keep = cpu_keep,
         .faults = cpu_faults,
         .gemm = cpu_gemm,

@@ -9,12 +9,11 @@
 
 /** See backend_open(); what the device measures once is kept in the cache folder (cache_folder()).
  *  In:      device    "auto", "cpu", "cuda"; NULL: auto.
- *           fallback  as cache_folder() takes it.
- *           run       output folder whose DEVICE_CHOICES are taken; NULL: none. */
-CUDPO_MUST_USE cudpo_status device_open(backend **be, const char *device, const char *fallback,
-                                        const char *run);
+ *           fallback  as cache_folder() takes it. */
+CUDPO_MUST_USE cudpo_status device_open(backend **be, const char *device, const char *fallback);
 
-/** From now on the choices are kept there. */
+/** Take the choices of an output folder's run, if it has any; keep them there from now on. */
+CUDPO_MUST_USE cudpo_status device_recall(backend *be, const char *output_dir);
 CUDPO_MUST_USE cudpo_status device_keep(backend *be, const char *output_dir);
 
 #endif /* CUDPO_TRAIN_DEVICE_H */

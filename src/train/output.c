@@ -196,6 +196,20 @@ static bool resumes_newest(const cudpo_config *c)
     return c->resume_from_checkpoint != NULL && strcmp(c->resume_from_checkpoint, "true") == 0;
 }
 
+cudpo_status output_recall(const cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    contents found = {0};
+    CUDPO_TRY(read_record(&found, c->output_dir));
+    if (!found.record || is_recorded(&found, t)) CUDPO_TRY(device_recall(t->be, c->output_dir));
+    if (c->resume_from_checkpoint == NULL || resumes_newest(c)) return CUDPO_OK;
+    char *beside = path_join(c->resume_from_checkpoint, "..");
+    if (beside == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+    const cudpo_status status = device_recall(t->be, beside);
+    free(beside);
+    return status;
+}
+
 /* A run removes the model before it starts, so one that is there beside its record is its result. */
 cudpo_status output_finished(bool *finished, const cudpo_trainer *t)
 {

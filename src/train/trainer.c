@@ -1,11 +1,11 @@
 /* trainer.c - opens and closes a training run: files in, memory laid out, nothing allocated after. */
 #include "train/trainer.h"
-#include "base/file.h"
 #include "base/log.h"
 #include "model/offload.h"
 #include "train/cache_folder.h"
 #include "train/device.h"
 #include "train/memory.h"
+#include "train/output.h"
 #include "train/signals.h"
 
 #include <math.h>
@@ -264,30 +264,13 @@ cudpo_status trainer_stopped(const cudpo_trainer *t)
                       "again");
 }
 
-/* A run that goes on from a checkpoint takes the choices of that one's run, which stands beside it. */
-static cudpo_status open_device(cudpo_trainer *t, bool train)
-{
-    const cudpo_config *c = t->config;
-    const char *resume = c->resume_from_checkpoint;
-    char *beside = NULL;
-    if (!train) return device_open(&t->be, c->device, c->output_dir, NULL);
-    if (resume != NULL && strcmp(resume, "true") != 0) {
-        beside = path_join(resume, "..");
-        if (beside == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
-    }
-    const cudpo_status status =
-        device_open(&t->be, c->device, c->output_dir, beside != NULL ? beside : c->output_dir);
-    free(beside);
-    return status;
-}
-
 cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool train)
 {
     *out = NULL;
     cudpo_trainer *t = calloc(1, sizeof *t);
     if (t == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "trainer");
     t->config = config;
-    cudpo_status status = open_device(t, train);
+    cudpo_status status = device_open(&t->be, config->device, config->output_dir);
 #define STAGE(call) \
     if (status == CUDPO_OK) status = signals_stop_wanted() ? trainer_stopped(t) : (call)
     t->traits = loss_traits_find(config->loss_type, &t->loss);
@@ -315,6 +298,7 @@ cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool 
     STAGE(load_models(t, train));
     STAGE(pass_create(&t->pass, t->be, &t->model, &t->memory.limits));
     STAGE(create_results(t));
+    if (train) STAGE(output_recall(t));
     STAGE(precompute(t));
     if (train) STAGE(create_optimizer(t));
     if (train) STAGE(create_flights(t));

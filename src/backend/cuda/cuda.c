@@ -178,6 +178,12 @@ static cudpo_status cuda_arrived(backend *be, int slot)
     return fetcher_arrived(&of(be)->fetcher, slot, of(be)->stream);
 }
 
+static cudpo_status cuda_recall(backend *be, const char *path)
+{
+    CUDPO_REQUIRE(path != NULL);
+    return cuda_gemm_recall(of(be)->gemm, path);
+}
+
 static cudpo_status cuda_keep(backend *be, const char *path)
 {
     CUDPO_REQUIRE(path != NULL);
@@ -250,7 +256,7 @@ static cudpo_status start(cuda_backend *be, const backend_options *options)
     CUDPO_TRY(cuda_alloc(&be->table, &word, sizeof(uint32_t)));
     be->fault = tensor_vector(word, DTYPE_I32, 1);
     CUDPO_TRY(cuda_zero(&be->table, be->fault));
-    return cuda_gemm_open(&be->gemm, options->cache, options->run);
+    return cuda_gemm_open(&be->gemm, options->cache);
 }
 
 static void cuda_close(backend *be)
@@ -295,6 +301,7 @@ cudpo_status backend_cuda_open(backend **out, const backend_options *options)
                           .wait = cuda_wait,
                           .fetch = cuda_fetch,
                           .arrived = cuda_arrived,
+                          .recall = cuda_recall,
                           .keep = cuda_keep,
                           .faults = cuda_faults,
                           .on_device = true};

@@ -268,8 +268,8 @@ static cudpo_status find_or_choose(cuda_gemm *g, plan *p, const operands *o, cud
     if (!gemm_table_find(g->shared, s, &p->algorithm)) {
         CUDPO_TRY(choose(g, p, o, stream));
         CUDPO_TRY(gemm_table_add(g->shared, s, &p->algorithm));
-        (void)gemm_table_find(g->shared, s,
-                              &p->algorithm); /* another process may have been first */
+        /* Another process may have been first. */
+        (void)gemm_table_find(g->shared, s, &p->algorithm);
     }
     CUDPO_TRY(gemm_table_add(g->own, s, &p->algorithm));
     return fit(g, p);
@@ -387,13 +387,12 @@ static cudpo_status name_device(char out[GEMM_DEVICE])
     return CUDPO_OK;
 }
 
-static cudpo_status open_tables(cuda_gemm *g, const char *folder, const char *run)
+static cudpo_status open_tables(cuda_gemm *g, const char *folder)
 {
     char device[GEMM_DEVICE], name[GEMM_DEVICE + 16];
     CUDPO_TRY(name_device(device));
     CUDPO_TRY(gemm_table_open(&g->own, device));
     CUDPO_TRY(gemm_table_open(&g->shared, ""));
-    if (run != NULL) CUDPO_TRY(gemm_table_read(g->own, run));
     if (folder == NULL) return CUDPO_OK;
     snprintf(name, sizeof name, "gemm-%s.txt", device);
     char *path = path_join(folder, name);
@@ -412,26 +411,31 @@ static bool wants_first(void)
     return false;
 }
 
-static cudpo_status start(cuda_gemm *g, const char *folder, const char *run)
+static cudpo_status start(cuda_gemm *g, const char *folder)
 {
     g->wait = getenv("CUDPO_SYNC") != NULL;
     g->first = wants_first();
     LT_TRY(cublasLtCreate(&g->handle));
     CUDA_TRY(cudaMalloc(&g->workspace, WORKSPACE));
-    return g->first ? CUDPO_OK : open_tables(g, folder, run);
+    return g->first ? CUDPO_OK : open_tables(g, folder);
 }
 
-cudpo_status cuda_gemm_open(cuda_gemm **out, const char *folder, const char *run)
+cudpo_status cuda_gemm_open(cuda_gemm **out, const char *folder)
 {
     cuda_gemm *g = calloc(1, sizeof *g);
     *out = NULL;
     if (g == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "plans of products");
-    const cudpo_status status = start(g, folder, run);
+    const cudpo_status status = start(g, folder);
     if (status == CUDPO_OK)
         *out = g;
     else
         cuda_gemm_close(g);
     return status;
+}
+
+cudpo_status cuda_gemm_recall(cuda_gemm *g, const char *run)
+{
+    return g->first ? CUDPO_OK : gemm_table_read(g->own, run);
 }
 
 cudpo_status cuda_gemm_keep(cuda_gemm *g, const char *run)

@@ -28,12 +28,12 @@ enum { GEMM_DEVICE = 320 }; /* characters of a device's name, and its NUL */
 CUDPO_MUST_USE cudpo_status gemm_table_open(gemm_table **out, const char *device);
 void gemm_table_close(gemm_table *t);
 
-/** Take in what a file has and the table has not; a file that is absent, or of other content, has nothing.
+/** Take in what a file has and the table has not; a file that is absent, or of other content, has nothing.  A file that
+ *  can't be read or written is a warning, once.
  *  Returns: CUDPO_OK; CUDPO_ENOMEM. */
 CUDPO_MUST_USE cudpo_status gemm_table_read(gemm_table *t, const char *path);
 
-/** The same, and from now on the table is kept in that file, which other processes may write too.  A file that can't be
- *  written is a warning, once.
+/** The same, and from now on the table is kept in that file, which other processes may write too.
  *  Returns: CUDPO_OK; CUDPO_ENOMEM. */
 CUDPO_MUST_USE cudpo_status gemm_table_keep(gemm_table *t, const char *path);
 
@@ -50,14 +50,15 @@ CUDPO_MUST_USE cudpo_status gemm_table_add(gemm_table *t, const gemm_shape *shap
 typedef struct cuda_gemm cuda_gemm;
 
 /** In:      folder  where timed algorithms are kept for all runs, in a file named after GPU and library; NULL: nowhere.
- *           run     file of a run's own, which come first: see cuda_gemm_keep(); NULL: none.
  *  $CUDPO_GEMM=first: none are timed, and no file is read or written.
  *  Returns: CUDPO_OK; CUDPO_ENOMEM; CUDPO_EDEVICE where cuBLASLt can't be used. */
-CUDPO_MUST_USE cudpo_status cuda_gemm_open(cuda_gemm **out, const char *folder, const char *run);
+CUDPO_MUST_USE cudpo_status cuda_gemm_open(cuda_gemm **out, const char *folder);
 void cuda_gemm_close(cuda_gemm *g);
 
-/** From now on keep all algorithms that are taken, and have been, in the file of a run.
- *  Returns: as gemm_table_keep(). */
+/** The file of a run, whose algorithms come before all others: take what it has; from now on keep there all that are taken and
+ *  have been.
+ *  Returns: as gemm_table_read(), gemm_table_keep(). */
+CUDPO_MUST_USE cudpo_status cuda_gemm_recall(cuda_gemm *g, const char *run);
 CUDPO_MUST_USE cudpo_status cuda_gemm_keep(cuda_gemm *g, const char *run);
 
 /** See backend.h: c [M,N] = op(a) op(b) + beta c.  a and b are both f32 or both bf16; c is f32 or like them.

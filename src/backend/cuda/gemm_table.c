@@ -81,16 +81,27 @@ static bool parse_hex(cublasLtMatmulAlgo_t *out, const char *hex)
     return true;
 }
 
+static void warn(gemm_table *t, const char *what)
+{
+    if (!t->warned) log_warn("algorithms of products are not %s: %s", what, cudpo_error_message());
+    t->warned = true;
+    cudpo_error_clear();
+}
+
 /* A line of another form is passed over. */
 cudpo_status gemm_table_read(gemm_table *t, const char *path)
 {
     char *text = NULL;
     size_t n = 0;
-    if (file_read(&text, &n, path, MAX_FILE) != CUDPO_OK) {
-        cudpo_error_clear(); /* absent: nothing was kept yet */
+    cudpo_status status = file_read(&text, &n, path, MAX_FILE);
+    if (status == CUDPO_ENOINPUT) { /* nothing was kept yet */
+        cudpo_error_clear();
         return CUDPO_OK;
     }
-    cudpo_status status = CUDPO_OK;
+    if (status != CUDPO_OK) {
+        warn(t, "read");
+        return CUDPO_OK;
+    }
     char *rest = text;
     for (char *line; status == CUDPO_OK && (line = strtok_r(rest, "\n", &rest)) != NULL;) {
         cublasLtMatmulAlgo_t algorithm;
@@ -123,10 +134,7 @@ static cudpo_status write_all(const gemm_table *t)
 
 static void save(gemm_table *t)
 {
-    if (t->path == NULL || write_all(t) == CUDPO_OK) return;
-    if (!t->warned) log_warn("algorithms of products are not kept: %s", cudpo_error_message());
-    t->warned = true;
-    cudpo_error_clear();
+    if (t->path != NULL && write_all(t) != CUDPO_OK) warn(t, "kept");
 }
 
 cudpo_status gemm_table_open(gemm_table **out, const char *device)
