@@ -2,6 +2,10 @@
 /* rooms: backend base */
 /* backends: cpu cuda */
 #include "test_ops.h"
+#ifdef TEST_SIMT
+#include "scratch.h"
+#include "simt/products.h"
+#endif
 
 /* [1 2 3; 4 5 6] [1 0; 0 1; 1 1] = [4 5; 10 11] */
 static void two_by_two_by_hand(backend *be)
@@ -155,6 +159,190 @@ static void same_bits_with_any_threads(backend *be)
     check_repeatable(be, run_large, RM * RN);
 }
 
+#ifdef TEST_SIMT /* which algorithm is taken: the stand-in for cuBLASLt has four, and any of them can be the fastest */
+
+static backend *open_with(const char *cache, const char *run)
+{
+    backend *be = NULL;
+    const backend_options options = {.cache = cache};
+    if (cache != NULL) CHECK_OK(file_make_folder(cache));
+    CHECK_OK(backend_cuda_open(&be, &options));
+    if (run != NULL) CHECK_OK(be->recall(be, run));
+    return be;
+}
+
+static void set_fastest(const char *number)
+{
+    assert_int_equal(setenv("SIMT_FASTEST", number, 1), 0);
+}
+
+/* [1 2 3; 4 5 6] [1 0; 0 1; 1 1] + beta c, exact by any algorithm; out of memory for anything but its operands if wanted. */
+static cudpo_status multiply(backend *be, float beta, bool no_memory)
+{
+    static const float a[] = {1, 2, 3, 4, 5, 6}, b[] = {1, 0, 0, 1, 1, 1}, c[] = {1, 2, 3, 4};
+    static const double want[2][4] = {{4, 5, 10, 11}, {5, 7, 13, 15}};
+    float got[4];
+    ops o = ops_begin(be);
+    const tensor tc = ops_floats(&o, c, 2, 2), ta = ops_floats(&o, a, 2, 3);
+    const tensor tb = ops_floats(&o, b, 3, 2);
+    simt_refuse_memory(no_memory);
+    const cudpo_status status = be->gemm(be, tc, ta, false, tb, false, beta);
+    simt_refuse_memory(false);
+    ops_get(&o, got, tc);
+    if (status == CUDPO_OK) check_close("c", got, want[beta != 0.0f], 4, 0);
+    ops_end(&o);
+    return status;
+}
+
+/* Number of the algorithm that is taken. */
+static int taken(backend *be, float beta)
+{
+    CHECK_OK(multiply(be, beta, false));
+    return simt_last_product();
+}
+
+static int taken_with(const char *cache, const char *run, float beta)
+{
+    backend *be = open_with(cache, run);
+    const int number = taken(be, beta);
+    be->close(be);
+    return number;
+}
+
+static void end(void)
+{
+    assert_int_equal(unsetenv("SIMT_FASTEST"), 0);
+    CHECK_OK(file_remove_folder(scratch_folder()));
+}
+
+static void the_fastest_again(backend *unused)
+{
+    (void)unused;
+    set_fastest("3");
+    assert_int_equal(taken_with(scratch_path("cache"), NULL, 0.0f), 3);
+    set_fastest("2");
+    assert_int_equal(taken_with(scratch_path("cache"), NULL, 0.0f), 3);
+    assert_int_equal(taken_with(scratch_path("cache"), NULL, 1.0f), 2);
+    assert_int_equal(taken_with(scratch_path("other"), NULL, 0.0f), 2);
+    end();
+}
+
+static void none_that_refuses(backend *unused)
+{
+    (void)unused;
+    backend *be = open_with(NULL, NULL);
+    set_fastest("1");
+    for (int i = 0; i < 2; i++) { /* all refuse in one way or the other: nothing of it is kept */
+        simt_refuse_products(i == 0 ? 0x1e : 0, i == 0 ? 0 : 0x1e);
+        CHECK_FAILS(multiply(be, 0.0f, false), CUDPO_EDEVICE, "no algorithm for a product of 2 x");
+    }
+    simt_refuse_products(1u << 1, 1u << 2);
+    assert_int_equal(taken(be, 0.0f), 3);
+    assert_int_equal(taken(be, 1.0f), 3);
+    simt_refuse_products(0, 0);
+    assert_int_equal(taken(be, 0.0f), 3);
+    be->close(be);
+    end();
+}
+
+/* Where there is no memory to time a sum into, the first is taken, and stays: free memory decides once. */
+static void the_first_without_memory(backend *unused)
+{
+    (void)unused;
+    backend *be = open_with(scratch_path("cache"), NULL);
+    set_fastest("4");
+    CHECK_OK(multiply(be, 1.0f, true));
+    assert_int_equal(simt_last_product(), 1);
+    CHECK_OK(multiply(be, 0.0f, true)); /* this one needs none */
+    assert_int_equal(simt_last_product(), 4);
+    be->close(be);
+    assert_int_equal(taken_with(scratch_path("cache"), NULL, 1.0f), 1);
+    assert_int_equal(taken_with(scratch_path("cache"), NULL, 0.0f), 4);
+    end();
+}
+
+/* Replace the first `from` in a file by `to`, of the same length. */
+static void change(const char *path, const char *from, const char *to)
+{
+    char *text = NULL;
+    size_t n;
+    CHECK_OK(file_read(&text, &n, path, 1 << 20));
+    char *at = strstr(text, from);
+    assert_non_null(at);
+    memcpy(at, to, strlen(to));
+    CHECK_OK(file_write(path, text, n));
+    free(text);
+}
+
+/* An algorithm that another process has kept in the meantime is taken, but not where it is none for this product; nor is one
+ * that was known from the start. */
+static void of_other_processes(backend *unused)
+{
+    (void)unused;
+    backend *be = open_with(scratch_path("cache"), NULL);
+    set_fastest("2");
+    assert_int_equal(taken_with(scratch_path("cache"), NULL, 0.0f), 2);
+    assert_int_equal(taken_with(scratch_path("cache"), NULL, 1.0f), 2);
+    set_fastest("3");
+    assert_int_equal(taken(be, 0.0f), 2);
+    be->close(be);
+    be = open_with(scratch_path("other"), NULL);
+    assert_int_equal(taken_with(scratch_path("other"), NULL, 0.0f), 3);
+    change(scratch_path("other/gemm-emulated-GPU-0.txt"), " 03", " 09");
+    assert_int_equal(taken(be, 0.0f), 1);
+    assert_int_equal(taken_with(scratch_path("other"), NULL, 0.0f), 1);
+    be->close(be);
+    end();
+}
+
+/* What a run took is in its file from keep() on, and comes before all else. */
+static void of_the_run(backend *unused)
+{
+    (void)unused;
+    char run[640];
+    snprintf(run, sizeof run, "%s", scratch_path("run.txt"));
+    set_fastest("3");
+    assert_int_equal(taken_with(scratch_path("cache"), run, 0.0f), 3);
+    assert_false(file_is_regular(run));
+    backend *be = open_with(scratch_path("cache"), run);
+    set_fastest("2");
+    assert_int_equal(taken(be, 0.0f), 3); /* of the cache */
+    CHECK_OK(be->keep(be, run));
+    assert_int_equal(taken(be, 1.0f), 2);
+    be->close(be);
+    set_fastest("4");
+    assert_int_equal(taken_with(NULL, run, 0.0f), 3);
+    assert_int_equal(taken_with(scratch_path("fresh"), run, 1.0f), 2);
+    assert_int_equal(taken_with(scratch_path("fresh"), NULL, 1.0f), 4); /* not of the run */
+    assert_int_equal(taken_with(scratch_path("cache"), NULL, 1.0f), 2);
+    change(run, "emulated", "EMULATED"); /* another device */
+    assert_int_equal(taken_with(NULL, run, 0.0f), 4);
+    end();
+}
+
+/* $CUDPO_GEMM=first depends on nothing, and leaves nothing. */
+static void the_first_where_asked(backend *unused)
+{
+    (void)unused;
+    char run[640];
+    snprintf(run, sizeof run, "%s", scratch_path("run.txt"));
+    set_fastest("3");
+    assert_int_equal(taken_with(scratch_path("cache"), NULL, 0.0f), 3);
+    assert_int_equal(setenv("CUDPO_GEMM", "first", 1), 0);
+    assert_int_equal(taken_with(scratch_path("cache"), NULL, 0.0f), 1);
+    backend *be = open_with(scratch_path("empty"), run);
+    assert_int_equal(taken(be, 1.0f), 1);
+    CHECK_OK(be->keep(be, run));
+    be->close(be);
+    assert_true(file_folder_is_empty(scratch_path("empty")));
+    assert_false(file_is_regular(run));
+    assert_int_equal(setenv("CUDPO_GEMM", "last", 1), 0); /* warns */
+    assert_int_equal(taken_with(NULL, NULL, 0.0f), 3);
+    assert_int_equal(unsetenv("CUDPO_GEMM"), 0);
+    end();
+}
+#endif
+
 static const op_case cases[] = {
     {"two_by_two_by_hand", two_by_two_by_hand},
     {"every_orientation_and_tail", every_orientation_and_tail},
@@ -162,5 +350,13 @@ static const op_case cases[] = {
     {"an_empty_sum_is_zero", an_empty_sum_is_zero},
     {"broken_contracts", broken_contracts},
     {"same_bits_with_any_threads", same_bits_with_any_threads},
+#ifdef TEST_SIMT
+    {"the_fastest_again", the_fastest_again},
+    {"none_that_refuses", none_that_refuses},
+    {"the_first_without_memory", the_first_without_memory},
+    {"of_other_processes", of_other_processes},
+    {"of_the_run", of_the_run},
+    {"the_first_where_asked", the_first_where_asked},
+#endif
 };
 OPS_MAIN(cases)

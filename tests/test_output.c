@@ -134,6 +134,33 @@ static void keeps_files(void **state)
     CHECK_OK(file_read(&text, &n, inside(folder, "tokenizer.json"), 100));
     assert_string_equal(text, "mine");
     free(text);
+    snprintf(folder, sizeof folder, "%s", scratch_path("products"));
+    CHECK_OK(file_make_folder(folder));
+    scratch_text("products/gemm.txt", "mine");
+    SAYS(78, "holds gemm.txt, which no run of cudpo made", TRAIN(folder), "--overwrite_output_dir");
+}
+
+/* The algorithms that a run took on a GPU stay while it is that run, from the start too, and go with it. */
+static void keeps_what_a_run_chose(void **state)
+{
+    (void)state;
+    char folder[640], chosen[2100];
+    new_run(folder, "chose");
+    snprintf(chosen, sizeof chosen, "%s", inside(folder, "gemm.txt"));
+    assert_false(file_is_regular(chosen)); /* the CPU chooses nothing */
+    scratch_text("chose/gemm.txt", "algorithms");
+    SAYS(78, "output_dir holds a run", TRAIN(folder));
+    for (int step = 2; step >= 0; step -= 2) {
+        CHECK_OK(file_remove_folder(inside(folder, step == 2 ? "checkpoint-4" : "checkpoint-2")));
+        if (step == 0) CHECK_OK(file_remove_folder(inside(folder, "checkpoint-4")));
+        assert_int_equal(unlink(inside(folder, "model.safetensors")), 0);
+        program_result r = RUN(0, TRAIN(folder), "--resume_from_checkpoint");
+        program_free(&r);
+        assert_true(file_is_regular(chosen));
+    }
+    program_result r = RUN(0, TRAIN(folder), "--seed", "7", "--overwrite_output_dir");
+    program_free(&r);
+    assert_false(file_is_regular(chosen));
 }
 
 static void keeps_runs(void **state)
@@ -399,15 +426,11 @@ static int make_run(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(keeps_models),
-        cmocka_unit_test(keeps_files),
-        cmocka_unit_test(keeps_runs),
-        cmocka_unit_test(knows_what_is_finished),
-        cmocka_unit_test(replaces_whatever_kills_it),
-        cmocka_unit_test(names_what_differs),
-        cmocka_unit_test(notices_obstacles_at_once),
-        cmocka_unit_test(one_at_a_time),
-        cmocka_unit_test(stopped_before_the_first_step),
+        cmocka_unit_test(keeps_models),           cmocka_unit_test(keeps_files),
+        cmocka_unit_test(keeps_what_a_run_chose), cmocka_unit_test(keeps_runs),
+        cmocka_unit_test(knows_what_is_finished), cmocka_unit_test(replaces_whatever_kills_it),
+        cmocka_unit_test(names_what_differs),     cmocka_unit_test(notices_obstacles_at_once),
+        cmocka_unit_test(one_at_a_time),          cmocka_unit_test(stopped_before_the_first_step),
         cmocka_unit_test(keeps_other_files),
     };
     return cmocka_run_group_tests(tests, make_run, scratch_remove);

@@ -77,6 +77,11 @@ struct backend {
      * fetch's until an op behind arrived() is done.  Of FETCHES slots each is one fetch, its last. */
     cudpo_status (*fetch)(backend *be, int slot, void *dst, const void *host, size_t bytes);
     cudpo_status (*arrived)(backend *be, int slot);
+    /* What an op chooses by measurement may differ in its bits: recall() takes what keep() left in a file, if there is one,
+     * before anything is measured; from keep() on all that was and is chosen is kept there.  A file that can't be read or
+     * written is a warning. */
+    cudpo_status (*recall)(backend *be, const char *path);
+    cudpo_status (*keep)(backend *be, const char *path);
     /* FAULT_* bits that ops have set since the last call (a CPU refuses instead: 0); waits. */
     cudpo_status (*faults)(backend *be, uint32_t *bits);
 

@@ -125,6 +125,13 @@ static cudpo_status cpu_arrived(backend *be, int slot)
     return CUDPO_OK; /* fetch has copied */
 }
 
+static cudpo_status cpu_keep(backend *be, const char *path)
+{
+    (void)be;
+    CUDPO_REQUIRE(path != NULL);
+    return CUDPO_OK; /* nothing is measured */
+}
+
 static cudpo_status cpu_faults(backend *be, uint32_t *bits)
 {
     (void)be;
@@ -160,6 +167,8 @@ backend *backend_cpu(void)
         .wait = cpu_mark,
         .fetch = cpu_fetch,
         .arrived = cpu_arrived,
+        .recall = cpu_keep,
+        .keep = cpu_keep,
         .faults = cpu_faults,
         .gemm = cpu_gemm,
         .embed = cpu_embed,

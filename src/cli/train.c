@@ -32,8 +32,10 @@ static const cli_page train_page = {
     "OUTPUT_DIR/checkpoint-STEP/: a model folder with the optimizer's state; complete or absent\n"
     "OUTPUT_DIR/metrics.jsonl: an object for each logging step; runs/: the same for TensorBoard\n"
     "OUTPUT_DIR/run.json: what is needed to repeat the run; serves as CONFIG.json\n"
+    "OUTPUT_DIR/gemm.txt: the algorithms of matrix products that a GPU took; a run that goes on "
+    "takes the same. With CUDPO_GEMM=first none are timed and no files of them read or written\n"
     "$CUDPO_CACHE, else $XDG_CACHE_HOME/cudpo, else ~/.cache/cudpo: tokenised data, reference "
-    "log-probs",
+    "log-probs, timed algorithms",
     "  cudpo train dpo.json\n"
     "  cudpo train dpo.json --beta 0.05 --learning_rate 5e-7 --output_dir out/beta05\n"
     "  cudpo train dpo.json --resume_from_checkpoint true\n"

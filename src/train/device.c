@@ -1,6 +1,7 @@
-/* device.c - a backend with its place on disk. */
+/* device.c - a backend with its places on disk. */
 #include "train/device.h"
 #include "backend/open.h"
+#include "base/file.h"
 #include "train/cache_folder.h"
 
 #include <stdlib.h>
@@ -30,4 +31,24 @@ cudpo_status device_check(backend *be)
                       bits & FAULT_TOKEN ? " tokens" : "", bits & FAULT_LABEL ? " labels" : "",
                       bits & FAULT_INDEX ? " indices" : "", bits & FAULT_SEGMENT ? " segments" : "",
                       bits & FAULT_PLAN ? " a plan of attention" : "");
+}
+
+static cudpo_status call(cudpo_status (*what)(backend *be, const char *path), backend *be,
+                         const char *output_dir)
+{
+    char *path = path_join(output_dir, DEVICE_CHOICES);
+    if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+    const cudpo_status status = what(be, path);
+    free(path);
+    return status;
+}
+
+cudpo_status device_recall(backend *be, const char *output_dir)
+{
+    return call(be->recall, be, output_dir);
+}
+
+cudpo_status device_keep(backend *be, const char *output_dir)
+{
+    return call(be->keep, be, output_dir);
 }

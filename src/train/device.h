@@ -4,6 +4,9 @@
 
 #include "backend/backend.h"
 
+/* Of an output folder: what its run chose by measurement, so that it goes on with the same on any machine. */
+#define DEVICE_CHOICES "gemm.txt"
+
 /** See backend_open(); what the device measures once is kept in the cache folder (cache_folder()).
  *  In:      device    "auto", "cpu", "cuda"; NULL: auto.
  *           fallback  as cache_folder() takes it. */
@@ -11,5 +14,9 @@ CUDPO_MUST_USE cudpo_status device_open(backend **be, const char *device, const 
 
 /** No op has reported an index out of range, which would be a bug of ours: waits for the device. */
 CUDPO_MUST_USE cudpo_status device_check(backend *be);
+
+/** Take the choices of an output folder's run, if it has any; keep them there from now on. */
+CUDPO_MUST_USE cudpo_status device_recall(backend *be, const char *output_dir);
+CUDPO_MUST_USE cudpo_status device_keep(backend *be, const char *output_dir);
 
 #endif /* CUDPO_TRAIN_DEVICE_H */

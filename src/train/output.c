@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "train/checkpoint.h"
 #include "train/checkpoint_folder.h"
+#include "train/device.h"
 #include "train/run_record.h"
 #include "train/tensorboard.h"
 
@@ -133,6 +134,7 @@ static cudpo_status check_names(const char *folder, bool owned)
     entry_kind runs;
     CUDPO_TRY(check_name(folder, "run.json", owned));
     CUDPO_TRY(check_name(folder, "metrics.jsonl", owned));
+    CUDPO_TRY(check_name(folder, DEVICE_CHOICES, owned));
     CUDPO_TRY(check_name(folder, "model.safetensors.index.json", owned));
     for (int i = 0; model_folder_files[i] != NULL; i++)
         CUDPO_TRY(check_name(folder, model_folder_files[i], owned));
@@ -194,6 +196,20 @@ static bool resumes_newest(const cudpo_config *c)
     return c->resume_from_checkpoint != NULL && strcmp(c->resume_from_checkpoint, "true") == 0;
 }
 
+cudpo_status output_recall(const cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    contents found = {0};
+    CUDPO_TRY(read_record(&found, c->output_dir));
+    if (!found.record || is_recorded(&found, t)) CUDPO_TRY(device_recall(t->be, c->output_dir));
+    if (c->resume_from_checkpoint == NULL || resumes_newest(c)) return CUDPO_OK;
+    char *beside = path_join(c->resume_from_checkpoint, "..");
+    if (beside == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+    const cudpo_status status = device_recall(t->be, beside);
+    free(beside);
+    return status;
+}
+
 /* A run removes the model before it starts, so one that is there beside its record is its result. */
 cudpo_status output_finished(bool *finished, const cudpo_trainer *t)
 {
@@ -224,13 +240,15 @@ static cudpo_status check_room(const cudpo_trainer *t)
     return status;
 }
 
-/* The model first: a folder whose run did not come to its end must hold none that looks like its result. */
+/* The model first: a folder whose run did not come to its end must hold none that looks like its result.  What the run
+ * itself chose stays also where it begins anew: its bits are the same then. */
 static cudpo_status clear(const cudpo_trainer *t, bool own)
 {
     const char *folder = t->config->output_dir;
     const bool goes_on = own && t->step > 0;
     CUDPO_TRY(remove_file(folder, "model.safetensors"));
     CUDPO_TRY(checkpoint_clean(folder, goes_on ? t->step : -1));
+    if (!own) CUDPO_TRY(remove_file(folder, DEVICE_CHOICES));
     if (goes_on) return CUDPO_OK;
     CUDPO_TRY(remove_file(folder, "metrics.jsonl"));
     char *runs = path_join(folder, "runs");
@@ -254,7 +272,8 @@ cudpo_status output_begin(const cudpo_trainer *t)
                           "folder, or set overwrite_output_dir to true to replace it");
     CUDPO_TRY(check_room(t));
     CUDPO_TRY(clear(t, own));
-    return run_record_write(t);
+    CUDPO_TRY(run_record_write(t));
+    return device_keep(t->be, c->output_dir); /* into a folder that is the run's now */
 }
 
 void output_close(output_folder *o)

@@ -18,10 +18,15 @@ typedef struct output_folder {
  *           folder, or something in it stands where a file has to go; CUDPO_EPERM; CUDPO_ENOMEM. */
 CUDPO_MUST_USE cudpo_status output_open(output_folder *o, const cudpo_config *c);
 
+/** With all loaded, before anything is computed: the device takes what it chose for this run before, which output_dir holds
+ *  unless it holds another run; and what lies beside the checkpoint where it goes on from that of another folder. */
+CUDPO_MUST_USE cudpo_status output_recall(const cudpo_trainer *t);
+
 /** With all loaded: is resume_from_checkpoint true, and has this very run come to its end there?  Then nothing is to be done. */
 CUDPO_MUST_USE cudpo_status output_finished(bool *finished, const cudpo_trainer *t);
 
-/** Before the first step, resumed or not: see the rest, then remove what the run replaces and write run.json.  Killed at any
+/** Before the first step, resumed or not: see the rest, then remove what the run replaces, write run.json, and keep
+ *  there what the device chooses.  Killed at any
  *  moment, it leaves a folder from which the same command starts.
  *  Returns: as output_open(). */
 CUDPO_MUST_USE cudpo_status output_begin(const cudpo_trainer *t);

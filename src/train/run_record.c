@@ -49,6 +49,7 @@ static cudpo_status fill(buffer *b, const cudpo_trainer *t, const char *config)
     CUDPO_TRY(number(b, "processors", sysconf(_SC_NPROCESSORS_ONLN)));
     CUDPO_TRY(text(b, "OMP_NUM_THREADS", getenv("OMP_NUM_THREADS")));
     CUDPO_TRY(text(b, "OPENBLAS_CORETYPE", getenv("OPENBLAS_CORETYPE")));
+    CUDPO_TRY(text(b, "CUDPO_GEMM", getenv("CUDPO_GEMM")));
     CUDPO_TRY(text(b, "model_type", t->model.model_type));
     CUDPO_TRY(number(b, "parameters", t->policy.all.rows));
     CUDPO_TRY(fingerprint(b, "weights_at_start", t->policy_fingerprint));

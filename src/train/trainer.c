@@ -5,6 +5,7 @@
 #include "train/cache_folder.h"
 #include "train/device.h"
 #include "train/memory.h"
+#include "train/output.h"
 #include "train/signals.h"
 
 #include <math.h>
@@ -297,6 +298,7 @@ cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool 
     STAGE(load_models(t, train));
     STAGE(pass_create(&t->pass, t->be, &t->model, &t->memory.limits));
     STAGE(create_results(t));
+    if (train) STAGE(output_recall(t));
     STAGE(precompute(t));
     if (train) STAGE(create_optimizer(t));
     if (train) STAGE(create_flights(t));

@@ -6,6 +6,7 @@
 #include "cublasLt.h"
 #include "device_memory.h"
 #include "internal.h"
+#include "products.h"
 #include "stream.h"
 
 #include <cblas.h>
@@ -33,6 +34,15 @@ namespace
 {
 
 enum { MAX_PARTS = 4 };
+
+/* Of simt_refuse_products(), simt_last_product(). */
+unsigned refused_by_state, refused_at_launch;
+int last_parts;
+
+bool refuses(unsigned set, uint64_t parts)
+{
+    return (set >> parts & 1u) != 0;
+}
 
 /* What the 64 bytes of an algorithm hold. */
 struct Algorithm {
@@ -182,6 +192,16 @@ void multiply(const Product &p)
 
 extern "C" {
 
+void simt_refuse_products(unsigned by_state, unsigned at_launch)
+{
+    refused_by_state = by_state;
+    refused_at_launch = at_launch;
+}
+int simt_last_product(void)
+{
+    return last_parts;
+}
+
 size_t cublasLtGetVersion(void)
 {
     return 0;
@@ -315,6 +335,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
         memset(r, 0, sizeof *r);
         memcpy(&r->algo, &algorithm, sizeof algorithm);
         r->workspaceSize = bytes;
+        if (refuses(refused_by_state, parts)) r->state = CUBLAS_STATUS_NOT_SUPPORTED;
     }
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -353,6 +374,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
     const Algorithm algorithm = algorithm_of(*algo);
     p.parts = (int64_t)algorithm.parts;
     if (p.parts < 1 || p.parts > MAX_PARTS) return invalid(__func__, "no algorithm");
+    if (refuses(refused_at_launch, algorithm.parts)) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (!inside(&where, p.a, a) || !inside(&where, p.b, b) || !inside(&where, p.c, c) ||
         !inside(&where, p.d, d))
         return invalid(__func__, "a matrix that leaves its device allocation");
@@ -364,6 +386,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
         return invalid(__func__, "less workspace than the algorithm needs");
     memcpy(&p.alpha, alpha, sizeof p.alpha);
     memcpy(&p.beta, beta, sizeof p.beta);
+    last_parts = (int)p.parts;
     simt::submit(stream, [p] { multiply(p); });
     return CUBLAS_STATUS_SUCCESS;
 }

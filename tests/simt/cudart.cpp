@@ -1,6 +1,7 @@
 /* cudart.cpp - the CUDA runtime's functions but for streams and events: linked in place of libcudart. */
 #include "device_memory.h"
 #include "internal.h"
+#include "products.h"
 #include "stream.h"
 
 #include <cstdio>
@@ -12,6 +13,7 @@ namespace simt
 {
 
 static __thread cudaError_t last_error; /* cudaSuccess */
+static bool memory_refused;             /* simt_refuse_memory() */
 
 cudaError_t set_error(cudaError_t error)
 {
@@ -270,11 +272,16 @@ cudaError_t cudaMemGetInfo(size_t *available, size_t *total)
     return call_fails(__func__) ? set_error(cudaErrorInvalidValue) : cudaSuccess;
 }
 
+void simt_refuse_memory(bool refuse)
+{
+    memory_refused = refuse;
+}
+
 cudaError_t cudaMalloc(void **out, size_t bytes)
 {
     count(ALLOCATION);
     *out = nullptr;
-    if (call_fails(__func__)) return set_error(cudaErrorMemoryAllocation);
+    if (call_fails(__func__) || memory_refused) return set_error(cudaErrorMemoryAllocation);
     if (bytes == 0) return cudaSuccess;
     if (bytes <= device_available()) *out = device_allocate(bytes);
     return *out == nullptr ? set_error(cudaErrorMemoryAllocation) : cudaSuccess;

@@ -7,6 +7,7 @@
  * first. */
 #include "stream.h"
 #include "internal.h"
+#include "products.h"
 
 #include <chrono>
 #include <cstdio>
@@ -284,7 +285,10 @@ cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t begin, cudaEve
     if (call_fails(__func__)) return set_error(cudaErrorInvalidValue);
     if (begin->state->done != begin->state->recorded || end->state->done != end->state->recorded)
         return set_error(cudaErrorNotReady);
-    *milliseconds = (float)((end->state->seconds - begin->state->seconds) * 1e3);
+    const char *const fastest = getenv("SIMT_FASTEST");
+    *milliseconds = fastest == nullptr
+                        ? (float)((end->state->seconds - begin->state->seconds) * 1e3)
+                        : 1.0f + (float)abs(simt_last_product() - atoi(fastest));
     return cudaSuccess;
 }
 }

@@ -180,6 +180,18 @@ static cudpo_status cuda_arrived(backend *be, int slot)
     return fetcher_arrived(&of(be)->fetcher, slot, of(be)->stream);
 }
 
+static cudpo_status cuda_recall(backend *be, const char *path)
+{
+    CUDPO_REQUIRE(path != NULL);
+    return cuda_gemm_recall(of(be)->gemm, path);
+}
+
+static cudpo_status cuda_keep(backend *be, const char *path)
+{
+    CUDPO_REQUIRE(path != NULL);
+    return cuda_gemm_keep(of(be)->gemm, path);
+}
+
 static cudpo_status cuda_faults(backend *be, uint32_t *bits)
 {
     CUDPO_TRY(cuda_copy_out(be, bits, of(be)->fault.data, sizeof *bits));
@@ -295,6 +307,8 @@ cudpo_status backend_cuda_open(backend **out, const backend_options *options)
                           .wait = cuda_wait,
                           .fetch = cuda_fetch,
                           .arrived = cuda_arrived,
+                          .recall = cuda_recall,
+                          .keep = cuda_keep,
                           .faults = cuda_faults,
                           .on_device = true};
     cuda_ops_install(&be->table);

@@ -1,10 +1,11 @@
-/* gemm.c - matrix products by cuBLASLt, with algorithms that were timed.
+/* gemm.c - matrix products by cuBLASLt, with algorithms that were timed, or, with $CUDPO_GEMM=first, with its own choice.
  *
  * cuBLASLt sees columns where we see rows: a row-major matrix is its own transpose to it.  c = op(a) op(b) is therefore
  * asked for as c' = op(b)' op(a)', with the operands swapped and nothing moved. */
 #include "backend/cuda/gemm.h"
 #include "backend/cuda/runtime.h"
 #include "base/file.h"
+#include "base/log.h"
 
 #include <math.h>
 #include <stdint.h>
@@ -32,8 +33,9 @@ typedef struct plan {
 struct cuda_gemm {
     cublasLtHandle_t handle;
     void *workspace;
-    gemm_table *table;
-    bool wait; /* $CUDPO_SYNC: an error is that of the product that made it */
+    gemm_table *own, *shared; /* of this run, of all on such a GPU; neither where `first` */
+    bool first;               /* $CUDPO_GEMM=first: nothing is timed */
+    bool wait;                /* $CUDPO_SYNC: an error is that of the product that made it */
     plan plans[PLANS];
 };
 
@@ -102,6 +104,13 @@ static void plan_free(plan *p)
     *p = (plan){0};
 }
 
+static cudpo_status no_algorithm(const gemm_shape *s)
+{
+    return cudpo_fail(CUDPO_EDEVICE, CUDPO_HERE,
+                      "cuBLASLt has no algorithm for a product of %lld x %lld x %lld",
+                      (long long)s->M, (long long)s->N, (long long)s->K);
+}
+
 /* Algorithms for a shape, the likely best first.  None that sums in an order of chance: partial sums of a split K are
  * kept in fp32 and added by a second kernel. */
 static cudpo_status ask_into(cublasLtMatmulHeuristicResult_t *results, int *count,
@@ -110,6 +119,7 @@ static cudpo_status ask_into(cublasLtMatmulHeuristicResult_t *results, int *coun
     const size_t workspace = WORKSPACE;
     const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     const gemm_shape *s = &p->shape;
+    int found = 0;
 #define SET(attribute, value) \
     LT_TRY(cublasLtMatmulPreferenceSetAttribute(wish, attribute, &(value), sizeof(value)))
     SET(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace);
@@ -120,11 +130,12 @@ static cudpo_status ask_into(cublasLtMatmulHeuristicResult_t *results, int *coun
     SET(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, s->c_alignment);
 #undef SET
     LT_TRY(cublasLtMatmulAlgoGetHeuristic(g->handle, p->product, p->a, p->b, p->c, p->c, wish,
-                                          CANDIDATES, results, count));
-    if (*count > 0) return CUDPO_OK;
-    return cudpo_fail(CUDPO_EDEVICE, CUDPO_HERE,
-                      "cuBLASLt has no algorithm for a product of %lld x %lld x %lld",
-                      (long long)s->M, (long long)s->N, (long long)s->K);
+                                          CANDIDATES, results, &found));
+    *count = 0;
+    for (int i = 0; i < found; i++) { /* what is no algorithm says so in its state */
+        if (results[i].state == CUBLAS_STATUS_SUCCESS) results[(*count)++] = results[i];
+    }
+    return *count > 0 ? CUDPO_OK : no_algorithm(s);
 }
 
 static cudpo_status ask(cublasLtMatmulHeuristicResult_t *results, int *count, const cuda_gemm *g,
@@ -138,22 +149,34 @@ static cudpo_status ask(cublasLtMatmulHeuristicResult_t *results, int *count, co
 }
 
 /* d = op(a) op(b) + beta c, enqueued. */
+static cublasStatus_t enqueue(const cuda_gemm *g, const plan *p,
+                              const cublasLtMatmulAlgo_t *algorithm, void *d, const operands *o,
+                              cudaStream_t stream)
+{
+    const float one = 1.0f, beta = p->shape.accumulate ? 1.0f : 0.0f;
+    return cublasLtMatmul(g->handle, p->product, &one, o->b, p->a, o->a, p->b, &beta, o->c, p->c, d,
+                          p->c, algorithm, g->workspace, WORKSPACE, stream);
+}
+
 static cudpo_status multiply(const cuda_gemm *g, const plan *p,
                              const cublasLtMatmulAlgo_t *algorithm, void *d, const operands *o,
                              cudaStream_t stream)
 {
-    const float one = 1.0f, beta = p->shape.accumulate ? 1.0f : 0.0f;
-    LT_TRY(cublasLtMatmul(g->handle, p->product, &one, o->b, p->a, o->a, p->b, &beta, o->c, p->c, d,
-                          p->c, algorithm, g->workspace, WORKSPACE, stream));
+    const cublasStatus_t error = enqueue(g, p, algorithm, d, o, stream);
+    if (error != CUBLAS_STATUS_SUCCESS) return failed(CUDPO_HERE, "cublasLtMatmul", error);
     if (g->wait) CUDA_TRY(cudaStreamSynchronize(stream));
     return CUDPO_OK;
 }
 
+/* *milliseconds stays as it is where the algorithm turns out not to be for such a product. */
 static cudpo_status time_one(float *milliseconds, const cuda_gemm *g, const plan *p,
                              const cublasLtMatmulAlgo_t *algorithm, void *d, const operands *o,
                              cudaStream_t stream, const cudaEvent_t event[2])
 {
-    CUDPO_TRY(multiply(g, p, algorithm, d, o, stream));
+    const cublasStatus_t error = enqueue(g, p, algorithm, d, o, stream);
+    if (error == CUBLAS_STATUS_NOT_SUPPORTED || error == CUBLAS_STATUS_INVALID_VALUE)
+        return CUDPO_OK;
+    if (error != CUBLAS_STATUS_SUCCESS) return failed(CUDPO_HERE, "cublasLtMatmul", error);
     CUDA_TRY(cudaEventRecord(event[0], stream));
     for (int i = 0; i < REPEATS; i++) {
         CUDPO_TRY(multiply(g, p, algorithm, d, o, stream));
@@ -186,12 +209,13 @@ static cudpo_status time_all(int *best, const cuda_gemm *g, const plan *p,
     for (int i = 0; i < 2; i++) {
         if (event[i] != NULL) (void)cudaEventDestroy(event[i]);
     }
+    if (status == CUDPO_OK && least == INFINITY) return no_algorithm(&p->shape);
     return status;
 }
 
-/* Choose an algorithm for p, and keep it.  Where c is added to, products are timed into memory of their own; where there
- * is none, cuBLASLt's own first choice must do. */
-static cudpo_status choose(cuda_gemm *g, plan *p, const operands *o, cudaStream_t stream)
+/* An algorithm for p by the clock.  Where c is added to, products are timed into memory of their own; where there is none,
+ * cuBLASLt's own first choice must do. */
+static cudpo_status choose(const cuda_gemm *g, plan *p, const operands *o, cudaStream_t stream)
 {
     cublasLtMatmulHeuristicResult_t candidates[CANDIDATES];
     int count = 0, best = 0;
@@ -199,38 +223,56 @@ static cudpo_status choose(cuda_gemm *g, plan *p, const operands *o, cudaStream_
     void *d = o->c;
     CUDPO_TRY(ask(candidates, &count, g, p));
     p->algorithm = candidates[0].algo;
-    if (count > 1) {
-        if (s->accumulate) {
-            const size_t bytes = (size_t)(s->M * s->c_stride) * dtype_size(s->c_type);
-            const cudaError_t error = cudaMalloc(&d, bytes);
-            if (error == cudaErrorMemoryAllocation) {
-                (void)cudaGetLastError();
-                return CUDPO_OK;
-            }
-            CUDA_TRY(error);
+    if (count == 1) return CUDPO_OK;
+    if (s->accumulate) {
+        const size_t bytes = (size_t)(s->M * s->c_stride) * dtype_size(s->c_type);
+        const cudaError_t error = cudaMalloc(&d, bytes);
+        if (error == cudaErrorMemoryAllocation) {
+            (void)cudaGetLastError();
+            return CUDPO_OK;
         }
-        const cudpo_status status = time_all(&best, g, p, candidates, count, d, o, stream);
-        if (s->accumulate) (void)cudaFree(d);
-        CUDPO_TRY(status);
+        CUDA_TRY(error);
     }
-    CUDPO_TRY(gemm_table_add(g->table, s, &candidates[best].algo));
-    (void)gemm_table_find(g->table, s, &p->algorithm); /* another process may have been first */
+    const cudpo_status status = time_all(&best, g, p, candidates, count, d, o, stream);
+    if (s->accumulate) (void)cudaFree(d);
+    p->algorithm = candidates[best].algo;
+    return status;
+}
+
+static cudpo_status take_first(const cuda_gemm *g, plan *p)
+{
+    cublasLtMatmulHeuristicResult_t candidates[CANDIDATES];
+    int count = 0;
+    CUDPO_TRY(ask(candidates, &count, g, p));
+    p->algorithm = candidates[0].algo;
     return CUDPO_OK;
 }
 
-/* The known algorithm fits this very shape: it was timed for one like it.  If not, cuBLASLt's first choice. */
+/* An algorithm of a table fits this very shape: it was timed for one like it.  If not, cuBLASLt's first choice. */
 static cudpo_status fit(const cuda_gemm *g, plan *p)
 {
     cublasLtMatmulHeuristicResult_t result;
-    int count = 0;
     if (cublasLtMatmulAlgoCheck(g->handle, p->product, p->a, p->b, p->c, p->c, &p->algorithm,
                                 &result) == CUBLAS_STATUS_SUCCESS &&
         result.workspaceSize <= WORKSPACE)
         return CUDPO_OK;
-    cublasLtMatmulHeuristicResult_t candidates[CANDIDATES];
-    CUDPO_TRY(ask(candidates, &count, g, p));
-    p->algorithm = candidates[0].algo;
-    return CUDPO_OK;
+    return take_first(g, p);
+}
+
+/* The algorithm of p: that which the run took before, else that of all runs on such a GPU, else the fastest. */
+static cudpo_status find_or_choose(cuda_gemm *g, plan *p, const operands *o, cudaStream_t stream)
+{
+    const gemm_shape *s = &p->shape;
+    if (g->first) return take_first(g, p);
+    if (gemm_table_find(g->own, s, &p->algorithm)) return fit(g, p);
+    if (!gemm_table_find(g->shared, s, &p->algorithm)) {
+        CUDPO_TRY(choose(g, p, o, stream));
+        CUDPO_TRY(gemm_table_add(g->shared, s, &p->algorithm));
+        /* Another process may have been first. */
+        (void)gemm_table_find(g->shared, s, &p->algorithm);
+    }
+    CUDPO_TRY(gemm_table_add(g->own, s, &p->algorithm));
+    return fit(g, p);
 }
 
 static cudpo_status make_plan(cuda_gemm *g, plan *p, const gemm_shape *shape, const operands *o,
@@ -238,8 +280,7 @@ static cudpo_status make_plan(cuda_gemm *g, plan *p, const gemm_shape *shape, co
 {
     p->shape = *shape;
     CUDPO_TRY(describe(p));
-    const bool known = gemm_table_find(g->table, shape, &p->algorithm);
-    CUDPO_TRY(known ? fit(g, p) : choose(g, p, o, stream));
+    CUDPO_TRY(find_or_choose(g, p, o, stream));
     p->used = true;
     return CUDPO_OK;
 }
@@ -332,32 +373,51 @@ cudpo_status cuda_gemm_run(cuda_gemm *g, tensor c, tensor a, bool transpose_a, t
     return multiply(g, p, &p->algorithm, c.data, &o, stream);
 }
 
-/* folder/gemm-GPU-VERSION.txt, in new memory. */
-static cudpo_status table_path(char **out, const char *folder)
+/* GPU-VERSION: for which an algorithm is valid. */
+static cudpo_status name_device(char out[GEMM_DEVICE])
 {
     struct cudaDeviceProp properties;
     int device = 0;
-    char name[320];
     CUDA_TRY(cudaGetDevice(&device));
     CUDA_TRY(cudaGetDeviceProperties(&properties, device));
-    snprintf(name, sizeof name, "gemm-%s-%zu.txt", properties.name, cublasLtGetVersion());
-    for (char *c = name; *c != '\0'; c++) {
+    snprintf(out, GEMM_DEVICE, "%s-%zu", properties.name, cublasLtGetVersion());
+    for (char *c = out; *c != '\0'; c++) {
         if (*c == ' ' || *c == '/') *c = '-';
     }
-    *out = path_join(folder, name);
-    return *out != NULL ? CUDPO_OK : cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+    return CUDPO_OK;
+}
+
+static cudpo_status open_tables(cuda_gemm *g, const char *folder)
+{
+    char device[GEMM_DEVICE], name[GEMM_DEVICE + 16];
+    CUDPO_TRY(name_device(device));
+    CUDPO_TRY(gemm_table_open(&g->own, device));
+    CUDPO_TRY(gemm_table_open(&g->shared, ""));
+    if (folder == NULL) return CUDPO_OK;
+    snprintf(name, sizeof name, "gemm-%s.txt", device);
+    char *path = path_join(folder, name);
+    if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+    const cudpo_status status = gemm_table_keep(g->shared, path);
+    free(path);
+    return status;
+}
+
+static bool wants_first(void)
+{
+    const char *wish = getenv("CUDPO_GEMM");
+    if (wish == NULL || *wish == '\0') return false;
+    if (strcmp(wish, "first") == 0) return true;
+    log_warn("CUDPO_GEMM is %s, which is not first: it has no effect", wish);
+    return false;
 }
 
 static cudpo_status start(cuda_gemm *g, const char *folder)
 {
-    char *path = NULL;
     g->wait = getenv("CUDPO_SYNC") != NULL;
+    g->first = wants_first();
     LT_TRY(cublasLtCreate(&g->handle));
     CUDA_TRY(cudaMalloc(&g->workspace, WORKSPACE));
-    if (folder != NULL) CUDPO_TRY(table_path(&path, folder));
-    const cudpo_status status = gemm_table_open(&g->table, path);
-    free(path);
-    return status;
+    return g->first ? CUDPO_OK : open_tables(g, folder);
 }
 
 cudpo_status cuda_gemm_open(cuda_gemm **out, const char *folder)
@@ -373,13 +433,24 @@ cudpo_status cuda_gemm_open(cuda_gemm **out, const char *folder)
     return status;
 }
 
+cudpo_status cuda_gemm_recall(cuda_gemm *g, const char *run)
+{
+    return g->first ? CUDPO_OK : gemm_table_read(g->own, run);
+}
+
+cudpo_status cuda_gemm_keep(cuda_gemm *g, const char *run)
+{
+    return g->first ? CUDPO_OK : gemm_table_keep(g->own, run);
+}
+
 void cuda_gemm_close(cuda_gemm *g)
 {
     if (g == NULL) return;
     for (int i = 0; i < PLANS; i++) {
         plan_free(&g->plans[i]);
     }
-    gemm_table_close(g->table);
+    gemm_table_close(g->shared);
+    gemm_table_close(g->own);
     if (g->workspace != NULL) (void)cudaFree(g->workspace);
     if (g->handle != NULL) (void)cublasLtDestroy(g->handle);
     free(g);

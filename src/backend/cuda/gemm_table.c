@@ -1,5 +1,6 @@
-/* gemm_table.c - timed algorithms by shape.  The file is text, a line each: the shape in words, then the 64 bytes of
- * cublasLtMatmulAlgo_t in hex, which NVIDIA promises to be valid for the same version of the library. */
+/* gemm_table.c - algorithms by shape.  The file is text, a line each: the device where the file is of several, the shape in
+ * words, then the 64 bytes of cublasLtMatmulAlgo_t in hex, which NVIDIA promises to be valid for the same version of the
+ * library. */
 #include "backend/cuda/gemm.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -9,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY = 192, HEX = 2 * sizeof(cublasLtMatmulAlgo_t), MAX_FILE = 16 << 20 };
+enum { KEY = GEMM_DEVICE + 192, HEX = 2 * sizeof(cublasLtMatmulAlgo_t), MAX_FILE = 16 << 20 };
 
 typedef struct entry {
     char key[KEY];
@@ -17,7 +18,8 @@ typedef struct entry {
 } entry;
 
 struct gemm_table {
-    char *path;
+    char device[GEMM_DEVICE];
+    char *path; /* NULL: kept nowhere */
     entry *entries;
     size_t count, room;
     bool warned;
@@ -32,15 +34,15 @@ static int64_t bucket(int64_t n)
     return (n + step - 1) / step * step;
 }
 
-static void key_of(char out[KEY], const gemm_shape *s)
+static void key_of(char out[KEY], const gemm_table *t, const gemm_shape *s)
 {
     snprintf(out, KEY,
-             "%s>%s%s%s%s_%" PRId64 "x%" PRId64 "x%" PRId64 "_%" PRId64 ",%" PRId64 ",%" PRId64
+             "%s%s%s>%s%s%s%s_%" PRId64 "x%" PRId64 "x%" PRId64 "_%" PRId64 ",%" PRId64 ",%" PRId64
              "_%u,%u,%u",
-             dtype_name(s->type), dtype_name(s->c_type), s->transpose_a ? "_ta" : "",
-             s->transpose_b ? "_tb" : "", s->accumulate ? "_add" : "", bucket(s->M), bucket(s->N),
-             bucket(s->K), s->a_stride, s->b_stride, s->c_stride, s->a_alignment, s->b_alignment,
-             s->c_alignment);
+             t->device, t->device[0] != '\0' ? "/" : "", dtype_name(s->type), dtype_name(s->c_type),
+             s->transpose_a ? "_ta" : "", s->transpose_b ? "_tb" : "", s->accumulate ? "_add" : "",
+             bucket(s->M), bucket(s->N), bucket(s->K), s->a_stride, s->b_stride, s->c_stride,
+             s->a_alignment, s->b_alignment, s->c_alignment);
 }
 
 static const entry *find(const gemm_table *t, const char *key)
@@ -79,17 +81,27 @@ static bool parse_hex(cublasLtMatmulAlgo_t *out, const char *hex)
     return true;
 }
 
-/* What the file has and we have not; a line of another form is passed over. */
-static cudpo_status merge(gemm_table *t)
+static void warn(gemm_table *t, const char *what)
+{
+    if (!t->warned) log_warn("algorithms of products are not %s: %s", what, cudpo_error_message());
+    t->warned = true;
+    cudpo_error_clear();
+}
+
+/* A line of another form is passed over. */
+cudpo_status gemm_table_read(gemm_table *t, const char *path)
 {
     char *text = NULL;
     size_t n = 0;
-    if (t->path == NULL) return CUDPO_OK;
-    if (file_read(&text, &n, t->path, MAX_FILE) != CUDPO_OK) {
-        cudpo_error_clear(); /* absent: nothing was timed yet */
+    cudpo_status status = file_read(&text, &n, path, MAX_FILE);
+    if (status == CUDPO_ENOINPUT) { /* nothing was kept yet */
+        cudpo_error_clear();
         return CUDPO_OK;
     }
-    cudpo_status status = CUDPO_OK;
+    if (status != CUDPO_OK) {
+        warn(t, "read");
+        return CUDPO_OK;
+    }
     char *rest = text;
     for (char *line; status == CUDPO_OK && (line = strtok_r(rest, "\n", &rest)) != NULL;) {
         cublasLtMatmulAlgo_t algorithm;
@@ -103,7 +115,7 @@ static cudpo_status merge(gemm_table *t)
     return status;
 }
 
-static cudpo_status save(gemm_table *t)
+static cudpo_status write_all(const gemm_table *t)
 {
     file_writer w = {0};
     CUDPO_TRY(file_writer_open(&w, t->path));
@@ -120,16 +132,30 @@ static cudpo_status save(gemm_table *t)
     return status;
 }
 
-cudpo_status gemm_table_open(gemm_table **out, const char *path)
+static void save(gemm_table *t)
+{
+    if (t->path != NULL && write_all(t) != CUDPO_OK) warn(t, "kept");
+}
+
+cudpo_status gemm_table_open(gemm_table **out, const char *device)
 {
     gemm_table *t = calloc(1, sizeof *t);
     *out = t;
     if (t == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "table of algorithms");
-    if (path != NULL) {
-        t->path = strdup(path);
-        if (t->path == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
-    }
-    return merge(t);
+    snprintf(t->device, sizeof t->device, "%s", device);
+    return CUDPO_OK;
+}
+
+cudpo_status gemm_table_keep(gemm_table *t, const char *path)
+{
+    char *copy = strdup(path);
+    if (copy == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+    free(t->path);
+    t->path = copy;
+    const bool some = t->count > 0;
+    CUDPO_TRY(gemm_table_read(t, path));
+    if (some) save(t);
+    return CUDPO_OK;
 }
 
 void gemm_table_close(gemm_table *t)
@@ -143,7 +169,7 @@ void gemm_table_close(gemm_table *t)
 bool gemm_table_find(const gemm_table *t, const gemm_shape *shape, cublasLtMatmulAlgo_t *algorithm)
 {
     char key[KEY];
-    key_of(key, shape);
+    key_of(key, t, shape);
     const entry *e = find(t, key);
     if (e != NULL) *algorithm = e->algorithm;
     return e != NULL;
@@ -153,12 +179,9 @@ cudpo_status gemm_table_add(gemm_table *t, const gemm_shape *shape,
                             const cublasLtMatmulAlgo_t *algorithm)
 {
     char key[KEY];
-    key_of(key, shape);
-    CUDPO_TRY(merge(t));
+    key_of(key, t, shape);
+    if (t->path != NULL) CUDPO_TRY(gemm_table_read(t, t->path));
     if (find(t, key) == NULL) CUDPO_TRY(append(t, key, algorithm));
-    if (t->path == NULL || save(t) == CUDPO_OK) return CUDPO_OK;
-    if (!t->warned) log_warn("timed algorithms are not kept: %s", cudpo_error_message());
-    t->warned = true;
-    cudpo_error_clear();
+    save(t);
     return CUDPO_OK;
 }
