@@ -102,19 +102,27 @@ static void reserved_scratch_is_enough(backend *be)
     (void)be;
 }
 
-/* The least that a pack needs grows with it, so that the largest decides: for a 1 B and an 8 B model. */
-static void least_scratch_grows_with_packs(backend *be)
+/* The working memory of a workload is enough for every pack within it, of a 0.5 B, a 1 B and an 8 B model. */
+static void reserved_scratch_is_enough_for_all(backend *be)
 {
-    static const attention_shape shapes[] = {{32, 8, 64, 0, 0.125f}, {32, 8, 128, 0, 0.088f}};
-    (void)be;
-    for (int i = 0; i < 4; i++) {
-        const dtype type = bf16_or_f32(i % 2);
-        size_t before = 0;
-        for (int64_t T = 128; T <= 16896; T += 128) {
-            const size_t bytes = cuda_attention_backward_scratch(T, 33, shapes[i / 2], type, 1);
-            const size_t more = cuda_attention_backward_scratch(T, 110, shapes[i / 2], type, 1);
-            assert_true(bytes >= before && more >= bytes && bytes > 0);
-            before = bytes;
+    static const attention_shape shapes[] = {
+        {14, 2, 64, 0, 0.125f}, {32, 8, 64, 0, 0.125f}, {32, 8, 128, 0, 0.088f}};
+    static const int64_t segments[] = {1, 33, 110};
+    for (int i = 0; i < 6; i++) {
+        const workload most = {.tokens = 16896,
+                               .segments = 110,
+                               .attention = shapes[i / 2],
+                               .type = bf16_or_f32(i % 2 == 1),
+                               .backward = true};
+        const size_t reserved = cuda_attention_memory((cuda_backend *)be, &most);
+        for (int64_t T = 64; T <= most.tokens; T += 64) {
+            for (int k = 0; k < 3; k++) {
+                const size_t plan =
+                    (size_t)cuda_attention_plan_words(T, segments[k]) * sizeof(int32_t) + 15;
+                const size_t bytes =
+                    cuda_attention_backward_scratch(T, segments[k], most.attention, most.type, 1);
+                assert_true(bytes > 0 && plan / 16 * 16 + bytes <= reserved);
+            }
         }
     }
 }
@@ -272,7 +280,7 @@ static const op_case cases[] = {
     {"chunks_of_scratch", chunks_of_scratch},
     {"little_scratch", little_scratch},
     {"reserved_scratch_is_enough", reserved_scratch_is_enough},
-    {"least_scratch_grows_with_packs", least_scratch_grows_with_packs},
+    {"reserved_scratch_is_enough_for_all", reserved_scratch_is_enough_for_all},
     {"no_scratch_for_other_shapes", no_scratch_for_other_shapes},
     {"unasked_rows_stay", unasked_rows_stay},
     {"plans_for_others", plans_for_others},

@@ -8,14 +8,14 @@
 #include <assert.h>
 #include <stddef.h>
 
-enum { ARENA_ALIGNMENT = 64 };
+enum { ARENA_ALIGNMENT = 256 }; /* as cudaMalloc: libraries choose by it how they compute */
 
 typedef struct arena {
     char *base;        /* of backend memory; never read or written here */
     size_t size, used; /* bytes */
 } arena;
 
-/* The next block, 64-byte aligned; NULL in a dry run. */
+/* The next block, as far from base as ARENA_ALIGNMENT divides; NULL in a dry run. */
 static inline void *arena_take(arena *a, size_t bytes)
 {
     char *block = a->base == NULL ? NULL : a->base + a->used;

@@ -43,15 +43,26 @@ static size_t room(const cuda_backend *be, int64_t T, int64_t segments)
     return be->memory.bytes > plan ? be->memory.bytes - plan : 0;
 }
 
-/* Whatever is reserved for the largest pack serves all smaller ones: those with fewer tiles may do more heads at a time. */
+/* The most that packs of up to T tokens and as many segments take with n kv heads at a time.  A shorter one may take more:
+ * it has fewer blocks, and so more shares of dk and dv.  Tiles are of 64 tokens or multiples of that. */
+static size_t most_bytes(int64_t T, int64_t segments, attention_shape s, dtype type, int n)
+{
+    size_t most = cuda_attention_backward_scratch(T, segments, s, type, n);
+    for (int64_t t = 64; t < T; t += 64) {
+        const size_t bytes = cuda_attention_backward_scratch(t, segments, s, type, n);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+/* What is reserved for the largest pack serves all smaller ones. */
 size_t cuda_attention_memory(const cuda_backend *be, const workload *m)
 {
     const size_t plan = plan_bytes(m->tokens, m->segments);
+    const attention_shape s = m->attention;
     if (!m->backward) return plan;
-    const size_t least =
-        cuda_attention_backward_scratch(m->tokens, m->segments, m->attention, m->type, 1);
-    const size_t most = cuda_attention_backward_scratch(m->tokens, m->segments, m->attention,
-                                                        m->type, m->attention.kv_heads);
+    const size_t least = most_bytes(m->tokens, m->segments, s, m->type, 1);
+    const size_t most = most_bytes(m->tokens, m->segments, s, m->type, s.kv_heads);
     if (most <= be->large_scratch) return plan + most;
     return plan + (least > be->large_scratch ? least : be->large_scratch);
 }
