@@ -17,7 +17,11 @@ static cudpo_status cuda_alloc(backend *be, void **out, size_t bytes)
     (void)be;
     CUDPO_REQUIRE(out != NULL);
     *out = NULL;
-    CUDA_TRY(cudaMalloc(out, bytes > 0 ? bytes : 1));
+    const cudaError_t error = cudaMalloc(out, bytes > 0 ? bytes : 1);
+    char call[64];
+    snprintf(call, sizeof call, "no memory for %.3f GB", (double)bytes * 1e-9);
+    if (error == cudaErrorMemoryAllocation) return cuda_failed(CUDPO_HERE, call, error);
+    CUDA_TRY(error);
     return CUDPO_OK;
 }
 
