@@ -129,6 +129,7 @@ static void more_than_there_can_be(backend *be)
     assert_int_equal(cuda_embed_backward_scratch(0), 0);
     assert_int_equal(cuda_embed_backward_scratch(-1), 0);
     assert_int_equal(cuda_embed_backward_scratch(INT64_MIN), 0);
+    assert_int_equal(cuda_embed_backward_scratch(1), (1024 + 1) * 8);
     assert_int_equal(cuda_embed_backward_scratch(1025), (2048 + 1025) * 8); /* tiles, and all */
 }
 #endif
