@@ -1,4 +1,4 @@
-/* trainer.c - opens and closes a training run: files in, memory laid out, nothing allocated after. */
+/* trainer.c - opens and closes a training run: files in, memory laid out, nothing allocated after (but for a moment, where a GPU times a product). */
 #include "train/trainer.h"
 #include "base/log.h"
 #include "model/offload.h"
