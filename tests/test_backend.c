@@ -17,7 +17,7 @@ static void every_op_is_there(backend *be)
                 be->row_coefficients && be->sum_squares && be->clip && be->adamw && be->cast &&
                 be->available_memory && be->working_memory && be->reserve && be->host_alloc &&
                 be->host_free && be->copy_out_later && be->mark && be->wait && be->fetch &&
-                be->arrived && be->recall && be->keep);
+                be->arrived && be->stamp && be->elapsed && be->recall && be->keep);
 }
 
 static void memory_is_aligned_and_holds_bytes(backend *be)
@@ -140,6 +140,34 @@ static void fetches_between_ops(backend *be)
     ops_end(&o);
 }
 
+/* A stamp that is set again counts from there; what is measured has begun and ended in between. */
+static void stamps_measure_what_lies_between(backend *be)
+{
+    enum { N = 1 << 18 };
+    double first = -1, second = -1, both = -1, zero = -1;
+    ops o = ops_begin(be);
+    const tensor a = ops_output(&o, 1, N), b = ops_output(&o, 1, N);
+    CHECK_OK(be->zero(be, a));
+    CHECK_OK(be->stamp(be, 7));
+    CHECK_OK(be->stamp(be, 0));
+    CHECK_OK(be->copy(be, b, a));
+    CHECK_OK(be->stamp(be, STAMPS - 1));
+    CHECK_OK(be->copy(be, a, b));
+    CHECK_OK(be->stamp(be, 7));
+    CHECK_OK(be->elapsed(be, &first, 0, STAMPS - 1));
+    CHECK_OK(be->elapsed(be, &second, STAMPS - 1, 7));
+    CHECK_OK(be->elapsed(be, &both, 0, 7));
+    CHECK_OK(be->elapsed(be, &zero, 7, 7));
+    assert_true(first > 0 && second > 0 && zero == 0);
+    assert_true(fabs(first + second - both) <= 1e-5); /* an event's resolution is 0.5 us */
+    CHECK_FAILS(be->stamp(be, -1), CUDPO_EINVAL, "slot");
+    CHECK_FAILS(be->stamp(be, STAMPS), CUDPO_EINVAL, "slot");
+    CHECK_FAILS(be->elapsed(be, &both, -1, 0), CUDPO_EINVAL, "from");
+    CHECK_FAILS(be->elapsed(be, &both, 0, STAMPS), CUDPO_EINVAL, "to");
+    CHECK_FAILS(be->elapsed(be, NULL, 0, 7), CUDPO_EINVAL, "seconds");
+    ops_end(&o);
+}
+
 static void broken_contracts(backend *be)
 {
     char bytes[4] = {0};
@@ -165,6 +193,7 @@ static const op_case cases[] = {
     {"copies_between_views", copies_between_views},
     {"half_floats_are_two_bytes", half_floats_are_two_bytes},
     {"fetches_between_ops", fetches_between_ops},
+    {"stamps_measure_what_lies_between", stamps_measure_what_lies_between},
     {"broken_contracts", broken_contracts},
 };
 OPS_MAIN(cases)

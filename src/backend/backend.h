@@ -39,7 +39,7 @@ typedef struct workload {
     bool backward;
 } workload;
 
-enum { MARKS = 2, FETCHES = 2 };
+enum { MARKS = 2, FETCHES = 2, STAMPS = 512 };
 
 typedef struct backend backend;
 struct backend {
@@ -77,6 +77,10 @@ struct backend {
      * fetch's until an op behind arrived() is done.  Of FETCHES slots each is one fetch, its last. */
     cudpo_status (*fetch)(backend *be, int slot, void *dst, const void *host, size_t bytes);
     cudpo_status (*arrived)(backend *be, int slot);
+    /* The device's clock: stamp() reads it behind everything enqueued so far, into one of STAMPS slots; elapsed() waits for
+     * both of its stamps, which were set. */
+    cudpo_status (*stamp)(backend *be, int slot);
+    cudpo_status (*elapsed)(backend *be, double *seconds, int from, int to);
     /* What an op chooses by measurement may differ in its bits: recall() takes what keep() left in a file, if there is one,
      * before anything is measured; from keep() on all that was and is chosen is kept there.  A file that can't be read or
      * written is a warning. */

@@ -6,6 +6,7 @@
 #include <cblas.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { ALIGNMENT = 64 }; /* a cache line, and the widest vector */
 
@@ -125,6 +126,25 @@ static cudpo_status cpu_arrived(backend *be, int slot)
     return CUDPO_OK; /* fetch has copied */
 }
 
+static struct timespec stamps[STAMPS]; /* of the one CPU backend */
+
+static cudpo_status cpu_stamp(backend *be, int slot)
+{
+    (void)be;
+    CUDPO_REQUIRE(slot >= 0 && slot < STAMPS);
+    clock_gettime(CLOCK_MONOTONIC, &stamps[slot]);
+    return CUDPO_OK;
+}
+
+static cudpo_status cpu_elapsed(backend *be, double *seconds, int from, int to)
+{
+    (void)be;
+    CUDPO_REQUIRE(seconds != NULL && from >= 0 && from < STAMPS && to >= 0 && to < STAMPS);
+    *seconds = (double)(stamps[to].tv_sec - stamps[from].tv_sec) +
+               (double)(stamps[to].tv_nsec - stamps[from].tv_nsec) * 1e-9;
+    return CUDPO_OK;
+}
+
 static cudpo_status cpu_keep(backend *be, const char *path)
 {
     (void)be;
@@ -167,6 +187,8 @@ backend *backend_cpu(void)
         .wait = cpu_mark,
         .fetch = cpu_fetch,
         .arrived = cpu_arrived,
+        .stamp = cpu_stamp,
+        .elapsed = cpu_elapsed,
         .recall = cpu_keep,
         .keep = cpu_keep,
         .faults = cpu_faults,

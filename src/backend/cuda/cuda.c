@@ -184,6 +184,29 @@ static cudpo_status cuda_arrived(backend *be, int slot)
     return fetcher_arrived(&of(be)->fetcher, slot, of(be)->stream);
 }
 
+/* Events are made when they are first wanted: only benchmarks do. */
+static cudpo_status cuda_stamp(backend *be, int slot)
+{
+    CUDPO_REQUIRE(slot >= 0 && slot < STAMPS);
+    cudaEvent_t *stamp = &of(be)->stamps[slot];
+    if (*stamp == NULL) CUDA_TRY(cudaEventCreate(stamp));
+    CUDA_TRY(cudaEventRecord(*stamp, of(be)->stream));
+    return CUDPO_OK;
+}
+
+static cudpo_status cuda_elapsed(backend *be, double *seconds, int from, int to)
+{
+    float milliseconds = 0;
+    CUDPO_REQUIRE(seconds != NULL && from >= 0 && from < STAMPS && to >= 0 && to < STAMPS);
+    const cudaEvent_t begin = of(be)->stamps[from], end = of(be)->stamps[to];
+    CUDPO_REQUIRE(begin != NULL && end != NULL);
+    CUDA_TRY(cudaEventSynchronize(begin));
+    CUDA_TRY(cudaEventSynchronize(end));
+    CUDA_TRY(cudaEventElapsedTime(&milliseconds, begin, end));
+    *seconds = (double)milliseconds * 1e-3;
+    return CUDPO_OK;
+}
+
 static cudpo_status cuda_recall(backend *be, const char *path)
 {
     CUDPO_REQUIRE(path != NULL);
@@ -279,6 +302,9 @@ static void cuda_close(backend *be)
     for (int i = 0; i < MARKS; i++) {
         if (of(be)->marks[i] != NULL) (void)cudaEventDestroy(of(be)->marks[i]);
     }
+    for (int i = 0; i < STAMPS; i++) {
+        if (of(be)->stamps[i] != NULL) (void)cudaEventDestroy(of(be)->stamps[i]);
+    }
     cuda_free(be, of(be)->memory.data);
     cuda_free(be, of(be)->fault.data);
     if (of(be)->stream != NULL) (void)cudaStreamDestroy(of(be)->stream);
@@ -311,6 +337,8 @@ cudpo_status backend_cuda_open(backend **out, const backend_options *options)
                           .wait = cuda_wait,
                           .fetch = cuda_fetch,
                           .arrived = cuda_arrived,
+                          .stamp = cuda_stamp,
+                          .elapsed = cuda_elapsed,
                           .recall = cuda_recall,
                           .keep = cuda_keep,
                           .faults = cuda_faults,

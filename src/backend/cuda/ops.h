@@ -15,8 +15,9 @@ typedef struct cuda_backend {
     staging staging;
     fetcher fetcher;
     struct CUevent_st *marks[MARKS];
-    scratch memory;       /* grows when an op needs more than was reserved */
-    bool reserved;        /* then an op that can do with it does */
+    struct CUevent_st *stamps[STAMPS]; /* NULL until first set */
+    scratch memory;                    /* grows when an op needs more than was reserved */
+    bool reserved;                     /* then an op that can do with it does */
     size_t large_scratch; /* bytes that an op which can do with less does not ask for */
     struct cuda_gemm *gemm;
     char description[320];
