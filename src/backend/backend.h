@@ -202,6 +202,12 @@ struct backend {
 
     /* w, m, v after one step on gradient * factor; see adamw_tensors.  The CPU knows f32 alone. */
     cudpo_status (*adamw)(backend *be, const adamw_tensors *tensors, adamw_step step);
+
+    /* Stages of an op that is not fused: what benchmarks compare with.  map: out [R,C] = f(a, b, k), see map_function; a, b
+     * [R or a divisor of it, C or 1], and broadcast; b absent where f takes one; out may be a or b itself.
+     * reduce: out [R,1] f32 over the columns of a [R,C], or out [G,C] f32 over runs of R / G rows: sums, or the largest. */
+    cudpo_status (*map)(backend *be, tensor out, map_function f, tensor a, tensor b, float k);
+    cudpo_status (*reduce)(backend *be, tensor out, tensor a, bool largest);
 };
 
 /** The CPU backend: host memory, OpenBLAS, OpenMP.  Complete, and the oracle of every other. */

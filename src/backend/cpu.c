@@ -222,6 +222,8 @@ backend *backend_cpu(void)
         .clip = cpu_clip,
         .adamw = cpu_adamw,
         .cast = cpu_cast,
+        .map = cpu_map,
+        .reduce = cpu_reduce,
     };
     /* The ops split their work over OpenMP threads themselves and call BLAS from each: were BLAS to split it again,
      * threads would compete, and the bits would depend on their number. */
