@@ -46,6 +46,7 @@ struct backend {
     const char *name;
     const char *description;    /* for people: which device it is */
     size_t memory;              /* bytes of the device, whoever holds them; 0: unknown */
+    size_t cache;               /* bytes of its largest cache; 0: unknown */
     void (*close)(backend *be); /* NULL is fine */
     bool
         on_device; /* float tensors may be bf16 too; indices are not checked before an op, but kept in bounds by it */

@@ -271,6 +271,7 @@ static cudpo_status choose_device(cuda_backend *be, int device)
              (double)p.totalGlobalMem * 1e-9);
     be->table.description = be->description;
     be->table.memory = p.totalGlobalMem;
+    be->table.cache = (size_t)p.l2CacheSize;
     be->large_scratch = p.totalGlobalMem / 16;
     if (be->large_scratch > LARGE_SCRATCH) be->large_scratch = LARGE_SCRATCH;
     return CUDPO_OK;
