@@ -6,19 +6,18 @@
 static void every_op_is_there(backend *be)
 {
     assert_non_null(be->name);
-    assert_true(be->alloc && be->free && be->copy_in && be->copy_out && be->copy && be->zero &&
-                be->sync && be->faults && be->close && be->gemm && be->embed &&
-                be->embed_backward && be->add_rmsnorm && be->rmsnorm_backward &&
-                be->rmsnorm_again && be->head_norm && be->head_norm_backward && be->bias_add &&
-                be->bias_backward && be->add && be->rope && be->attention &&
-                be->attention_backward && be->cache_store && be->attention_cached && be->swiglu &&
-                be->swiglu_backward && be->gather_rows && be->scatter_rows && be->scale_rows &&
-                be->token_logprob && be->segment_sum && be->kl_estimate && be->preference_loss &&
-                be->row_coefficients && be->sum_squares && be->clip && be->adamw && be->cast &&
-                be->available_memory && be->working_memory && be->reserve && be->host_alloc &&
-                be->host_free && be->copy_out_later && be->mark && be->wait && be->fetch &&
-                be->arrived && be->stamp && be->elapsed && be->range_begin && be->range_end &&
-                be->recall && be->keep);
+    assert_true(
+        be->alloc && be->free && be->copy_in && be->copy_out && be->copy && be->zero && be->sync &&
+        be->faults && be->close && be->gemm && be->embed && be->embed_backward && be->add_rmsnorm &&
+        be->rmsnorm_backward && be->rmsnorm_again && be->head_norm && be->head_norm_backward &&
+        be->bias_add && be->bias_backward && be->add && be->rope && be->attention &&
+        be->attention_backward && be->cache_store && be->attention_cached && be->swiglu &&
+        be->swiglu_backward && be->gather_rows && be->scatter_rows && be->scale_rows &&
+        be->token_logprob && be->segment_sum && be->kl_estimate && be->preference_loss &&
+        be->row_coefficients && be->sum_squares && be->clip && be->adamw && be->cast &&
+        be->available_memory && be->working_memory && be->reserve && be->host_alloc &&
+        be->host_free && be->copy_out_later && be->mark && be->wait && be->fetch && be->arrived &&
+        be->stamp && be->elapsed && be->range_begin && be->range_end && be->recall && be->keep);
 }
 
 static void memory_is_aligned_and_holds_bytes(backend *be)

@@ -147,7 +147,9 @@ cudpo_status head_loss(head_workspace *ws, tensor dhidden, tensor dhead, backend
         const chunk c = chunk_after(b, unit, units, ws->logits.rows);
         unit += c.units;
         CUDPO_TRY(score_chunk(ws, be, b, &c, head, true));
+        CUDPO_TRY(backend_part(be, PART_LOSS));
         CUDPO_TRY(evaluate_chunk(ws, be, b, &c, reference, label, kl, parameters));
+        CUDPO_TRY(backend_part(be, PART_HEAD));
         if (c.rows == 0) continue;
         const tensor dlogits = gradient_of(ws->logits, ws->rows.type, c.rows);
         const tensor rows = tensor_rows(ws->rows, c.row, c.rows);

@@ -236,12 +236,15 @@ static cudpo_status run(pass *p, model_weights *dw, const model_weights *w,
 {
     const int64_t S = p->pack.S, G = p->pack.G;
     tensor hidden;
+    CUDPO_TRY(backend_part(p->be, PART_FORWARD));
     CUDPO_TRY(model_forward(&hidden, &p->ws, w, p->config, &p->batch));
+    CUDPO_TRY(backend_part(p->be, PART_HEAD));
     const tensor dhidden = tensor_rows(p->ws.dy, 0, hidden.rows);
     CUDPO_TRY(head_loss(&p->head, dhidden, dw->head, p->be, &p->scores, hidden, w->head,
                         first_rows(p->reference, S, use_reference),
                         first_rows(p->label, G, use_labels), first_rows(p->kl, G, use_labels),
                         parameters));
+    CUDPO_TRY(backend_part(p->be, PART_BACKWARD));
     return model_backward(dw, &p->ws, w, p->config, &p->batch, dhidden);
 }
 
