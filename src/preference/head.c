@@ -39,6 +39,15 @@ int64_t head_chunk_rows(int64_t budget, int64_t vocab, int64_t largest_unit)
     return rows > largest_unit ? rows : largest_unit;
 }
 
+int64_t head_chunks(const int32_t *sequence_begin, int64_t units, int sequences, int64_t rows)
+{
+    const head_batch b = {.host_sequence_begin = sequence_begin, .sequences = sequences};
+    int64_t n = 0;
+    for (int64_t unit = 0; unit < units; n++)
+        unit += chunk_after(&b, unit, units, rows).units;
+    return n;
+}
+
 static tensor cut_as(arena *a, dtype type, int64_t rows, int64_t cols)
 {
     return tensor_matrix(arena_take(a, (size_t)(rows * cols) * dtype_size(type)), type, rows, cols);
