@@ -16,7 +16,7 @@ const char *part_name(step_part part)
 }
 
 /* The oldest stretch that is not summed, which has ended. */
-static cudpo_status sum_one(parts *p)
+static cudpo_status sum_one(part_clock *p)
 {
     const part_stretch *s = &p->stretch[p->summed % STAMPS];
     double seconds = 0.0;
@@ -29,7 +29,7 @@ static cudpo_status sum_one(parts *p)
 }
 
 /* From here on the device is in that part. */
-static cudpo_status stamp(parts *p, int part)
+static cudpo_status stamp(part_clock *p, int part)
 {
     if (p->times == NULL || p->now >= p->steps) return CUDPO_OK;
     if (p->set - p->summed == STAMPS) CUDPO_TRY(sum_one(p));
@@ -40,7 +40,7 @@ static cudpo_status stamp(parts *p, int part)
     return CUDPO_OK;
 }
 
-static void close_ranges(parts *p)
+static void close_ranges(part_clock *p)
 {
     if (!p->open) return;
     p->be->range_end(p->be); /* the part */
@@ -50,20 +50,20 @@ static void close_ranges(parts *p)
 
 static cudpo_status at(void *context, step_part part)
 {
-    parts *p = context;
+    part_clock *p = context;
     if (!p->open) return CUDPO_OK;
     p->be->range_end(p->be);
     p->be->range_begin(p->be, part_name(part));
     return stamp(p, part);
 }
 
-void parts_follow(parts *p, backend *be)
+void parts_follow(part_clock *p, backend *be)
 {
-    *p = (parts){.be = be};
+    *p = (part_clock){.be = be};
     be->follower = (part_follower){.at = at, .context = p};
 }
 
-void parts_leave(parts *p)
+void parts_leave(part_clock *p)
 {
     if (p->be == NULL) return;
     close_ranges(p);
@@ -71,7 +71,7 @@ void parts_leave(parts *p)
     p->be = NULL;
 }
 
-cudpo_status parts_begin(parts *p)
+cudpo_status parts_begin(part_clock *p)
 {
     close_ranges(p);
     p->be->range_begin(p->be, "step");
@@ -80,7 +80,7 @@ cudpo_status parts_begin(parts *p)
     return stamp(p, PART_DATA);
 }
 
-cudpo_status parts_end(parts *p)
+cudpo_status parts_end(part_clock *p)
 {
     close_ranges(p);
     CUDPO_TRY(stamp(p, STEP_PARTS));
@@ -88,7 +88,7 @@ cudpo_status parts_end(parts *p)
     return CUDPO_OK;
 }
 
-void parts_time(parts *p, part_times *times, int64_t steps)
+void parts_time(part_clock *p, part_times *times, int64_t steps)
 {
     memset(times, 0, (size_t)steps * sizeof *times);
     p->times = times;
@@ -96,7 +96,7 @@ void parts_time(parts *p, part_times *times, int64_t steps)
     p->now = p->set = p->summed = 0;
 }
 
-cudpo_status parts_sum(parts *p)
+cudpo_status parts_sum(part_clock *p)
 {
     while (p->summed + 1 < p->set)
         CUDPO_TRY(sum_one(p));

@@ -22,7 +22,7 @@ typedef struct part_stretch {
     int part;     /* STEP_PARTS: between two steps */
 } part_stretch;
 
-typedef struct parts {
+typedef struct part_clock {
     backend *be;
     bool open;          /* within a step */
     part_times *times;  /* [steps]; NULL: nobody asked */
@@ -31,23 +31,23 @@ typedef struct parts {
      * has slot i % STAMPS. */
     int64_t set, summed;
     part_stretch stretch[STAMPS];
-} parts;
+} part_clock;
 
 /* As profiles and tables call it. */
 const char *part_name(step_part part);
 
 /** Follow the parts of a backend's steps; stop it.  At most one follows a backend: the last that began. */
-void parts_follow(parts *p, backend *be);
-void parts_leave(parts *p); /* {0} is fine */
+void parts_follow(part_clock *p, backend *be);
+void parts_leave(part_clock *p); /* {0} is fine */
 
 /** A step begins, with its data; it ends.  One that failed halfway ends where the next begins. */
-CUDPO_MUST_USE cudpo_status parts_begin(parts *p);
-CUDPO_MUST_USE cudpo_status parts_end(parts *p);
+CUDPO_MUST_USE cudpo_status parts_begin(part_clock *p);
+CUDPO_MUST_USE cudpo_status parts_end(part_clock *p);
 
 /** Time the next `steps` steps.  Out: times  [steps] complete after parts_sum(). */
-void parts_time(parts *p, part_times *times, int64_t steps);
+void parts_time(part_clock *p, part_times *times, int64_t steps);
 
 /** Wait for the device, and stop timing. */
-CUDPO_MUST_USE cudpo_status parts_sum(parts *p);
+CUDPO_MUST_USE cudpo_status parts_sum(part_clock *p);
 
 #endif /* CUDPO_TRAIN_PARTS_H */

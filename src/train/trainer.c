@@ -12,20 +12,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+dataset_options trainer_data_options(const cudpo_config *c, loss_kind loss, int completions)
+{
+    return (dataset_options){.kind = loss == LOSS_KTO ? ROW_LABEL : ROW_PAIR,
+                             .chosen_only = loss == LOSS_SFT && completions == 1,
+                             .max_length = c->max_length,
+                             .keep_end = strcmp(c->truncation_mode, "keep_end") == 0,
+                             .rules = loss == LOSS_ORPO ? RULES_ORPO : RULES_JOINED};
+}
+
 static cudpo_status open_data(cudpo_trainer *t, scored_data *d, const char *path)
 {
     const cudpo_config *c = t->config;
-    const dataset_options options = {.kind = t->loss == LOSS_KTO ? ROW_LABEL : ROW_PAIR,
-                                     .chosen_only = t->loss == LOSS_SFT && t->completions == 1,
-                                     .max_length = c->max_length,
-                                     .keep_end = strcmp(c->truncation_mode, "keep_end") == 0,
-                                     .rules = t->loss == LOSS_ORPO ? RULES_ORPO : RULES_JOINED};
-    dataset_options with_cache = options;
+    dataset_options options = trainer_data_options(c, t->loss, t->completions);
     char *folder = NULL;
     CUDPO_TRY(cache_folder(&folder, c->output_dir));
-    with_cache.cache_dir = folder;
+    options.cache_dir = folder;
     d->epoch = -1;
-    const cudpo_status status = dataset_open(&d->data, path, t->tokenizer, &with_cache);
+    const cudpo_status status = dataset_open(&d->data, path, t->tokenizer, &options);
     free(folder);
     CUDPO_TRY(status);
     if (dataset_dropped(d->data) > 0)

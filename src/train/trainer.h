@@ -104,7 +104,7 @@ struct cudpo_trainer {
     float *kl;           /* [units of an evaluation batch], of host_alloc() */
     int64_t *order;      /* [units of an evaluation batch] */
     tensor norm, factor; /* [1] f32 of the step's gradient */
-    parts parts;         /* of the step that is being enqueued */
+    part_clock parts;         /* of the step that is being enqueued */
     step_flight flight[FLIGHTS];
     int64_t begun, finished; /* steps of this process: those between are under way */
 
@@ -124,6 +124,9 @@ CUDPO_MUST_USE cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config
  *       config  its model, data and output_dir count for nothing. */
 CUDPO_MUST_USE cudpo_status trainer_open_made(cudpo_trainer **out, const cudpo_config *config,
                                               const made_run *made);
+
+/** How rows become examples for a loss whose units have so many completions; without a cache. */
+dataset_options trainer_data_options(const cudpo_config *c, loss_kind loss, int completions);
 
 /** What is updated, checked and saved: master weights, or the policy itself. */
 model_weights *trainer_weights(cudpo_trainer *t);
