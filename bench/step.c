@@ -163,8 +163,8 @@ static cudpo_status settle(step_result *r, cudpo_trainer *t, int64_t left, int64
     return CUDPO_OK;
 }
 
-/* Steps until two in a row take the same time for each of their tokens.  Out: seconds of the last. */
-static cudpo_status warm_up(step_result *r, cudpo_trainer *t, double *seconds)
+/* Steps until two in a row take the same time for each of their tokens. */
+static cudpo_status warm_up(step_result *r, cudpo_trainer *t)
 {
     double before = 0.0, rate = 0.0;
     for (r->warm_up = 0; r->warm_up < WARM_UP_MOST; r->warm_up++) {
@@ -173,21 +173,22 @@ static cudpo_status warm_up(step_result *r, cudpo_trainer *t, double *seconds)
         if (r->warm_up >= WARM_UP_LEAST && fabs(rate - before) <= settled * before) break;
         CUDPO_TRY(trainer_begin(t));
         CUDPO_TRY(settle(r, t, 0, NULL));
-        *seconds = now() - begin;
         before = rate;
-        rate = *seconds / (double)(t->tokens_seen - tokens);
+        rate = (now() - begin) / (double)(t->tokens_seen - tokens);
     }
     return CUDPO_OK;
 }
 
-static cudpo_status timed_steps(step_result *r, cudpo_trainer *t, int64_t *seen)
+/* So many steps; 0: enough of them. */
+static cudpo_status timed_steps(step_result *r, cudpo_trainer *t, int64_t steps, int64_t *seen)
 {
-    parts_time(&t->parts, r->times, r->steps);
+    const int64_t most = steps > 0 ? steps : STEPS_MOST, least = steps > 0 ? steps : STEPS_LEAST;
     const double begin = now();
-    for (int64_t i = 0; i < r->steps; i++) {
+    parts_time(&t->parts, r->times, most);
+    while (r->steps < least || (r->steps < most && now() - begin < enough)) {
         const double enqueue = now();
         CUDPO_TRY(trainer_begin(t));
-        r->host[i] = now() - enqueue;
+        r->host[r->steps++] = now() - enqueue;
         CUDPO_TRY(settle(r, t, t->be->on_device ? 1 : 0, seen));
     }
     CUDPO_TRY(settle(r, t, 0, seen));
@@ -270,22 +271,14 @@ static cudpo_status measure_memory(step_result *r, const cudpo_trainer *t)
 
 static cudpo_status measure(step_result *r, cudpo_trainer *t, int64_t steps)
 {
-    double seconds = 0.0;
-    CUDPO_TRY(warm_up(r, t, &seconds));
-    r->steps = steps;
-    if (steps == 0) {
-        const double many = ceil(enough / seconds);
-        r->steps = many < STEPS_LEAST  ? STEPS_LEAST
-                   : many > STEPS_MOST ? STEPS_MOST
-                                       : (int64_t)many;
-    }
-    r->times = calloc((size_t)r->steps, sizeof *r->times);
-    r->host = calloc((size_t)r->steps, sizeof *r->host);
+    r->times = calloc(STEPS_MOST, sizeof *r->times);
+    r->host = calloc(STEPS_MOST, sizeof *r->host);
     int64_t *seen = calloc((size_t)dataset_count(t->train.data), sizeof *seen);
     cudpo_status status = CUDPO_OK;
     if (r->times == NULL || r->host == NULL || seen == NULL)
-        status = cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "%lld steps", (long long)r->steps);
-    if (status == CUDPO_OK) status = timed_steps(r, t, seen);
+        status = cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "times");
+    if (status == CUDPO_OK) status = warm_up(r, t);
+    if (status == CUDPO_OK) status = timed_steps(r, t, steps, seen);
     if (status == CUDPO_OK) status = summarise_times(r);
     if (status == CUDPO_OK) status = count_work(r, t, seen);
     if (status == CUDPO_OK) status = measure_memory(r, t);

@@ -71,7 +71,7 @@ cudpo_status step_table(buffer *out, const step_result *r)
     CUDPO_TRY(buffer_printf(out, "rate    %.3f %s/s, %.0f tokens/s\n", (double)r->units / r->total,
                             r->pairs ? "pairs" : "completions", (double)r->tokens / r->total));
     CUDPO_TRY(buffer_printf(out,
-                            "useful  %.3f TFLOP/s, %.1f %% of the %.3f TFLOP/s of a product of "
+                            "useful  %.4g TFLOP/s, %.1f %% of the %.4g TFLOP/s of a product of "
                             "%lld x %lld x %lld\n",
                             r->useful / r->total * 1e-12, mfu(r) * 100.0, r->peak * 1e-12,
                             (long long)r->peak_size, (long long)r->peak_size,
