@@ -1,5 +1,6 @@
 /* ceilings.c - what the machine can do: a large copy, a large product. */
 #include "bench/measure.h"
+#include "bench/peak.h"
 
 #include <math.h>
 
@@ -21,21 +22,7 @@ static cudpo_status call_copy(bench_run *r)
     return r->be->copy(r->be, r->t[1], r->t[0]);
 }
 
-static void make_product(bench_case *c, const backend *be, dtype type)
-{
-    const int64_t n = be->on_device ? 8192 : 2048;
-    c->flops = 2.0 * (double)n * (double)n * (double)n;
-    bench_add(c, BENCH_IN, type, n, n, 1);
-    bench_add(c, BENCH_IN, type, n, n, 1);
-    bench_add(c, BENCH_OUT, type, n, n, 1);
-}
-static cudpo_status call_product(bench_run *r)
-{
-    return r->be->gemm(r->be, r->t[2], r->t[0], false, r->t[1], true, 0);
-}
-
 static const bench_op copy_op = {"copy", "", 0, NULL, call_copy, NULL, NULL};
-static const bench_op product_op = {"gemm", "", 0, NULL, call_product, NULL, NULL};
 
 static cudpo_status time_of(double *seconds, backend *be, bench_case *c,
                             const bench_settings *settings)
@@ -59,11 +46,10 @@ cudpo_status bench_measure_ceilings(bench_ceilings *out, backend *be,
     out->copy_gbps = c.bytes / seconds * 1e-9;
     bench_case_free(&c);
     for (int half = 0; status == CUDPO_OK && half < 1 + be->on_device; half++) {
-        c = (bench_case){.op = &product_op};
-        make_product(&c, be, half ? DTYPE_BF16 : DTYPE_F32);
-        status = time_of(&seconds, be, &c, settings);
-        *(half ? &out->bf16_tflops : &out->f32_tflops) = c.flops / seconds * 1e-12;
-        bench_case_free(&c);
+        double rate = 0;
+        int64_t size;
+        status = bench_product_peak(&rate, &size, be, half ? DTYPE_BF16 : DTYPE_F32);
+        *(half ? &out->bf16_tflops : &out->f32_tflops) = rate * 1e-12;
     }
     return status;
 }

@@ -8,6 +8,7 @@ sees() { # what each room may include, besides itself and include/cudpo
     data) echo "base text" ;;
     model | preference | dist | optim) echo "base tensor backend" ;;
     train) echo "base tensor backend text data model preference dist optim" ;;
+    plan) echo "base tensor backend text data model preference optim train" ;;
     cli) echo "base" ;;
     kernels) echo "preference tensor" ;;
     esac

@@ -41,6 +41,25 @@ typedef struct workload {
 
 enum { MARKS = 2, FETCHES = 2, STAMPS = 512 };
 
+/* Parts of an optimizer step, in the order in which a pair comes through them. */
+typedef enum step_part {
+    PART_DATA,      /* rows to a pack, and the pack to the device */
+    PART_REFERENCE, /* forward pass and head of a reference in memory */
+    PART_FORWARD,
+    PART_HEAD, /* both ways, but for the loss */
+    PART_LOSS,
+    PART_BACKWARD,
+    PART_REDUCE,    /* gradients of all ranks */
+    PART_OPTIMIZER, /* norm, clipping, weights, and gradients back to 0 */
+    STEP_PARTS
+} step_part;
+
+/* Who is told where a step comes to another part: see backend_part(). */
+typedef struct part_follower {
+    cudpo_status (*at)(void *context, step_part part); /* NULL: nobody */
+    void *context;
+} part_follower;
+
 typedef struct backend backend;
 struct backend {
     const char *name;
@@ -82,6 +101,11 @@ struct backend {
      * both of its stamps, which were set. */
     cudpo_status (*stamp)(backend *be, int slot);
     cudpo_status (*elapsed)(backend *be, double *seconds, int from, int to);
+    /* Names for what is enqueued in between, as a profiler shows it: nested, so the last range that was begun ends first.
+     * Where no profiler is attached they do nothing. */
+    void (*range_begin)(backend *be, const char *name);
+    void (*range_end)(backend *be);
+    part_follower follower;
     /* What an op chooses by measurement may differ in its bits: recall() takes what keep() left in a file, if there is one,
      * before anything is measured; from keep() on all that was and is chosen is kept there.  A file that can't be read or
      * written is a warning. */
@@ -210,6 +234,12 @@ struct backend {
     cudpo_status (*map)(backend *be, tensor out, map_function f, tensor a, tensor b, float k);
     cudpo_status (*reduce)(backend *be, tensor out, tensor a, bool largest);
 };
+
+/** What is enqueued from here on is of that part of a step. */
+CUDPO_MUST_USE static inline cudpo_status backend_part(const backend *be, step_part part)
+{
+    return be->follower.at == NULL ? CUDPO_OK : be->follower.at(be->follower.context, part);
+}
 
 /** The CPU backend: host memory, OpenBLAS, OpenMP.  Complete, and the oracle of every other. */
 backend *backend_cpu(void);

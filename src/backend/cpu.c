@@ -162,6 +162,17 @@ static cudpo_status cpu_elapsed(backend *be, double *seconds, int from, int to)
     return CUDPO_OK;
 }
 
+static void cpu_range_begin(backend *be, const char *name)
+{
+    (void)be;
+    (void)name; /* profilers of a CPU see functions */
+}
+
+static void cpu_range_end(backend *be)
+{
+    (void)be;
+}
+
 static cudpo_status cpu_keep(backend *be, const char *path)
 {
     (void)be;
@@ -206,6 +217,8 @@ backend *backend_cpu(void)
         .arrived = cpu_arrived,
         .stamp = cpu_stamp,
         .elapsed = cpu_elapsed,
+        .range_begin = cpu_range_begin,
+        .range_end = cpu_range_end,
         .recall = cpu_keep,
         .keep = cpu_keep,
         .faults = cpu_faults,

@@ -18,6 +18,7 @@ static const command commands[] = {
     {"score", "implicit rewards of preference pairs", cli_score},
     {"generate", "continue prompts", cli_generate},
     {"tokenize", "token ids of a text or of a preference file", cli_tokenize},
+    {"bench", "how fast a training step is on this machine", cli_bench},
     {"demo", "see it work: a tiny model learns manners, in under a minute", cli_demo},
     {"doctor", "what of this machine cudpo can use", cli_doctor},
 };

@@ -76,24 +76,11 @@ static cudpo_status configure(cudpo_config *c, bool *print, bool *help, int argc
         file = argv[i];
     }
     if (file != NULL) CUDPO_TRY(cudpo_config_load(c, file));
-    for (int i = 1; i < argc; i++) {
-        if (strncmp(argv[i], "--", 2) != 0) continue;
-        if (strcmp(argv[i], "--print_config") == 0) {
-            *print = true;
-            continue;
-        }
-        char key[128];
-        const char *equals = strchr(argv[i], '='), *value = NULL;
-        snprintf(key, sizeof key, "%.*s", equals == NULL ? 126 : (int)(equals - argv[i] - 2),
-                 argv[i] + 2);
-        if (equals != NULL) {
-            value = equals + 1;
-        } else if (i + 1 < argc && strncmp(argv[i + 1], "--", 2) != 0) {
-            value = argv[++i];
-        }
-        CUDPO_TRY(cudpo_config_set(c, key, value));
-    }
-    return CUDPO_OK;
+    const cli_option options[] = {{"--print_config", CLI_FLAG, "", "", print}};
+    const int own = cli_split_keys(options, 1, argc, argv);
+    for (int i = 1; i < own; i++)
+        if (strcmp(argv[i], "--print_config") == 0) *print = true;
+    return cli_set_keys(c, argc - own, argv + own);
 }
 
 static cudpo_status print_config(const cudpo_config *c)

@@ -35,12 +35,11 @@ typedef struct builder {
     int held_rows;
 } builder;
 
-/* A file of the wrong kind is told at its first row. */
-static cudpo_status check_kind(const builder *b, const preference_row *row)
+cudpo_status dataset_check_row(const preference_row *row, const char *path,
+                               const dataset_options *o)
 {
-    const dataset_options *o = b->options;
     char where[1100];
-    snprintf(where, sizeof where, "%.1000s:%lld", b->path, (long long)row->line);
+    snprintf(where, sizeof where, "%.1000s:%lld", path, (long long)row->line);
     if (o->chosen_only) return CUDPO_OK;
     if (o->kind == ROW_PAIR && row->kind == ROW_LABEL)
         return cudpo_fail(CUDPO_EDATA, where,
@@ -77,7 +76,7 @@ static cudpo_status read_block(builder *b, bool *done)
         preference_row row;
         CUDPO_TRY(row_reader_next(b->reader, &row, done));
         if (*done) break;
-        CUDPO_TRY(check_kind(b, &row));
+        CUDPO_TRY(dataset_check_row(&row, b->path, b->options));
         count_row(b, &row);
         if (b->options->chosen_only && row.labelled && !row.label) {
             b->totals.undesired++;

@@ -16,4 +16,9 @@ CUDPO_MUST_USE cudpo_status dataset_build(FILE *stream, const char *path, const 
                                           const dataset_options *options, const char *where,
                                           hash128 key);
 
+/** Is the row one for those options?  A file of the wrong kind is told at its first one.
+ *  Returns: CUDPO_OK; CUDPO_EDATA as "path:line: what is needed". */
+CUDPO_MUST_USE cudpo_status dataset_check_row(const preference_row *row, const char *path,
+                                              const dataset_options *options);
+
 #endif /* CUDPO_DATA_BUILD_H */

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "data/build.h"
 #include "data/cache.h"
+#include "data/made.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -137,9 +138,9 @@ out:
     return status;
 }
 
-/* A file without a name, gone when it is unmapped. */
+/* A file without a name, gone when it is unmapped: of a preference file, or of examples that are made. */
 static cudpo_status map_temporary(cache_map *map, const char *path, const tokenizer *t,
-                                  const dataset_options *o)
+                                  const dataset_options *o, const made_examples *made)
 {
     const char *folder = getenv("TMPDIR");
     char *name = path_join(folder != NULL && *folder != '\0' ? folder : "/tmp", "cudpo-XXXXXX");
@@ -158,8 +159,11 @@ static cudpo_status map_temporary(cache_map *map, const char *path, const tokeni
         if (fd >= 0) close(fd);
         goto out;
     }
-    status = dataset_build(stream, path, t, o, name, key);
-    if (status == CUDPO_OK) status = cache_map_open(map, &reason, fd, name, key, tokenizer_size(t));
+    status = made != NULL ? made_write(stream, made, name, key)
+                          : dataset_build(stream, path, t, o, name, key);
+    if (status == CUDPO_OK)
+        status = cache_map_open(map, &reason, fd, name, key,
+                                made != NULL ? made->vocabulary : tokenizer_size(t));
     if (status == CUDPO_OK && reason != NULL)
         status = cudpo_fail(CUDPO_EWRITE, name, "reads back other than it was written: %s", reason);
 out:
@@ -216,13 +220,30 @@ cudpo_status dataset_open(dataset **out, const char *path, const tokenizer *t,
     d->max_length = options->max_length;
     const cudpo_status status = options->cache_dir != NULL
                                     ? map_cached(&d->map, path, t, options)
-                                    : map_temporary(&d->map, path, t, options);
+                                    : map_temporary(&d->map, path, t, options, NULL);
     if (status != CUDPO_OK) {
         dataset_close(d);
         return status;
     }
     measure(d);
     warn(&d->map.totals, path);
+    *out = d;
+    return CUDPO_OK;
+}
+
+cudpo_status dataset_make(dataset **out, const made_examples *made)
+{
+    *out = NULL;
+    CUDPO_REQUIRE(made->count >= 1 && made->vocabulary >= 1);
+    CUDPO_REQUIRE(made->completions >= 1 && made->completions <= MAX_COMPLETIONS);
+    dataset *d = calloc(1, sizeof *d);
+    if (d == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "data set");
+    const cudpo_status status = map_temporary(&d->map, NULL, NULL, NULL, made);
+    if (status != CUDPO_OK) {
+        dataset_close(d);
+        return status;
+    }
+    measure(d);
     *out = d;
     return CUDPO_OK;
 }

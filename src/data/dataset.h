@@ -52,6 +52,21 @@ typedef struct dataset_options {
     const char *cache_dir; /* folder for caches; NULL: none, a temporary file serves */
 } dataset_options;
 
+/* How long the parts of an example are, in tokens. */
+typedef struct example_lengths {
+    int32_t prompt;
+    int32_t completion[MAX_COMPLETIONS]; /* 0 where there is none */
+} example_lengths;
+
+/* Examples of these lengths with random ids: what a benchmark trains on. */
+typedef struct made_examples {
+    const example_lengths *lengths; /* [count] */
+    int64_t count;
+    int32_t completions; /* of each; 1: labelled, desirable and undesirable in turn */
+    int64_t vocabulary;  /* ids are below it */
+    uint64_t seed;
+} made_examples;
+
 typedef struct dataset dataset;
 
 /** Tokenise a file, or map the cache of an earlier run on the same bytes, tokenizer and options.
@@ -67,6 +82,11 @@ typedef struct dataset dataset;
  *           tokenizer has no eos token); CUDPO_EWRITE, CUDPO_EPERM, CUDPO_ENOMEM. */
 CUDPO_MUST_USE cudpo_status dataset_open(dataset **out, const char *path, const tokenizer *t,
                                          const dataset_options *options);
+
+/** A data set of examples that are made, in a temporary file.
+ *  Returns: CUDPO_OK; CUDPO_EWRITE, CUDPO_EPERM, CUDPO_ENOMEM. */
+CUDPO_MUST_USE cudpo_status dataset_make(dataset **out, const made_examples *made);
+
 void dataset_close(dataset *d);
 
 int64_t dataset_count(const dataset *d);

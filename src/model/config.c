@@ -294,19 +294,25 @@ static cudpo_status read_config(model_config *c, config_reader r)
     return read_tokens(c, r);
 }
 
-/* Read one of the folder's files with `read`. */
+/* Read a file with `read`. */
+static cudpo_status read_path(model_config *c, const char *path,
+                              cudpo_status (*read)(model_config *c, config_reader r))
+{
+    json *root = NULL;
+    cudpo_status status = json_load(&root, path, MAX_BYTES);
+    if (status == CUDPO_OK) status = read(c, (config_reader){root, path, ""});
+    json_free(root);
+    return status;
+}
+
+/* The same of one of the folder's files. */
 static cudpo_status read_file(model_config *c, const char *folder, const char *name, bool optional,
                               cudpo_status (*read)(model_config *c, config_reader r))
 {
     char *path = path_join(folder, name);
     if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, folder, "path");
-    json *root = NULL;
-    cudpo_status status = CUDPO_OK;
-    if (!optional || file_is_regular(path)) {
-        status = json_load(&root, path, MAX_BYTES);
-        if (status == CUDPO_OK) status = read(c, (config_reader){root, path, ""});
-    }
-    json_free(root);
+    const cudpo_status status =
+        optional && !file_is_regular(path) ? CUDPO_OK : read_path(c, path, read);
     free(path);
     return status;
 }
@@ -316,6 +322,12 @@ static cudpo_status read_generation(model_config *c, config_reader r)
     if (json_type(r.object) != JSON_OBJECT)
         return cudpo_fail(CUDPO_EDATA, r.path, "must be an object");
     return read_tokens(c, r);
+}
+
+cudpo_status model_config_read(model_config *out, const char *path)
+{
+    *out = (model_config){0};
+    return read_path(out, path, read_config);
 }
 
 cudpo_status model_config_load(model_config *out, const char *folder)

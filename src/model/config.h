@@ -39,6 +39,9 @@ typedef struct model_config {
  *           quantisation that is not supported is refused by name with the list of those that are. */
 CUDPO_MUST_USE cudpo_status model_config_load(model_config *out, const char *folder);
 
+/** Read a config.json alone, by its path.  Returns: as model_config_load(). */
+CUDPO_MUST_USE cudpo_status model_config_read(model_config *out, const char *path);
+
 /** A reference is run as its policy is, so all that decides the computation must be the same in both.
  *  Returns: CUDPO_OK; CUDPO_EDATA naming `folder`, the key and both values. */
 CUDPO_MUST_USE cudpo_status model_config_same(const model_config *reference,

@@ -160,11 +160,13 @@ static void initial_values(float *out, const weight_name *name, double deviation
         return;
     }
     const uint64_t stream = hash64_bytes(name->name, length);
+#pragma omp parallel for
     for (int64_t i = 0; i < n; i++)
         out[i] = (float)(deviation * rng_normal(seed, stream, (uint64_t)(first + i)));
 }
 
-cudpo_status model_weights_randomise(model_weights *w, const model_config *c, uint64_t seed)
+/* Chunk after chunk of each tensor, or its first one again and again. */
+static cudpo_status randomise(model_weights *w, const model_config *c, uint64_t seed, bool repeat)
 {
     CUDPO_REQUIRE(w->offload == NULL);
     float *chunk = malloc(WEIGHTS_CHUNK * sizeof *chunk);
@@ -175,12 +177,23 @@ cudpo_status model_weights_randomise(model_weights *w, const model_config *c, ui
         const int64_t total = tensor_elements(view);
         for (int64_t at = 0; at < total && status == CUDPO_OK; at += WEIGHTS_CHUNK) {
             const int64_t n = total - at < WEIGHTS_CHUNK ? total - at : WEIGHTS_CHUNK;
-            initial_values(chunk, &w->names[i], c->initializer_range, seed, at, n);
+            if (at == 0 || !repeat)
+                initial_values(chunk, &w->names[i], c->initializer_range, seed, at, n);
             status = weights_upload(w, view, at, chunk, n);
         }
     }
     free(chunk);
     return status;
+}
+
+cudpo_status model_weights_randomise(model_weights *w, const model_config *c, uint64_t seed)
+{
+    return randomise(w, c, seed, false);
+}
+
+cudpo_status model_weights_repeat(model_weights *w, const model_config *c, uint64_t seed)
+{
+    return randomise(w, c, seed, true);
 }
 
 cudpo_status model_weights_fingerprint(const model_weights *w, hash128 *out)

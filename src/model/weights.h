@@ -82,6 +82,10 @@ CUDPO_MUST_USE cudpo_status model_folder_save(const model_weights *w, const char
 CUDPO_MUST_USE cudpo_status model_weights_randomise(model_weights *w, const model_config *c,
                                                     uint64_t seed);
 
+/** The same, but that a tensor's values repeat after the first million: where values do not matter, 8e9 of them take seconds. */
+CUDPO_MUST_USE cudpo_status model_weights_repeat(model_weights *w, const model_config *c,
+                                                 uint64_t seed);
+
 /** Fingerprint of the values. */
 CUDPO_MUST_USE cudpo_status model_weights_fingerprint(const model_weights *w, hash128 *out);
 

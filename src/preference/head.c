@@ -39,6 +39,15 @@ int64_t head_chunk_rows(int64_t budget, int64_t vocab, int64_t largest_unit)
     return rows > largest_unit ? rows : largest_unit;
 }
 
+int64_t head_chunks(const int32_t *sequence_begin, int64_t units, int sequences, int64_t rows)
+{
+    const head_batch b = {.host_sequence_begin = sequence_begin, .sequences = sequences};
+    int64_t n = 0;
+    for (int64_t unit = 0; unit < units; n++)
+        unit += chunk_after(&b, unit, units, rows).units;
+    return n;
+}
+
 static tensor cut_as(arena *a, dtype type, int64_t rows, int64_t cols)
 {
     return tensor_matrix(arena_take(a, (size_t)(rows * cols) * dtype_size(type)), type, rows, cols);
@@ -147,7 +156,9 @@ cudpo_status head_loss(head_workspace *ws, tensor dhidden, tensor dhead, backend
         const chunk c = chunk_after(b, unit, units, ws->logits.rows);
         unit += c.units;
         CUDPO_TRY(score_chunk(ws, be, b, &c, head, true));
+        CUDPO_TRY(backend_part(be, PART_LOSS));
         CUDPO_TRY(evaluate_chunk(ws, be, b, &c, reference, label, kl, parameters));
+        CUDPO_TRY(backend_part(be, PART_HEAD));
         if (c.rows == 0) continue;
         const tensor dlogits = gradient_of(ws->logits, ws->rows.type, c.rows);
         const tensor rows = tensor_rows(ws->rows, c.row, c.rows);

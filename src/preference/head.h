@@ -40,6 +40,9 @@ typedef struct head_workspace {
 /* Rows of logits at a time: `budget` bytes of them, but at least the largest unit. */
 int64_t head_chunk_rows(int64_t budget, int64_t vocab, int64_t largest_unit);
 
+/* Chunks of up to `rows` that so many units are cut into; sequence_begin [units * sequences + 1]. */
+int64_t head_chunks(const int32_t *sequence_begin, int64_t units, int sequences, int64_t rows);
+
 /** Cut a workspace from an arena (a dry run counts).  In: the activations' type; capacities: score rows R, sequences S,
  *  units G. */
 void head_workspace_cut(head_workspace *ws, arena *a, dtype type, int64_t R, int64_t S, int64_t G,

@@ -54,6 +54,7 @@ static cudpo_status score_pack(cudpo_trainer *t, int64_t unit, const scored_data
     const tensor reference = tensor_rows(t->estimate.reference, unit, k->G);
     CUDPO_TRY(pass_upload(&t->pass));
     if (d->cache == NULL) {
+        CUDPO_TRY(backend_part(t->be, PART_REFERENCE));
         CUDPO_TRY(pass_score_later(&t->pass, reference, &t->reference));
     } else {
         for (int64_t g = 0; g < k->G; g++)
@@ -61,6 +62,7 @@ static cudpo_status score_pack(cudpo_trainer *t, int64_t unit, const scored_data
         CUDPO_TRY(t->be->copy_in(t->be, reference.data, t->reference_score,
                                  (size_t)k->G * sizeof *t->reference_score));
     }
+    CUDPO_TRY(backend_part(t->be, PART_FORWARD)); /* its head, too, has no way back */
     return pass_score_later(&t->pass, policy, &t->policy);
 }
 
@@ -73,6 +75,7 @@ cudpo_status trainer_kl(cudpo_trainer *t, float *kl, const scored_data *d, const
         return CUDPO_OK;
     }
     for (int64_t done = 0; done < n;) {
+        CUDPO_TRY(backend_part(t->be, PART_DATA));
         pack_clear(&t->pass.pack);
         int64_t taken = 0;
         for (; done + taken < n; taken++) {

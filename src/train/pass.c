@@ -21,6 +21,12 @@ static tensor floats(arena *a, int64_t n)
     return tensor_vector(arena_take(a, (size_t)n * sizeof(float)), DTYPE_F32, n);
 }
 
+int64_t pass_chunk_rows(const model_config *c, const pass_limits *l)
+{
+    return head_chunk_rows(LOGITS_BUDGET, c->vocab_size,
+                           l->largest_group + l->completions + l->prompt);
+}
+
 /* Cut all tensors; counts only while the arena has no memory. */
 static cudpo_status cut(pass *p, arena *a)
 {
@@ -31,7 +37,7 @@ static cudpo_status cut(pass *p, arena *a)
     model_workspace_free(&p->ws);
     CUDPO_TRY(model_workspace_cut(&p->ws, a, p->config, l->kind, l->type, T, l->positions));
     head_workspace_cut(&p->head, a, l->type, R, S, G, p->config->hidden_size, V,
-                       head_chunk_rows(LOGITS_BUDGET, V, l->largest_group + p->sequences));
+                       pass_chunk_rows(p->config, l));
     p->all_token = ints(a, T, 1);
     p->all_position = ints(a, T, 1);
     p->all_segments = ints(a, G * (l->completions * 2 + 1), SEGMENT_FIELDS);
@@ -236,12 +242,15 @@ static cudpo_status run(pass *p, model_weights *dw, const model_weights *w,
 {
     const int64_t S = p->pack.S, G = p->pack.G;
     tensor hidden;
+    CUDPO_TRY(backend_part(p->be, PART_FORWARD));
     CUDPO_TRY(model_forward(&hidden, &p->ws, w, p->config, &p->batch));
+    CUDPO_TRY(backend_part(p->be, PART_HEAD));
     const tensor dhidden = tensor_rows(p->ws.dy, 0, hidden.rows);
     CUDPO_TRY(head_loss(&p->head, dhidden, dw->head, p->be, &p->scores, hidden, w->head,
                         first_rows(p->reference, S, use_reference),
                         first_rows(p->label, G, use_labels), first_rows(p->kl, G, use_labels),
                         parameters));
+    CUDPO_TRY(backend_part(p->be, PART_BACKWARD));
     return model_backward(dw, &p->ws, w, p->config, &p->batch, dhidden);
 }
 

@@ -63,6 +63,9 @@ CUDPO_MUST_USE cudpo_status pass_bytes(size_t *bytes, const model_config *c,
                                        const pass_limits *limits);
 workload pass_workload(const model_config *c, const pass_limits *limits);
 
+/* Rows of logits at a time. */
+int64_t pass_chunk_rows(const model_config *c, const pass_limits *limits);
+
 /** Allocate everything for packs within the limits; nothing is allocated later.
  *  Returns: CUDPO_OK; CUDPO_ENOMEM saying how many bytes were wanted for what. */
 CUDPO_MUST_USE cudpo_status pass_create(pass *p, backend *be, const model_config *c,

@@ -16,7 +16,10 @@ cudpo_status trainer_reference(cudpo_trainer *t, const scored_data *d)
 {
     if (!t->rewards) return CUDPO_OK;
     const pack *k = &t->pass.pack;
-    if (d->cache == NULL) return pass_score_later(&t->pass, t->pass.reference, &t->reference);
+    if (d->cache == NULL) {
+        CUDPO_TRY(backend_part(t->be, PART_REFERENCE));
+        return pass_score_later(&t->pass, t->pass.reference, &t->reference);
+    }
     for (int64_t s = 0; s < k->S; s++) {
         const int64_t g = s / t->pass.sequences, i = s % t->pass.sequences;
         t->reference_score[s] =

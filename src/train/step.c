@@ -40,6 +40,7 @@ static cudpo_status update(cudpo_trainer *t, step_flight *f)
                                          .weight_decay = c->weight_decay,
                                          .seed = (uint64_t)c->seed};
     f->learning_rate = settings.learning_rate;
+    CUDPO_TRY(backend_part(t->be, PART_OPTIMIZER));
     CUDPO_TRY(t->be->clip(t->be, t->norm, t->factor, t->gradient.all, (float)c->max_grad_norm));
     CUDPO_TRY(t->be->copy_out_later(t->be, f->norm, t->norm.data, sizeof *f->norm));
     return optimizer_step(t->be, t->parameters, t->parameter_count, &settings, t->factor,
@@ -51,20 +52,24 @@ cudpo_status trainer_begin(cudpo_trainer *t)
     step_flight *f = &t->flight[t->begun % FLIGHTS];
     step_batch *b = &f->batch;
     CUDPO_REQUIRE(t->begun - t->finished < FLIGHTS);
+    CUDPO_TRY(parts_begin(&t->parts));
     /* Which pairs: a block of the epoch's permutation, whatever the size of a micro-batch. */
     CUDPO_TRY(trainer_batch(t, b, f->order, t->step));
+    CUDPO_TRY(backend_part(t->be, PART_OPTIMIZER));
     CUDPO_TRY(t->be->zero(t->be, t->gradient.all));
     CUDPO_TRY(
         trainer_kl(t, f->kl, &t->train, b->example, b->n, t->config->per_device_train_batch_size));
 
     /* Pack after pack: tokens, hidden states, scores, loss, gradients. */
     for (int64_t done = 0; done < b->n;) {
+        CUDPO_TRY(backend_part(t->be, PART_DATA));
         const int64_t taken = trainer_fill(t, t->train.data, b->example + done, b->n - done);
         CUDPO_TRY(run_pack(t, f, done));
         done += taken;
     }
     CUDPO_TRY(update(t, f));
     CUDPO_TRY(t->be->mark(t->be, (int)(t->begun % FLIGHTS)));
+    CUDPO_TRY(parts_end(&t->parts));
     f->step = t->step++;
     t->begun++;
     return CUDPO_OK;

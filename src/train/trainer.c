@@ -12,20 +12,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+dataset_options trainer_data_options(const cudpo_config *c, loss_kind loss, int completions)
+{
+    return (dataset_options){.kind = loss == LOSS_KTO ? ROW_LABEL : ROW_PAIR,
+                             .chosen_only = loss == LOSS_SFT && completions == 1,
+                             .max_length = c->max_length,
+                             .keep_end = strcmp(c->truncation_mode, "keep_end") == 0,
+                             .rules = loss == LOSS_ORPO ? RULES_ORPO : RULES_JOINED};
+}
+
 static cudpo_status open_data(cudpo_trainer *t, scored_data *d, const char *path)
 {
     const cudpo_config *c = t->config;
-    const dataset_options options = {.kind = t->loss == LOSS_KTO ? ROW_LABEL : ROW_PAIR,
-                                     .chosen_only = t->loss == LOSS_SFT && t->completions == 1,
-                                     .max_length = c->max_length,
-                                     .keep_end = strcmp(c->truncation_mode, "keep_end") == 0,
-                                     .rules = t->loss == LOSS_ORPO ? RULES_ORPO : RULES_JOINED};
-    dataset_options with_cache = options;
+    dataset_options options = trainer_data_options(c, t->loss, t->completions);
     char *folder = NULL;
     CUDPO_TRY(cache_folder(&folder, c->output_dir));
-    with_cache.cache_dir = folder;
+    options.cache_dir = folder;
     d->epoch = -1;
-    const cudpo_status status = dataset_open(&d->data, path, t->tokenizer, &with_cache);
+    const cudpo_status status = dataset_open(&d->data, path, t->tokenizer, &options);
     free(folder);
     CUDPO_TRY(status);
     if (dataset_dropped(d->data) > 0)
@@ -129,7 +133,32 @@ static cudpo_status open_model(cudpo_trainer *t)
     return CUDPO_OK;
 }
 
-static cudpo_status load_models(cudpo_trainer *t, bool train)
+static cudpo_status open_files(cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    CUDPO_TRY(open_model(t));
+    CUDPO_TRY(open_data(t, &t->train, c->train_dataset));
+    return c->eval_dataset != NULL ? open_data(t, &t->eval, c->eval_dataset) : CUDPO_OK;
+}
+
+static cudpo_status load_policy(cudpo_trainer *t)
+{
+    CUDPO_TRY(model_weights_load(trainer_weights(t), &t->model, t->config->model_name_or_path));
+    return model_weights_fingerprint(trainer_weights(t), &t->policy_fingerprint);
+}
+
+/* What they are a function of is their fingerprint. */
+static cudpo_status make_policy(cudpo_trainer *t, const made_run *made)
+{
+    const uint64_t fields[] = {made->seed, model_config_fingerprint(made->model)};
+    const hash128 of[] = {hash_bytes(fields, sizeof fields),
+                          hash_bytes(&made->model->initializer_range, sizeof(double))};
+    t->policy_fingerprint = hash_bytes(of, sizeof of);
+    return model_weights_repeat(trainer_weights(t), &t->model, made->seed);
+}
+
+/* In: made  NULL: weights come from files. */
+static cudpo_status load_models(cudpo_trainer *t, bool train, const made_run *made)
 {
     const cudpo_config *c = t->config;
     CUDPO_TRY(model_weights_create(&t->policy, t->be, &t->model, t->type));
@@ -141,8 +170,7 @@ static cudpo_status load_models(cudpo_trainer *t, bool train)
         CUDPO_TRY(read_reference(t, &t->policy));
         CUDPO_TRY(model_weights_offload(&t->reference, &t->policy, &t->model));
     }
-    CUDPO_TRY(model_weights_load(trainer_weights(t), &t->model, c->model_name_or_path));
-    CUDPO_TRY(model_weights_fingerprint(trainer_weights(t), &t->policy_fingerprint));
+    CUDPO_TRY(made != NULL ? make_policy(t, made) : load_policy(t));
     CUDPO_TRY(trainer_refresh(t));
     return t->rewards && !through_policy ? load_reference(t) : CUDPO_OK;
 }
@@ -264,30 +292,40 @@ cudpo_status trainer_stopped(const cudpo_trainer *t)
                       "again");
 }
 
-cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool train)
+/* The device, and what the configuration says of the loss. */
+static cudpo_status open_device(cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    CUDPO_TRY(device_open(&t->be, c->device, c->output_dir));
+    parts_follow(&t->parts, t->be);
+    CUDPO_TRY(t->be->available_memory(t->be, &t->available));
+    t->traits = loss_traits_find(c->loss_type, &t->loss);
+    if (t->traits == NULL || !schedule_find(c->lr_scheduler_type, &t->schedule))
+        return cudpo_fail(CUDPO_ECONFIG, "config", "loss_type %s, lr_scheduler_type %s: not known",
+                          c->loss_type, c->lr_scheduler_type);
+    t->rewards = t->traits->reference || c->ref_model_name_or_path != NULL;
+    /* With a reference, supervised training reports rewards, and those need both completions. */
+    t->completions = t->loss == LOSS_SFT && t->rewards ? 2 : t->traits->completions;
+    return choose_type(t);
+}
+
+/* In: made  NULL: model and data are files. */
+static cudpo_status open_run(cudpo_trainer **out, const cudpo_config *config, bool train,
+                             const made_run *made)
 {
     *out = NULL;
     cudpo_trainer *t = calloc(1, sizeof *t);
     if (t == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "trainer");
     t->config = config;
-    cudpo_status status = device_open(&t->be, config->device, config->output_dir);
+    if (made != NULL) {
+        t->model = *made->model;
+        t->train = (scored_data){.data = made->data, .epoch = -1};
+    }
+    cudpo_status status = CUDPO_OK;
 #define STAGE(call) \
     if (status == CUDPO_OK) status = signals_stop_wanted() ? trainer_stopped(t) : (call)
-    t->traits = loss_traits_find(config->loss_type, &t->loss);
-    if (status == CUDPO_OK &&
-        (t->traits == NULL || !schedule_find(config->lr_scheduler_type, &t->schedule)))
-        status =
-            cudpo_fail(CUDPO_ECONFIG, "config", "loss_type %s, lr_scheduler_type %s: not known",
-                       config->loss_type, config->lr_scheduler_type);
-    if (status == CUDPO_OK) {
-        t->rewards = t->traits->reference || config->ref_model_name_or_path != NULL;
-        /* With a reference, supervised training reports rewards, and those need both completions. */
-        t->completions = t->loss == LOSS_SFT && t->rewards ? 2 : t->traits->completions;
-    }
-    STAGE(choose_type(t));
-    STAGE(open_model(t));
-    STAGE(open_data(t, &t->train, config->train_dataset));
-    if (config->eval_dataset != NULL) STAGE(open_data(t, &t->eval, config->eval_dataset));
+    STAGE(open_device(t));
+    if (made == NULL) STAGE(open_files(t));
     STAGE(plan_steps(t));
     if (status == CUDPO_OK && t->eval.data != NULL && trainer_eval_count(t) == 0)
         log_warn(
@@ -295,10 +333,10 @@ cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool 
             config->eval_dataset);
     STAGE(open_order(t));
     STAGE(memory_plan(&t->memory, t, train));
-    STAGE(load_models(t, train));
+    STAGE(load_models(t, train, made));
     STAGE(pass_create(&t->pass, t->be, &t->model, &t->memory.limits));
     STAGE(create_results(t));
-    if (train) STAGE(output_recall(t));
+    if (train && made == NULL) STAGE(output_recall(t));
     STAGE(precompute(t));
     if (train) STAGE(create_optimizer(t));
     if (train) STAGE(create_flights(t));
@@ -310,6 +348,17 @@ cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool 
     }
     *out = t;
     return CUDPO_OK;
+}
+
+cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool train)
+{
+    return open_run(out, config, train, NULL);
+}
+
+cudpo_status trainer_open_made(cudpo_trainer **out, const cudpo_config *config,
+                               const made_run *made)
+{
+    return open_run(out, config, true, made);
 }
 
 int64_t cudpo_trainer_steps(const cudpo_trainer *t)
@@ -348,6 +397,7 @@ void cudpo_trainer_close(cudpo_trainer *t)
     close_data(&t->eval);
     close_data(&t->train);
     tokenizer_free(t->tokenizer);
+    parts_leave(&t->parts);
     if (t->be != NULL) t->be->close(t->be);
     free(t);
 }

@@ -13,6 +13,7 @@
 #include "preference/loss.h"
 #include "text/tokenizer.h"
 #include "train/metrics.h"
+#include "train/parts.h"
 #include "train/pass.h"
 #include "train/reference_cache.h"
 
@@ -64,6 +65,13 @@ typedef struct memory_forecast {
     size_t bytes; /* of all parts together */
 } memory_forecast;
 
+/* What a benchmark trains: a model and data that are in no file. */
+typedef struct made_run {
+    const model_config *model;
+    dataset *data; /* of what loss_type takes */
+    uint64_t seed; /* of the weights */
+} made_run;
+
 struct cudpo_trainer {
     const cudpo_config *config;
     const loss_traits *traits;
@@ -75,6 +83,8 @@ struct cudpo_trainer {
     scored_data train, eval; /* eval.data NULL: none */
     int completions;         /* of a unit */
     bool rewards;            /* a reference is there */
+    size_t
+        available; /* bytes that the device could give before anything of this run was there; 0: unknown */
     memory_forecast memory;
     bool reference_is_policy; /* the reference is the initial policy, so step 0 can check itself */
 
@@ -94,6 +104,7 @@ struct cudpo_trainer {
     float *kl;           /* [units of an evaluation batch], of host_alloc() */
     int64_t *order;      /* [units of an evaluation batch] */
     tensor norm, factor; /* [1] f32 of the step's gradient */
+    part_clock parts;         /* of the step that is being enqueued */
     step_flight flight[FLIGHTS];
     int64_t begun, finished; /* steps of this process: those between are under way */
 
@@ -107,6 +118,15 @@ struct cudpo_trainer {
 /** Open a run; `train` false: for evaluation only, without gradients and moments. */
 CUDPO_MUST_USE cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config,
                                          bool train);
+
+/** The same of a model and data that were made: weights are random, and nothing is read or written but the cache folder.
+ *  In:  made  its data are the trainer's from here on, whether it opens or not;
+ *       config  its model, data and output_dir count for nothing. */
+CUDPO_MUST_USE cudpo_status trainer_open_made(cudpo_trainer **out, const cudpo_config *config,
+                                              const made_run *made);
+
+/** How rows become examples for a loss whose units have so many completions; without a cache. */
+dataset_options trainer_data_options(const cudpo_config *c, loss_kind loss, int completions);
 
 /** What is updated, checked and saved: master weights, or the policy itself. */
 model_weights *trainer_weights(cudpo_trainer *t);

@@ -118,8 +118,9 @@ struct Counts {
         const char *const path = getenv("SIMT_COUNT");
         FILE *const file = path != nullptr ? fopen(path, "w") : nullptr;
         if (file == nullptr) return;
-        fprintf(file, "waits %ld\nallocations %ld\nlaunches %ld\n", of[simt::WAIT],
-                of[simt::ALLOCATION], of[simt::LAUNCH]);
+        fprintf(file, "waits %ld\nallocations %ld\nlaunches %ld\nranges %ld\nended %ld\n",
+                of[simt::WAIT], of[simt::ALLOCATION], of[simt::LAUNCH], of[simt::RANGE],
+                of[simt::RANGE_END]);
         fclose(file);
     }
 };

@@ -16,8 +16,9 @@ void submit(cudaStream_t stream, std::function<void()> work);
 void drain(cudaStream_t stream);
 void drain_all();
 
-/* How often the host waits for the device, asks for memory, and starts a kernel or a product: for SIMT_COUNT. */
-enum Counted { WAIT, ALLOCATION, LAUNCH, COUNTED };
+/* How often the host waits for the device, asks for memory, starts a kernel or a product, begins and ends a range: for
+ * SIMT_COUNT. */
+enum Counted { WAIT, ALLOCATION, LAUNCH, RANGE, RANGE_END, COUNTED };
 void count(Counted what);
 
 /* From the kernel that SIMT_FAULT=N counts on the device is lost, and every call that waits for it says so. */

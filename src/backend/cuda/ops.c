@@ -7,4 +7,5 @@ void cuda_ops_install(backend *t)
     cuda_layers_install(t);
     cuda_optim_install(t);
     cuda_head_install(t);
+    cuda_ranges_install(t);
 }

@@ -37,5 +37,6 @@ void cuda_attention_install(backend *table);
 void cuda_head_install(backend *table);
 void cuda_layers_install(backend *table);
 void cuda_optim_install(backend *table);
+void cuda_ranges_install(backend *table);
 
 #endif /* CUDPO_BACKEND_CUDA_OPS_H */

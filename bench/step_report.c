@@ -1,0 +1,265 @@
+/* step_report.c - what was measured, as a table and as JSON. */
+#include "backend/open.h"
+#include "bench/step.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Mean seconds of a part; STEP_PARTS: between steps. */
+static double part_mean(const step_result *r, int part)
+{
+    double sum = 0.0;
+    for (int64_t i = 0; i < r->steps; i++)
+        sum += part == STEP_PARTS ? r->times[i].between : r->times[i].part[part];
+    return sum / (double)r->steps;
+}
+
+static const char *name_of(int part)
+{
+    return part == STEP_PARTS ? "between steps" : part_name((step_part)part);
+}
+
+/* Of the computation. */
+static double mfu(const step_result *r)
+{
+    return r->useful / r->total / r->peak;
+}
+
+static cudpo_status lengths_line(buffer *out, const step_result *r)
+{
+    const step_lengths *l = &r->lengths;
+    const int64_t units = r->units / r->steps;
+    const char *what = r->pairs ? "pairs" : "completions with their prompts";
+    if (l->file == NULL)
+        return buffer_printf(out,
+                             "%lld %s a step: %.0f tokens of prompt, %.0f of each completion\n",
+                             (long long)units, what, l->prompt, l->completion);
+    return buffer_printf(out,
+                         "%lld %s a step, of lengths in %s (%lld of %lld): means of %.1f and %.1f "
+                         "tokens, by %s\n",
+                         (long long)units, what, l->file, (long long)l->taken,
+                         (long long)l->examples, l->prompt, l->completion,
+                         l->tokenizer != NULL ? l->tokenizer : "the rule of 4 bytes a token");
+}
+
+static cudpo_status table_of_parts(buffer *out, const step_result *r)
+{
+    const double step = r->total / (double)r->steps;
+    CUDPO_TRY(buffer_printf(out, "\n  %-20s %10s %7s\n", "part", "ms", "%"));
+    for (int p = 0; p <= STEP_PARTS; p++) {
+        const double seconds = part_mean(r, p);
+        if (seconds == 0.0) continue;
+        CUDPO_TRY(buffer_printf(out, "  %-20s %10.3f %7.2f\n", name_of(p), seconds * 1e3,
+                                seconds / step * 100.0));
+    }
+    return buffer_printf(out, "  %-20s %10.3f %7.2f\n", "step", step * 1e3, 100.0);
+}
+
+cudpo_status step_table(buffer *out, const step_result *r)
+{
+    const cudpo_config *c = r->config;
+    CUDPO_TRY(buffer_printf(out, "%s, %.1f million parameters, %s, loss %s%s\n%s\n", r->name,
+                            (double)r->parameters * 1e-6, dtype_name(r->type), c->loss_type,
+                            c->gradient_checkpointing ? ", gradient checkpointing" : "",
+                            r->device));
+    CUDPO_TRY(lengths_line(out, r));
+    CUDPO_TRY(buffer_printf(out,
+                            "step    %.3f ms median, %.3f ms least of %lld, after %lld to warm up; "
+                            "the host enqueues one in %.3f ms\n",
+                            r->median * 1e3, r->least * 1e3, (long long)r->steps,
+                            (long long)r->warm_up, r->host_median * 1e3));
+    CUDPO_TRY(buffer_printf(out, "rate    %.3f %s/s, %.0f tokens/s\n", (double)r->units / r->total,
+                            r->pairs ? "pairs" : "completions", (double)r->tokens / r->total));
+    CUDPO_TRY(buffer_printf(out,
+                            "useful  %.4g TFLOP/s, %.1f %% of the %.4g TFLOP/s of a product of "
+                            "%lld x %lld x %lld\n",
+                            r->useful / r->total * 1e-12, mfu(r) * 100.0, r->peak * 1e-12,
+                            (long long)r->peak_size, (long long)r->peak_size,
+                            (long long)r->peak_size));
+    CUDPO_TRY(buffer_printf(
+        out, "memory  %.3f GB forecast, %.3f GB measured; packs of %lld tokens\n",
+        (double)r->forecast * 1e-9, (double)r->measured * 1e-9, (long long)r->pack_tokens));
+    CUDPO_TRY(buffer_printf(out, "losses "));
+    for (int i = 0; i < r->losses; i++)
+        CUDPO_TRY(buffer_printf(out, " %.6f", r->loss[i]));
+    CUDPO_TRY(buffer_printf(out, "\n"));
+    return table_of_parts(out, r);
+}
+
+/* ---- JSON ---- */
+
+/* An object under way: members are put with a comma between them. */
+typedef struct object {
+    buffer *out;
+    const char *indent;
+    bool any;
+    cudpo_status status; /* the first failure: nothing is put after it */
+} object;
+
+static bool key(object *o, const char *name)
+{
+    if (o->status != CUDPO_OK) return false;
+    o->status = buffer_printf(o->out, "%s\n%s", o->any ? "," : "", o->indent);
+    if (o->status == CUDPO_OK) o->status = buffer_json_string(o->out, name, strlen(name));
+    if (o->status == CUDPO_OK) o->status = buffer_append(o->out, ": ", 2);
+    o->any = true;
+    return o->status == CUDPO_OK;
+}
+
+static void number(object *o, const char *name, double value)
+{
+    if (key(o, name)) o->status = buffer_json_number(o->out, value);
+}
+
+static void text(object *o, const char *name, const char *value)
+{
+    if (!key(o, name)) return;
+    o->status = value != NULL ? buffer_json_string(o->out, value, strlen(value))
+                              : buffer_append(o->out, "null", 4);
+}
+
+static void flag(object *o, const char *name, bool value)
+{
+    if (key(o, name)) o->status = buffer_printf(o->out, value ? "true" : "false");
+}
+
+static object begin(object *o, const char *name)
+{
+    if (key(o, name)) o->status = buffer_append(o->out, "{", 1);
+    return (object){.out = o->out, .indent = "    ", .status = o->status};
+}
+
+static void end(object *o, object *inner)
+{
+    o->status = inner->status;
+    if (o->status == CUDPO_OK) o->status = buffer_printf(o->out, "\n%s}", o->indent);
+}
+
+static void list(object *o, const char *name, const double *values, int64_t n)
+{
+    if (!key(o, name)) return;
+    o->status = buffer_append(o->out, "[", 1);
+    for (int64_t i = 0; i < n && o->status == CUDPO_OK; i++) {
+        if (i > 0) o->status = buffer_append(o->out, ", ", 2);
+        if (o->status == CUDPO_OK) o->status = buffer_json_number(o->out, values[i]);
+    }
+    if (o->status == CUDPO_OK) o->status = buffer_append(o->out, "]", 1);
+}
+
+static void put_version(void *context, const char *name, const char *value)
+{
+    text(context, name, value);
+}
+
+static void put_lengths(object *o, const step_lengths *l)
+{
+    object in = begin(o, "lengths");
+    text(&in, "file", l->file);
+    text(&in, "counted_by",
+         l->file == NULL        ? NULL
+         : l->tokenizer != NULL ? l->tokenizer
+                                : "bytes/4");
+    number(&in, "examples_of_file", (double)l->examples);
+    number(&in, "dropped", (double)l->dropped);
+    number(&in, "examples", (double)l->taken);
+    number(&in, "prompt_mean", l->prompt);
+    number(&in, "completion_mean", l->completion);
+    number(&in, "prompt_longest", (double)l->longest_prompt);
+    number(&in, "completion_longest", (double)l->longest_completion);
+    end(o, &in);
+}
+
+static void put_seconds(object *o, const step_result *r, double *each)
+{
+    object in = begin(o, "seconds");
+    number(&in, "median", r->median);
+    number(&in, "least", r->least);
+    number(&in, "total", r->total);
+    number(&in, "wall", r->wall);
+    number(&in, "host_median", r->host_median);
+    for (int64_t i = 0; i < r->steps; i++)
+        each[i] = step_seconds(&r->times[i]);
+    list(&in, "each", each, r->steps);
+    end(o, &in);
+}
+
+static void put_parts(object *o, const step_result *r)
+{
+    object in = begin(o, "parts");
+    for (int p = 0; p <= STEP_PARTS; p++)
+        number(&in, name_of(p), part_mean(r, p));
+    end(o, &in);
+}
+
+static void put_model(object *o, const step_result *r)
+{
+    const model_config *c = &r->model;
+    object in = begin(o, "model");
+    text(&in, "name", r->name);
+    text(&in, "model_type", c->model_type);
+    number(&in, "parameters", (double)r->parameters);
+    number(&in, "vocab_size", (double)c->vocab_size);
+    number(&in, "hidden_size", (double)c->hidden_size);
+    number(&in, "intermediate_size", (double)c->intermediate_size);
+    number(&in, "num_hidden_layers", (double)c->num_hidden_layers);
+    number(&in, "num_attention_heads", (double)c->num_attention_heads);
+    number(&in, "num_key_value_heads", (double)c->num_key_value_heads);
+    number(&in, "head_dim", (double)c->head_dim);
+    end(o, &in);
+}
+
+static void put_memory(object *o, const step_result *r)
+{
+    object in = begin(o, "memory");
+    number(&in, "forecast", (double)r->forecast);
+    number(&in, "measured", (double)r->measured);
+    end(o, &in);
+}
+
+static void put_work(object *o, const step_result *r)
+{
+    const double steps = (double)r->steps;
+    number(o, r->pairs ? "pairs_per_step" : "completions_per_step", (double)r->units / steps);
+    number(o, r->pairs ? "pairs_per_second" : "completions_per_second",
+           (double)r->units / r->total);
+    number(o, "tokens_per_second", (double)r->tokens / r->total);
+    number(o, "tokens_per_step", (double)r->tokens / steps);
+    number(o, "pack_tokens_per_step", (double)r->trunk_tokens / steps);
+    number(o, "score_rows_per_step", (double)r->rows / steps);
+    number(o, "useful_flop_per_step", r->useful / steps);
+    number(o, "peak_flop_per_second", r->peak);
+    number(o, "peak_product_size", (double)r->peak_size);
+    number(o, "mfu", mfu(r));
+}
+
+cudpo_status step_json(buffer *out, const step_result *r)
+{
+    object o = {.out = out, .indent = "  "};
+    char *config = cudpo_config_print(r->config);
+    double *each = malloc((size_t)r->steps * sizeof *each);
+    if (config == NULL || each == NULL) o.status = cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "JSON");
+    if (o.status == CUDPO_OK) o.status = buffer_append(out, "{", 1);
+    text(&o, "benchmark", "step");
+    text(&o, "device", r->device);
+    text(&o, "dtype", dtype_name(r->type));
+    put_model(&o, r);
+    put_lengths(&o, &r->lengths);
+    number(&o, "max_tokens_per_pack", (double)r->pack_tokens);
+    flag(&o, "reference_forward", r->reference);
+    number(&o, "warm_up", (double)r->warm_up);
+    number(&o, "steps", (double)r->steps);
+    if (o.status == CUDPO_OK) put_seconds(&o, r, each);
+    put_work(&o, r);
+    put_parts(&o, r);
+    put_memory(&o, r);
+    list(&o, "losses", r->loss, r->losses);
+    object versions = begin(&o, "versions");
+    text(&versions, "cudpo", CUDPO_VERSION);
+    backend_report(put_version, &versions);
+    end(&o, &versions);
+    if (key(&o, "config")) o.status = buffer_printf(out, "%s", config);
+    if (o.status == CUDPO_OK) o.status = buffer_append(out, "\n}\n", 3);
+    free(each);
+    free(config);
+    return o.status;
+}

@@ -1,0 +1,103 @@
+/* bench_step.c - `cudpo bench step`. */
+#include "cudpo/bench_step.h"
+#include "base/file.h"
+#include "cli/cli.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const cli_page page = {
+    "bench step",
+    "how long a whole optimizer step takes",
+    "cudpo bench step MODEL [--option value ...] [--key value ...]",
+    "Trains MODEL with random weights for some steps and prints pairs and tokens a second, the "
+    "share of the "
+    "device's speed that useful work makes, memory, and the time of each part of the step: data, "
+    "reference "
+    "forward, forward, head, loss, backward, all-reduce, optimizer. Nothing is written to "
+    "output_dir.\n"
+    "\n"
+    "MODEL is Qwen2.5-0.5B, Llama-3.2-1B, Llama-3.1-8B, a config.json, or a folder that has one. "
+    "Keys are "
+    "those of `cudpo train`; of use are device, bf16, loss_type, per_device_train_batch_size, "
+    "gradient_accumulation_steps, gradient_checkpointing, max_tokens_per_pack, master_weights, "
+    "gradient_dtype, ref_model_offload and precompute_ref_log_probs, with which the reference is "
+    "scored before the "
+    "steps and is no part of them.\n"
+    "\n"
+    "Steps are run until two in a row take the same time, within a tenth, for each of their "
+    "tokens; those "
+    "that follow are timed. On a GPU the next step is enqueued while one computes, as in training; "
+    "its "
+    "times are those of the device's clock.\n"
+    "\n"
+    "Useful work is what any implementation has to compute: the layers once for each token of a "
+    "pair whose prompt "
+    "stands once, the head for tokens of completions, both ways, and forward for a reference in "
+    "memory. "
+    "No padding, no logits of prompts, and nothing that gradient_checkpointing computes again. It "
+    "is given as a "
+    "share of what a large product of matrices of the same type reaches on the same device. For "
+    "kto, the passes of its "
+    "KL estimate are no useful work.\n"
+    "\n"
+    "In profiles, a step and its parts are NVTX ranges; so they are with `cudpo train`.",
+    NULL,
+    "  cudpo bench step Qwen2.5-0.5B --per_device_train_batch_size 32\n"
+    "  cudpo bench step Llama-3.1-8B --precompute_ref_log_probs true --json 8b.json\n"
+    "  cudpo bench step my-model --lengths pairs.jsonl --device cpu\n"
+    "  nsys profile cudpo bench step Llama-3.2-1B --steps 5"};
+
+static cudpo_status measure(const cudpo_config *c, const cudpo_bench_step *what, const char *file)
+{
+    char *table = NULL, *json = NULL;
+    cudpo_status status = cudpo_bench_step_run(&table, &json, c, what);
+    if (status == CUDPO_OK) fputs(table, stdout);
+    if (status == CUDPO_OK && file != NULL) status = file_write(file, json, strlen(json));
+    free(json);
+    free(table);
+    return status;
+}
+
+cudpo_status cli_bench_step(int argc, char **argv)
+{
+    cudpo_bench_step what = {.prompt = 512, .completion = 512};
+    const char *json = NULL, *config = NULL;
+    bool help;
+    const cli_option options[] = {
+        {"--prompt", CLI_INTEGER, "512", "tokens of every prompt", &what.prompt},
+        {"--completion", CLI_INTEGER, "512", "tokens of every completion, its end included",
+         &what.completion},
+        {"--lengths", CLI_TEXT, "FILE",
+         "instead of those: the lengths of the rows of a preference file, within max_length",
+         &what.lengths},
+        {"--tokenizer", CLI_TEXT, "FOLDER",
+         "the model folder whose tokenizer counts them; without it that of MODEL where it is a "
+         "folder that "
+         "has one, and else 4 bytes of text are a token",
+         &what.tokenizer},
+        {"--steps", CLI_INTEGER, "N", "steps to time; as many as take ten seconds, at least 5",
+         &what.steps},
+        {"--config", CLI_TEXT, "CONFIG.json", "configuration keys, as `cudpo train` reads them",
+         &config},
+        {"--json", CLI_TEXT, "FILE", "all results, as a JSON object", &json},
+    };
+    const int64_t n = sizeof options / sizeof options[0];
+    cudpo_config c;
+    const int own = cli_split_keys(options, n, argc, argv);
+    CUDPO_TRY(cli_parse(options, n, &what.model, 1, &help, own, argv));
+    if (help) {
+        cli_print_page(&page, options, n, false);
+        return CUDPO_OK;
+    }
+    if (what.model == NULL)
+        return cudpo_fail(CUDPO_EUSAGE, "bench step",
+                          "needs a MODEL: Qwen2.5-0.5B, or a config.json; see --help");
+    CUDPO_TRY(cudpo_config_create(&c));
+    cudpo_status status = config != NULL ? cudpo_config_load(&c, config) : CUDPO_OK;
+    if (status == CUDPO_OK) status = cli_set_keys(&c, argc - own, argv + own);
+    if (status == CUDPO_OK) status = measure(&c, &what, json);
+    cudpo_config_free(&c);
+    return status;
+}
