@@ -12,6 +12,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Where ids are cached.  A dry run writes nothing in output_dir: without a folder it does without a cache. */
+static cudpo_status find_cache(char **folder, const cudpo_trainer *t)
+{
+    const cudpo_status status = cache_folder(folder, t->dry ? NULL : t->config->output_dir);
+    if (status == CUDPO_OK || !t->dry) return status;
+    cudpo_error_clear();
+    return CUDPO_OK;
+}
+
 static cudpo_status open_data(cudpo_trainer *t, scored_data *d, const char *path)
 {
     const cudpo_config *c = t->config;
@@ -22,7 +31,7 @@ static cudpo_status open_data(cudpo_trainer *t, scored_data *d, const char *path
                                      .rules = t->loss == LOSS_ORPO ? RULES_ORPO : RULES_JOINED};
     dataset_options with_cache = options;
     char *folder = NULL;
-    CUDPO_TRY(cache_folder(&folder, c->output_dir));
+    CUDPO_TRY(find_cache(&folder, t));
     with_cache.cache_dir = folder;
     d->epoch = -1;
     const cudpo_status status = dataset_open(&d->data, path, t->tokenizer, &with_cache);
@@ -264,18 +273,16 @@ cudpo_status trainer_stopped(const cudpo_trainer *t)
                       "again");
 }
 
-cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool train)
-{
-    *out = NULL;
-    cudpo_trainer *t = calloc(1, sizeof *t);
-    if (t == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "trainer");
-    t->config = config;
-    cudpo_status status = device_open(&t->be, config->device, config->output_dir);
 #define STAGE(call) \
     if (status == CUDPO_OK) status = signals_stop_wanted() ? trainer_stopped(t) : (call)
+
+/* What is to be done, before any of the device's memory is asked for. */
+static cudpo_status prepare(cudpo_trainer *t)
+{
+    const cudpo_config *config = t->config;
+    cudpo_status status = CUDPO_OK;
     t->traits = loss_traits_find(config->loss_type, &t->loss);
-    if (status == CUDPO_OK &&
-        (t->traits == NULL || !schedule_find(config->lr_scheduler_type, &t->schedule)))
+    if (t->traits == NULL || !schedule_find(config->lr_scheduler_type, &t->schedule))
         status =
             cudpo_fail(CUDPO_ECONFIG, "config", "loss_type %s, lr_scheduler_type %s: not known",
                        config->loss_type, config->lr_scheduler_type);
@@ -294,6 +301,39 @@ cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool 
             "%s is less than one batch, and dataloader_drop_last drops it: nothing is evaluated",
             config->eval_dataset);
     STAGE(open_order(t));
+    return status;
+}
+
+static cudpo_status create(cudpo_trainer **out, const cudpo_config *config)
+{
+    *out = calloc(1, sizeof **out);
+    if (*out == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "trainer");
+    (*out)->config = config;
+    return CUDPO_OK;
+}
+
+cudpo_status trainer_prepare(cudpo_trainer **out, const cudpo_config *config, backend *be)
+{
+    cudpo_trainer *t;
+    *out = NULL;
+    CUDPO_TRY(create(&t, config));
+    t->be = be;
+    t->dry = true;
+    const cudpo_status status = prepare(t);
+    if (status == CUDPO_OK)
+        *out = t;
+    else
+        cudpo_trainer_close(t);
+    return status;
+}
+
+cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool train)
+{
+    cudpo_trainer *t;
+    *out = NULL;
+    CUDPO_TRY(create(&t, config));
+    cudpo_status status = device_open(&t->be, config->device, config->output_dir);
+    STAGE(prepare(t));
     STAGE(memory_plan(&t->memory, t, train));
     STAGE(load_models(t, train));
     STAGE(pass_create(&t->pass, t->be, &t->model, &t->memory.limits));
@@ -303,7 +343,6 @@ cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool 
     if (train) STAGE(create_optimizer(t));
     if (train) STAGE(create_flights(t));
     STAGE(CUDPO_OK); /* a signal during the last one counts too */
-#undef STAGE
     if (status != CUDPO_OK) {
         cudpo_trainer_close(t);
         return status;
@@ -311,6 +350,8 @@ cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool 
     *out = t;
     return CUDPO_OK;
 }
+
+#undef STAGE
 
 int64_t cudpo_trainer_steps(const cudpo_trainer *t)
 {

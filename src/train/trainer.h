@@ -57,11 +57,18 @@ typedef struct kl_estimate {
     tensor kl;                /* [units] f32 */
 } kl_estimate;
 
+/* Bytes by part. */
+typedef struct memory_parts {
+    size_t weights, master, reference, gradients, moments, pack, backend;
+} memory_parts;
+
 /* What a run takes of the device's memory: memory_plan(). */
 typedef struct memory_forecast {
     pass_limits limits;
     bool offload; /* the layers of the reference come from the host's memory */
-    size_t bytes; /* of all parts together */
+    memory_parts parts;
+    size_t bytes;     /* of all parts together */
+    size_t available; /* that the device can give; SIZE_MAX: unknown */
 } memory_forecast;
 
 struct cudpo_trainer {
@@ -69,6 +76,8 @@ struct cudpo_trainer {
     const loss_traits *traits;
     loss_kind loss;
     schedule_kind schedule;
+    bool dry;       /* see trainer_prepare() */
+    int64_t shards; /* ranks that share moments and master weights; 0 is as 1 */
     backend *be;
     model_config model;
     tokenizer *tokenizer;
@@ -107,6 +116,12 @@ struct cudpo_trainer {
 /** Open a run; `train` false: for evaluation only, without gradients and moments. */
 CUDPO_MUST_USE cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config,
                                          bool train);
+
+/** Model config, tokenizer, data, steps and order of a run, for a plan of it: no weights, no device memory, and no file is
+ *  written but the cache of ids.  The next thing that it can do is memory_plan().
+ *  In:  be  stands for the device; is closed with the trainer, also where this fails. */
+CUDPO_MUST_USE cudpo_status trainer_prepare(cudpo_trainer **out, const cudpo_config *config,
+                                            backend *be);
 
 /** What is updated, checked and saved: master weights, or the policy itself. */
 model_weights *trainer_weights(cudpo_trainer *t);
