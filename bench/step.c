@@ -259,10 +259,10 @@ static cudpo_status measure_memory(step_result *r, const cudpo_trainer *t)
 {
     size_t left = 0;
     struct rusage usage;
-    r->forecast = t->memory.bytes;
+    r->memory = t->memory;
     if (t->be->on_device) {
         CUDPO_TRY(t->be->available_memory(t->be, &left));
-        r->measured = t->available > left ? t->available - left : 0;
+        r->measured = t->free_at_open > left ? t->free_at_open - left : 0;
     } else if (getrusage(RUSAGE_SELF, &usage) == 0) {
         r->measured = (size_t)usage.ru_maxrss * 1024; /* Linux counts in KiB */
     }
@@ -294,7 +294,6 @@ static cudpo_status train_and_measure(step_result *r, const cudpo_bench_step *wh
     CUDPO_TRY(trainer_open_made(&t, r->config, &made));
     r->type = t->type;
     r->parameters = model_config_parameters(&r->model);
-    r->pack_tokens = t->memory.limits.tokens;
     r->reference = t->rewards && t->train.cache == NULL;
     snprintf(r->device, sizeof r->device, "%s", t->be->description);
     snprintf(r->backend, sizeof r->backend, "%s", t->be->name);

@@ -6,6 +6,7 @@
 #include "cudpo/bench_step.h"
 #include "model/config.h"
 #include "train/parts.h"
+#include "train/trainer.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -33,7 +34,6 @@ typedef struct step_result {
     bool pairs;     /* units are pairs; else single completions */
     bool reference; /* a forward pass of the reference is part of the step */
     step_lengths lengths;
-    int64_t pack_tokens; /* of a pack at most */
 
     int64_t warm_up, steps;
     part_times *times;                 /* [steps] */
@@ -46,8 +46,9 @@ typedef struct step_result {
     double useful;              /* operations of all steps */
     double peak;                /* operations per second */
     int64_t peak_size;
-    size_t forecast, measured; /* bytes of memory */
-    double loss[STEP_LOSSES];  /* of the first steps of all, warm-up included */
+    memory_forecast memory;   /* by part */
+    size_t measured;          /* bytes that it really took */
+    double loss[STEP_LOSSES]; /* of the first steps of all, warm-up included */
     int losses;
 } step_result;
 

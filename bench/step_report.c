@@ -28,17 +28,18 @@ static double mfu(const step_result *r)
 static cudpo_status lengths_line(buffer *out, const step_result *r)
 {
     const step_lengths *l = &r->lengths;
-    const int64_t units = r->units / r->steps;
-    const char *what = r->pairs ? "pairs" : "completions with their prompts";
+    CUDPO_TRY(buffer_printf(
+        out,
+        "%.6g %s a step, in packs of %lld tokens at most: ", (double)r->units / (double)r->steps,
+        r->pairs ? "pairs" : "completions with their prompts", (long long)r->memory.limits.tokens));
     if (l->file == NULL)
-        return buffer_printf(out,
-                             "%lld %s a step: %.0f tokens of prompt, %.0f of each completion\n",
-                             (long long)units, what, l->prompt, l->completion);
+        return buffer_printf(out, "%.0f tokens of prompt, %.0f of each completion\n", l->prompt,
+                             l->completion);
     return buffer_printf(out,
-                         "%lld %s a step, of lengths in %s (%lld of %lld): means of %.1f and %.1f "
-                         "tokens, by %s\n",
-                         (long long)units, what, l->file, (long long)l->taken,
-                         (long long)l->examples, l->prompt, l->completion,
+                         "lengths of %s (%lld of %lld examples), %.1f and %.1f tokens on average, "
+                         "by %s\n",
+                         l->file, (long long)l->taken, (long long)l->examples, l->prompt,
+                         l->completion,
                          l->tokenizer != NULL ? l->tokenizer : "the rule of 4 bytes a token");
 }
 
@@ -53,6 +54,41 @@ static cudpo_status table_of_parts(buffer *out, const step_result *r)
                                 seconds / step * 100.0));
     }
     return buffer_printf(out, "  %-20s %10.3f %7.2f\n", "step", step * 1e3, 100.0);
+}
+
+enum { MEMORY_PARTS = 7 };
+
+/* A part of memory: as tables call it, as JSON does. */
+typedef struct memory_line {
+    const char *name, *key;
+    size_t bytes;
+} memory_line;
+
+static void memory_lines(memory_line out[MEMORY_PARTS], const step_result *r)
+{
+    const memory_parts *p = &r->memory.parts;
+    const memory_line lines[MEMORY_PARTS] = {
+        {"weights", "weights", p->weights},
+        {"master weights", "master_weights", p->master},
+        {r->memory.offload ? "streamed reference" : "reference", "reference", p->reference},
+        {"gradients", "gradients", p->gradients},
+        {"moments", "moments", p->moments},
+        {"packs", "packs", p->pack},
+        {"working memory", "working_memory", p->backend}};
+    memcpy(out, lines, sizeof lines);
+}
+
+static cudpo_status table_of_memory(buffer *out, const step_result *r)
+{
+    memory_line lines[MEMORY_PARTS];
+    memory_lines(lines, r);
+    CUDPO_TRY(buffer_printf(out, "\n  %-20s %10s\n", "memory", "GB"));
+    for (int i = 0; i < MEMORY_PARTS; i++)
+        if (lines[i].bytes > 0)
+            CUDPO_TRY(buffer_printf(out, "  %-20s %10.3f\n", lines[i].name,
+                                    (double)lines[i].bytes * 1e-9));
+    return buffer_printf(out, "  %-20s %10.3f\n  %-20s %10.3f\n", "all, by forecast",
+                         (double)r->memory.bytes * 1e-9, "measured", (double)r->measured * 1e-9);
 }
 
 cudpo_status step_table(buffer *out, const step_result *r)
@@ -76,14 +112,12 @@ cudpo_status step_table(buffer *out, const step_result *r)
                             r->useful / r->total * 1e-12, mfu(r) * 100.0, r->peak * 1e-12,
                             (long long)r->peak_size, (long long)r->peak_size,
                             (long long)r->peak_size));
-    CUDPO_TRY(buffer_printf(
-        out, "memory  %.3f GB forecast, %.3f GB measured; packs of %lld tokens\n",
-        (double)r->forecast * 1e-9, (double)r->measured * 1e-9, (long long)r->pack_tokens));
     CUDPO_TRY(buffer_printf(out, "losses "));
     for (int i = 0; i < r->losses; i++)
         CUDPO_TRY(buffer_printf(out, " %.6f", r->loss[i]));
     CUDPO_TRY(buffer_printf(out, "\n"));
-    return table_of_parts(out, r);
+    CUDPO_TRY(table_of_parts(out, r));
+    return table_of_memory(out, r);
 }
 
 /* ---- JSON ---- */
@@ -210,8 +244,12 @@ static void put_model(object *o, const step_result *r)
 
 static void put_memory(object *o, const step_result *r)
 {
+    memory_line lines[MEMORY_PARTS];
+    memory_lines(lines, r);
     object in = begin(o, "memory");
-    number(&in, "forecast", (double)r->forecast);
+    for (int i = 0; i < MEMORY_PARTS; i++)
+        number(&in, lines[i].key, (double)lines[i].bytes);
+    number(&in, "forecast", (double)r->memory.bytes);
     number(&in, "measured", (double)r->measured);
     end(o, &in);
 }
@@ -244,7 +282,7 @@ cudpo_status step_json(buffer *out, const step_result *r)
     text(&o, "dtype", dtype_name(r->type));
     put_model(&o, r);
     put_lengths(&o, &r->lengths);
-    number(&o, "max_tokens_per_pack", (double)r->pack_tokens);
+    number(&o, "max_tokens_per_pack", (double)r->memory.limits.tokens);
     flag(&o, "reference_forward", r->reference);
     number(&o, "warm_up", (double)r->warm_up);
     number(&o, "steps", (double)r->steps);

@@ -9,20 +9,7 @@
 #include "kernels.h"
 #include "vector.h"
 
-enum {
-    FORWARD_ROWS = 128, /* queries of a tile of the forward pass */
-    BACKWARD_ROWS = 64, /* and of the backward pass */
-    MAX_HEAD_DIM = 256,
-    MAX_TOKENS = 1 << 19, /* so that slots can be counted in 32 bits */
-    MAX_STRIDE = 1 << 24, /* so that a tile of 128 rows spans less than 2^31 elements */
-    MAX_PARTS = 8         /* blocks to a tile and head, of any kernel */
-};
-
-/* Keys of a tile: as many as one block keeps dk and dv of in registers. */
-static inline int key_rows(int head_dim)
-{
-    return head_dim <= 128 ? 128 : 64;
-}
+enum { MAX_STRIDE = 1 << 24 /* so that a tile of 128 rows spans less than 2^31 elements */ };
 
 /* What a plan was made for, in one number: its window, if that hides anything, segments, tokens and tiles of keys. */
 static inline int64_t plan_key(int64_t T, int64_t N, attention_shape s)
@@ -30,39 +17,6 @@ static inline int64_t plan_key(int64_t T, int64_t N, attention_shape s)
     const int64_t window = s.window < T ? s.window : 0;
     return window << 41 | N << 21 | T << 1 | (key_rows(s.head_dim) == 64);
 }
-
-/* A tile of queries of one segment.  Its first query is number `index` of the segment and sees the whole prompt and keys
- * 0 .. index of the segment, window permitting.  The keys that any of its queries sees are in prompt_count tiles of the
- * prompt from number prompt_first on and own_count tiles of the segment from own_first on; the backward pass has a slot for
- * the share that each of them has in dq, from number `slot` on. */
-typedef struct query_tile {
-    int32_t token, rows, index, prompt_begin, prompt_length;
-    int32_t slot, prompt_first, prompt_count, own_first, own_count;
-    int32_t unused[2];
-} query_tile;
-
-/* A tile of keys of one segment: tile `number` of it; `position` is that of its first key.  Backward query tiles
- * query_begin .. query_end-1 may see it, those before own_end as part of their own segment, the others as their prompt.
- * Tokens ask_begin .. ask_end-1 of the segment ask. */
-typedef struct key_tile {
-    int32_t token, keys, number, position;
-    int32_t query_begin, query_end, own_end, ask_begin, ask_end;
-    int32_t unused[3];
-} key_tile;
-
-/* A segment, and the numbers of its first tiles; group_end is the segment after the last that sees this one. */
-typedef struct plan_segment {
-    int32_t begin, length, prompt_begin, prompt_length, ask_begin, ask_end, group_end;
-    int32_t first_forward, first_backward, first_key;
-    int32_t unused[2];
-} plan_segment;
-
-/* The head of a plan.  All counts are 0 where the segments were no pack. */
-typedef struct plan_counts {
-    int32_t forward, backward, keys, slots;
-    int64_t key; /* plan_key(): what it was made for */
-    int32_t unused[10];
-} plan_counts;
 
 /* A plan in memory, its lists with the most entries they can have. */
 typedef struct plan_view {
@@ -80,9 +34,9 @@ static inline plan_view plan_at(void *words, int64_t T, int64_t N)
     plan_view p = {};
     p.T = T;
     p.N = N;
-    p.most_forward = T / FORWARD_ROWS + N;
-    p.most_backward = T / BACKWARD_ROWS + N;
-    p.most_keys = T / 64 + N;
+    p.most_forward = most_forward(T, N);
+    p.most_backward = most_queries(T, N);
+    p.most_keys = most_keys(T, N);
     p.counts = (plan_counts *)words;
     p.segment = (plan_segment *)(p.counts + 1);
     p.forward = (query_tile *)(p.segment + N);
@@ -91,20 +45,6 @@ static inline plan_view plan_at(void *words, int64_t T, int64_t N)
     p.forward_work = (int32_t *)(p.key + p.most_keys);
     p.key_work = p.forward_work + p.most_forward;
     return p;
-}
-
-static inline int64_t plan_words(int64_t T, int64_t N)
-{
-    const plan_view p = plan_at(NULL, T, N);
-    return (int64_t)(sizeof(plan_counts) / 4) + (int64_t)(sizeof(plan_segment) / 4) * N +
-           (int64_t)(sizeof(query_tile) / 4) * (p.most_forward + p.most_backward) +
-           (int64_t)(sizeof(key_tile) / 4) * p.most_keys + p.most_forward + p.most_keys;
-}
-
-/* Can there be a plan of T tokens and N segments? */
-static inline bool is_pack_size(int64_t T, int64_t N)
-{
-    return T >= 0 && T <= MAX_TOKENS && N >= 0 && N <= MAX_TOKENS;
 }
 
 /* Is this a plan of T tokens; for how many segments?  -1: it is none. */
@@ -116,12 +56,6 @@ static inline int64_t plan_segments(tensor plan, int64_t T)
     return is_pack_size(T, N) && plan_words(T, N) == plan.rows ? N : -1;
 }
 
-static inline bool attention_shape_valid(attention_shape s)
-{
-    return s.heads >= 1 && s.kv_heads >= 1 && s.heads % s.kv_heads == 0 && s.head_dim >= 1 &&
-           s.head_dim <= MAX_HEAD_DIM && s.window >= 0 && std::isfinite(s.scale) && s.scale > 0.0f;
-}
-
 static inline int64_t query_columns(attention_shape s)
 {
     return (int64_t)s.heads * s.head_dim;
@@ -130,12 +64,6 @@ static inline int64_t query_columns(attention_shape s)
 static inline int64_t qkv_columns(attention_shape s)
 {
     return ((int64_t)s.heads + 2 * (int64_t)s.kv_heads) * s.head_dim;
-}
-
-/* Can a grid have a block for each of these tiles, heads and parts? */
-static inline bool are_blocks(int64_t tiles, int heads)
-{
-    return tiles * heads <= INT32_MAX / MAX_PARTS;
 }
 
 /* Can the kernels count elements of a tile in 32 bits? */

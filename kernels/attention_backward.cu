@@ -49,58 +49,6 @@ static __global__ void __launch_bounds__(STATISTICS_THREADS)
     }
 }
 
-/* How the work and the scratch of a call are divided: by its shape alone. */
-typedef struct division {
-    int D;                                /* head_dim of the kernels */
-    int parts, heads_per_part;            /* of a kv head's query heads */
-    int64_t keys, queries;                /* most tiles */
-    int64_t slots;                        /* most of a head */
-    size_t counts, statistics, dkv, slot; /* bytes; slot: of one slot */
-} division;
-
-/* A query at token t sees at most t / keys + 2 tiles of keys, of two segments.  Tiles of queries end at tokens that are
- * BACKWARD_ROWS apart, but for the last of each segment.  A window of w keys and its tile of queries meet at most
- * (w + rows) / keys + 4. */
-static int64_t most_slots(int64_t T, int64_t N, attention_shape s)
-{
-    const int64_t keys = key_rows(s.head_dim), full = T / BACKWARD_ROWS;
-    const int64_t all = full * (T / keys + 2) - full * (full - 1) / 2 * BACKWARD_ROWS / keys +
-                        full + N * (T / keys + 2) + 1;
-    if (s.window == 0) return all;
-    const int64_t near = (full + N) * (((int64_t)s.window + BACKWARD_ROWS) / keys + 4) + 1;
-    return near < all ? near : all;
-}
-
-/* Most tiles of queries. */
-static int64_t most_queries(int64_t T, int64_t N)
-{
-    return T / BACKWARD_ROWS + N;
-}
-
-static division divide(int64_t T, int64_t N, attention_shape s)
-{
-    enum { BLOCKS = 1024 }; /* enough for some waves of blocks of different length on any GPU */
-    division d = {};
-    const int ratio = s.heads / s.kv_heads, keys = key_rows(s.head_dim);
-    d.D = s.head_dim <= 64 ? 64 : s.head_dim <= 96 ? 96 : s.head_dim <= 128 ? 128 : 256;
-    const int64_t blocks = (T / keys + 1) * s.kv_heads;
-    const int64_t parts = (BLOCKS + blocks - 1) / blocks;
-    d.parts = parts < ratio ? (int)parts : ratio;
-    d.heads_per_part = (ratio + d.parts - 1) / d.parts;
-    if (d.heads_per_part == 1 && ratio > 1) d.heads_per_part = 2; /* half the shares of dk and dv */
-    d.parts = (ratio + d.heads_per_part - 1) / d.heads_per_part;
-    d.keys = T / keys + N;
-    d.queries = most_queries(T, N);
-    d.slots = most_slots(T, N, s);
-    d.counts = sizeof(plan_counts);
-    d.statistics = sizeof(float2) * BACKWARD_ROWS * (size_t)(s.heads * d.queries);
-    if (d.parts > 1)
-        d.dkv = 2 * sizeof(float) * (size_t)keys * (size_t)d.D *
-                (size_t)(d.keys * s.kv_heads * d.parts);
-    d.slot = sizeof(bf16) * BACKWARD_ROWS * (size_t)keys;
-    return d;
-}
-
 template <int D, int QUERIES>
 static cudpo_status launch(const backward_tensors *x, const plan_view *p, const division *d,
                            attention_shape s, cudpo_stream stream)
@@ -140,13 +88,7 @@ template <int D, int QUERIES> static bool fits(void)
 extern "C" size_t cuda_attention_backward_scratch(int64_t T, int64_t segments,
                                                   attention_shape shape, dtype type, int kv_heads)
 {
-    if (!attention_shape_valid(shape) || !is_pack_size(T, segments) || T == 0) return 0;
-    if (!are_blocks(most_queries(T, segments), shape.heads)) return 0;
-    if (kv_heads < 1 || kv_heads > shape.kv_heads) return 0;
-    const division d = divide(T, segments, shape);
-    if (type == DTYPE_F32) return d.counts + d.statistics;
-    return d.counts + d.statistics + d.dkv +
-           d.slot * (size_t)(d.slots * kv_heads * (shape.heads / shape.kv_heads));
+    return attention_backward_bytes(T, segments, shape, type, kv_heads);
 }
 
 /* Gradients of a pack's attention: see backend.h.

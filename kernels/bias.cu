@@ -6,12 +6,11 @@
 enum {
     THREADS = 256,
     WARPS = THREADS / 32,
-    LOADS = 4,     /* rows that a thread has in flight */
-    BLOCKS = 528,  /* of the backward pass, where rows allow: four for each SM of an H100 or H200 */
-    PARTIALS = 256 /* rows of partial sums at most, which the second half reads again */
+    LOADS = 4 /* rows that a thread has in flight */
 };
 
-static_assert((int)PARTIALS <= (int)SUM_ROWS, "column_sum adds up what all blocks leave");
+static_assert((int)WARPS == (int)BIAS_WARPS, "scratch is counted for it");
+static_assert((int)BIAS_PARTIALS <= (int)SUM_ROWS, "column_sum adds up what all blocks leave");
 
 /* A piece a thread.  2N elements moved a row. */
 template <typename Real, int N>
@@ -113,23 +112,9 @@ static inline int64_t at_most(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* Rows of partial sums, of T rows that `wide` blocks stand beside each other to cover. */
-static inline int64_t partial_rows(int64_t T, int64_t wide)
-{
-    const int64_t high = BLOCKS / wide > 1 ? BLOCKS / wide : 1;
-    return at_most(at_most(PARTIALS, high), (T + WARPS - 1) / WARPS);
-}
-
-/* Columns that a grid can have, 32 a block. */
-static inline bool is_width(int64_t N)
-{
-    return N >= 1 && fits_grid(N, 32);
-}
-
 extern "C" size_t cuda_bias_backward_scratch(int64_t T, int64_t N)
 {
-    if (T < 1 || T > INT64_MAX / 16 || !is_width(N)) return 0;
-    return (size_t)partial_rows(T, 1) * (size_t)N * sizeof(float);
+    return bias_bytes(T, N);
 }
 
 /* dbias += sum over rows of dx.
@@ -154,7 +139,7 @@ extern "C" cudpo_status cuda_bias_backward(tensor dbias, tensor dx, scratch s, c
     FLOAT_TYPE(dx.type, Real, {
         PIECES(is_vectorisable(dx), lanes<Real>::COUNT, N, {
             const unsigned wide = blocks_for(dx.cols, 32 * N);
-            partials = (unsigned)partial_rows(dx.rows, wide);
+            partials = (unsigned)bias_partial_rows(dx.rows, wide);
             LAUNCH((bias_partial_kernel<Real, N>), dim3(wide, partials), THREADS, 0, stream,
                    (float *)s.data, (const Real *)dx.data, dx.rows, dx.cols, dx.stride);
         });

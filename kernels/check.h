@@ -4,6 +4,7 @@
 
 #include "device.h"
 #include "kernels.h"
+#include "sizes.h"
 #include "tensor/tensor.h"
 
 #include <cmath>
@@ -89,12 +90,6 @@ static inline bool is_apart(scratch s, size_t bytes, tensor t)
 static inline unsigned blocks_for(int64_t n, int64_t each)
 {
     return (unsigned)((n + each - 1) / each);
-}
-
-/* n units of work, that many a block, are no more blocks than that. */
-static inline bool fits_grid(int64_t n, int each)
-{
-    return n <= (int64_t)INT32_MAX * each;
 }
 
 /* What became of a launch; with $CUDPO_SYNC, what became of the kernel, so that the op that failed is the one that says so. */

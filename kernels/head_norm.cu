@@ -78,8 +78,7 @@ static cudpo_status head_norm_backward(const norm_backward_arguments<Real> &a, t
 
 extern "C" size_t cuda_head_norm_backward_scratch(int64_t T, int64_t heads, int64_t D)
 {
-    if (T < 0 || heads < 1 || T > INT64_MAX / heads) return 0;
-    return norm_scratch(T * heads, D);
+    return head_norm_bytes(T, heads, D);
 }
 
 /* For each head: dx = rstd (g - xhat mean over D of (g xhat)),  dw += sum over tokens and heads of dy xhat,

@@ -16,8 +16,7 @@ enum {
     NORM_THREADS = 256,
     NORM_WARPS = NORM_THREADS / 32,
     NORM_LOADS =
-        4, /* vectors of an operand that a thread has in flight: rows too short for that come in batches */
-    NORM_BLOCKS = 396 /* of a backward pass, at most: three for each SM of an H100 or H200 */
+        4 /* vectors of an operand that a thread has in flight: rows too short for that come in batches */
 };
 
 static_assert((int)NORM_BLOCKS <= (int)SUM_ROWS, "column_sum adds up what all blocks leave");
@@ -373,19 +372,6 @@ static cudpo_status norm_launch_loop(const norm_arguments<Real> &a, cudpo_stream
 {
     LAUNCH((norm_loop_kernel<Real>), (unsigned)a.count, NORM_THREADS, 0, stream, a);
     return LAUNCHED();
-}
-
-/* The blocks of a backward pass whose block takes `batch` rows at a time: one row of scratch each. */
-static inline unsigned norm_blocks(int64_t count, int64_t batch, int blocks_per_sm)
-{
-    const int64_t blocks = (count + batch - 1) / batch, most = NORM_BLOCKS / 3 * blocks_per_sm;
-    return (unsigned)(blocks < most ? blocks : most);
-}
-/* 0 for what no launcher takes. */
-static inline size_t norm_scratch(int64_t count, int64_t D)
-{
-    if (count < 0 || D < 1 || D > INT32_MAX) return 0;
-    return (size_t)norm_blocks(count, 1, 3) * (size_t)D * sizeof(float);
 }
 
 template <typename Real, int LANES, int VECTORS, bool ACCUMULATE>

@@ -5,20 +5,14 @@
  * the rows that are then read in this order it is small up to about a million entries. */
 #include "indexed.h"
 
-enum { TILE = 1024, THREADS = TILE / 2 };
+enum { TILE = ORDER_TILE, THREADS = TILE / 2 };
 
 /* Fills the last tile; larger than any entry, because positions end before 2^31. */
 #define PADDING 0xffffffffffffffffu
 
-static int64_t tiles_of(int64_t n)
-{
-    return blocks_for(n, TILE);
-}
-
 size_t order_scratch(int64_t n)
 {
-    if (n < 1 || n > INT32_MAX) return 0;
-    return (size_t)(tiles_of(n) * TILE + n) * sizeof(uint64_t);
+    return order_bytes(n);
 }
 
 /* A tile per block, bitonic (Batcher 1968): runs of `run` entries, ascending and descending in turn, are merged into runs
@@ -75,7 +69,7 @@ static __global__ void __launch_bounds__(THREADS)
 cudpo_status order_indices(const uint64_t **order, tensor index, int64_t limit, scratch s,
                            tensor fault, int bit, cudpo_stream stream)
 {
-    const int64_t n = index.rows, tiles = tiles_of(n);
+    const int64_t n = index.rows, tiles = order_tiles(n);
     uint64_t *tile = (uint64_t *)s.data, *all = tile + tiles * TILE;
     *order = all;
     if (n == 0) return CUDPO_OK;

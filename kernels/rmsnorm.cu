@@ -80,7 +80,7 @@ static cudpo_status rmsnorm_backward(const norm_backward_arguments<Real> &a, ten
 
 extern "C" size_t cuda_rmsnorm_backward_scratch(int64_t T, int64_t C)
 {
-    return norm_scratch(T, C);
+    return norm_bytes(T, C);
 }
 
 /* dx += rstd (g - xhat mean over C of (g xhat)),  dw += sum over T of dy xhat,  with xhat = x rstd and g = dy w.

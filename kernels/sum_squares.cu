@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cfloat>
 
-enum { THREADS = 512, WARPS = THREADS / 32, BATCH = 4, BLOCKS = 528 };
+enum { THREADS = 512, WARPS = THREADS / 32, BATCH = 4, BLOCKS = SQUARES_BLOCKS };
 
 /* A batch whose float sum is not above this is added up in double: where products of floats underflow, each is off by
  * 2^-150 at most, which no larger sum of 32 of them shows. */
@@ -105,7 +105,7 @@ static __global__ void __launch_bounds__(THREADS)
 
 extern "C" size_t cuda_sum_squares_scratch(void)
 {
-    return BLOCKS * sizeof(double);
+    return sum_squares_bytes();
 }
 
 /* sum += sum of squares of g.

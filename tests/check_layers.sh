@@ -9,6 +9,7 @@ sees() { # what each room may include, besides itself and include/cudpo
     model | preference | dist | optim) echo "base tensor backend" ;;
     train) echo "base tensor backend text data model preference dist optim" ;;
     plan) echo "base tensor backend text data model preference optim train" ;;
+    bench) echo "base tensor backend text data model preference optim train plan kernels" ;;
     cli) echo "base" ;;
     kernels) echo "preference tensor" ;;
     esac
@@ -16,7 +17,7 @@ sees() { # what each room may include, besides itself and include/cudpo
 
 cd "$1" || exit 1
 bad=0 files=0
-for file in $(find src kernels -type f \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' \) 2>/dev/null); do
+for file in $(find src kernels bench -type f \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' \) 2>/dev/null); do
     files=$((files + 1))
     case $file in kernels/*) room=kernels ;; *) room=${file#src/} room=${room%%/*} ;; esac
     allowed=" $(sees "$room") $room cudpo "

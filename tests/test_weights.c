@@ -165,6 +165,12 @@ static void random_weights_depend_on_seed_and_element(void **state)
     CHECK_OK(model_weights_randomise(&a, &c, 6));
     assert_true(tensor_f32(a.head)[0] != tensor_f32(b.head)[0]);
     assert_true(tensor_f32(a.head)[0] != tensor_f32(a.embed)[0]);
+    /* Those that repeat begin as those that do not, and norms are norms. */
+    CHECK_OK(model_weights_randomise(&b, &wide, 5));
+    const float first = e[7], later = e[(1 << 20) + 7];
+    CHECK_OK(model_weights_repeat(&b, &wide, 5));
+    assert_true(e[7] == first && e[(1 << 20) + 7] == first && later != first);
+    CHECK_NEAR(tensor_f32(b.norm)[239], 1, 0);
     model_weights_destroy(&b);
     model_weights_destroy(&a);
 }

@@ -191,6 +191,25 @@ cudpo_status cudpo_config_create(cudpo_config *c)
     return CUDPO_OK;
 }
 
+cudpo_status config_copy(cudpo_config *out, const cudpo_config *c)
+{
+    int64_t n;
+    const config_key *keys = config_keys(&n);
+    *out = *c;
+    out->source = c->source != NULL ? strdup(c->source) : NULL;
+    bool whole = c->source == NULL || out->source != NULL;
+    for (int64_t i = 0; i < n; i++) {
+        if (!is_text(keys[i].type)) continue;
+        char *const *from = field_of(c, &keys[i]);
+        char **to = field(out, &keys[i]);
+        *to = *from != NULL ? strdup(*from) : NULL;
+        whole = whole && (*from == NULL || *to != NULL);
+    }
+    if (whole) return CUDPO_OK;
+    cudpo_config_free(out);
+    return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "configuration");
+}
+
 void cudpo_config_free(cudpo_config *c)
 {
     int64_t n;

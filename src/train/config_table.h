@@ -40,6 +40,9 @@ const config_key *config_keys(int64_t *n);
 const config_key *config_find(const char *name); /* NULL: there is none */
 int64_t config_line(const config_key *k);        /* its index in the table */
 
+/** A configuration of its own with the same values.  Free with cudpo_config_free(). */
+CUDPO_MUST_USE cudpo_status config_copy(cudpo_config *out, const cudpo_config *c);
+
 #define CONFIG_WHOLE (0x1p53 - 1) /* up to here a double holds every whole number */
 
 /** What to say to a key that is none of ours.  Keys of TRL and transformers that change nothing here, or have a value that

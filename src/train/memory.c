@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "model/offload.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define SOMEBODY ((size_t)2 << 30) /* bytes */
@@ -15,12 +16,7 @@ enum {
     PACK_STEP = 128
 };
 
-/* Bytes by part. */
-typedef struct parts {
-    size_t weights, master, reference, gradients, moments, pack, backend;
-} parts;
-
-static size_t total(const parts *p)
+static size_t total(const memory_parts *p)
 {
     return p->weights + p->master + p->reference + p->gradients + p->moments + p->pack + p->backend;
 }
@@ -79,17 +75,19 @@ static bool has_reference(const cudpo_trainer *t, bool train)
 }
 
 /* Out: bytes of m, and by part.  In: limits and offload of m. */
-static cudpo_status count(parts *p, const cudpo_trainer *t, bool train, memory_forecast *m)
+static cudpo_status count(memory_forecast *m, const cudpo_trainer *t, bool train)
 {
     const size_t n = (size_t)model_config_parameters(&t->model), size = dtype_size(t->type);
+    const size_t shards = t->shards > 1 ? (size_t)t->shards : 1, share = (n + shards - 1) / shards;
     const bool half = t->type == DTYPE_BF16 && strcmp(t->config->gradient_dtype, "bfloat16") == 0;
-    *p = (parts){.weights = n * size,
-                 .master = has_master(t, train) ? n * sizeof(float) : 0,
-                 .reference = !has_reference(t, train) ? 0
-                              : m->offload             ? model_offload_bytes(&t->model, t->type)
-                                                       : n * size,
-                 .gradients = train ? n * (half ? 2 : sizeof(float)) : 0,
-                 .moments = train ? 2 * n * sizeof(float) : 0};
+    memory_parts *p = &m->parts;
+    *p = (memory_parts){.weights = n * size,
+                        .master = has_master(t, train) ? share * sizeof(float) : 0,
+                        .reference = !has_reference(t, train) ? 0
+                                     : m->offload ? model_offload_bytes(&t->model, t->type)
+                                                  : n * size,
+                        .gradients = train ? n * (half ? 2 : sizeof(float)) : 0,
+                        .moments = train ? 2 * share * sizeof(float) : 0};
     const workload most = pass_workload(&t->model, &m->limits);
     p->backend = t->be->working_memory(t->be, &most);
     CUDPO_TRY(pass_bytes(&p->pack, &t->model, &m->limits));
@@ -104,31 +102,49 @@ static cudpo_status name_part(buffer *b, const char *name, size_t bytes)
     return buffer_printf(b, "%s%s %.2f", b->size > 0 ? ", " : "", name, (double)bytes * 1e-9);
 }
 
-/* What would help, in the order of what it costs: each only where it is not in force already. */
-static cudpo_status name_remedies(buffer *b, const cudpo_trainer *t, const parts *p,
-                                  const pass_limits *limits)
+static void add_remedy(memory_remedy *list, int64_t *n, const char *key, const char *value)
 {
-    const cudpo_config *c = t->config;
-    if (limits->tokens > limits->largest_group)
-        CUDPO_TRY(
-            buffer_printf(b, " --max_tokens_per_pack %lld", (long long)limits->largest_group));
-    if (limits->kind == WORKSPACE_TRAIN)
-        CUDPO_TRY(buffer_printf(b, " --gradient_checkpointing true"));
+    list[*n].key = key;
+    snprintf(list[*n].value, sizeof list[*n].value, "%s", value);
+    ++*n;
+}
+
+int64_t memory_remedies(memory_remedy out[MEMORY_REMEDIES], const cudpo_trainer *t,
+                        const memory_forecast *m)
+{
+    const memory_parts *p = &m->parts;
+    const pass_limits *limits = &m->limits;
+    char tokens[24];
+    int64_t n = 0;
+    snprintf(tokens, sizeof tokens, "%lld", (long long)limits->largest_group);
+    if (limits->tokens > limits->largest_group) add_remedy(out, &n, "max_tokens_per_pack", tokens);
+    if (limits->kind == WORKSPACE_TRAIN) add_remedy(out, &n, "gradient_checkpointing", "true");
     if (p->reference > model_offload_bytes(&t->model, t->type))
-        CUDPO_TRY(buffer_printf(b, " --ref_model_offload true"));
-    if (p->reference > 0) CUDPO_TRY(buffer_printf(b, " --precompute_ref_log_probs true"));
-    if (t->type == DTYPE_F32 && t->be->on_device) CUDPO_TRY(buffer_printf(b, " --bf16 true"));
-    if (t->type == DTYPE_BF16 && strcmp(c->gradient_dtype, "bfloat16") != 0)
-        CUDPO_TRY(buffer_printf(b, " --gradient_dtype bfloat16"));
-    if (p->master > 0) CUDPO_TRY(buffer_printf(b, " --master_weights false"));
+        add_remedy(out, &n, "ref_model_offload", "true");
+    if (p->reference > 0) add_remedy(out, &n, "precompute_ref_log_probs", "true");
+    if (t->type == DTYPE_F32 && t->be->on_device) add_remedy(out, &n, "bf16", "true");
+    if (t->type == DTYPE_BF16 && strcmp(t->config->gradient_dtype, "bfloat16") != 0)
+        add_remedy(out, &n, "gradient_dtype", "bfloat16");
+    if (p->master > 0) add_remedy(out, &n, "master_weights", "false");
+    return n;
+}
+
+/* What would help, as it stands on a command line. */
+static cudpo_status name_remedies(buffer *b, const cudpo_trainer *t, const memory_forecast *m)
+{
+    memory_remedy list[MEMORY_REMEDIES];
+    const int64_t n = memory_remedies(list, t, m);
+    for (int64_t i = 0; i < n; i++)
+        CUDPO_TRY(buffer_printf(b, " --%s %s", list[i].key, list[i].value));
     return buffer_printf(b, " --max_length N");
 }
 
-static cudpo_status refuse(const cudpo_trainer *t, const parts *p, const memory_forecast *m,
-                           size_t available)
+static cudpo_status refuse(const cudpo_trainer *t, const memory_forecast *m)
 {
     /* More than a context and code take: somebody else is there. */
+    const size_t available = m->available;
     const bool shared = t->be->memory > available && t->be->memory - available > SOMEBODY;
+    const memory_parts *p = &m->parts;
     buffer list = {0}, remedies = {0};
     cudpo_status status = name_part(&list, "weights", p->weights);
     if (status == CUDPO_OK) status = name_part(&list, "master weights", p->master);
@@ -138,7 +154,7 @@ static cudpo_status refuse(const cudpo_trainer *t, const parts *p, const memory_
     if (status == CUDPO_OK) status = name_part(&list, "moments", p->moments);
     if (status == CUDPO_OK) status = name_part(&list, "packs", p->pack);
     if (status == CUDPO_OK) status = name_part(&list, "working memory", p->backend);
-    if (status == CUDPO_OK) status = name_remedies(&remedies, t, p, &m->limits);
+    if (status == CUDPO_OK) status = name_remedies(&remedies, t, m);
     if (status == CUDPO_OK)
         status =
             cudpo_fail(CUDPO_ENOMEM, t->be->description,
@@ -153,17 +169,16 @@ static cudpo_status refuse(const cudpo_trainer *t, const parts *p, const memory_
 }
 
 /* The limits of packs and what the run then takes: where nobody asked for a size, of the largest packs that fit. */
-static cudpo_status fit(memory_forecast *m, parts *p, const cudpo_trainer *t, bool train,
-                        size_t available)
+static cudpo_status fit(memory_forecast *m, const cudpo_trainer *t, bool train)
 {
     const int64_t asked = t->config->max_tokens_per_pack;
     int64_t tokens = asked > 0 ? asked : t->be->on_device ? GPU_PACK_TOKENS : CPU_PACK_TOKENS;
     m->limits = limits_of(t, train, tokens);
-    CUDPO_TRY(count(p, t, train, m));
-    while (asked == 0 && m->bytes > available && m->limits.tokens > m->limits.largest_group) {
+    CUDPO_TRY(count(m, t, train));
+    while (asked == 0 && m->bytes > m->available && m->limits.tokens > m->limits.largest_group) {
         tokens -= PACK_STEP;
         m->limits = limits_of(t, train, tokens);
-        CUDPO_TRY(count(p, t, train, m));
+        CUDPO_TRY(count(m, t, train));
     }
     return CUDPO_OK;
 }
@@ -179,24 +194,25 @@ cudpo_status memory_plan(memory_forecast *out, const cudpo_trainer *t, bool trai
 {
     const int64_t asked = t->config->ref_model_offload;
     size_t available = 0;
-    parts p;
     *out = (memory_forecast){.offload = asked > 0 && has_reference(t, train)};
     CUDPO_TRY(t->be->available_memory(t->be, &available));
     if (available == 0)
         available = SIZE_MAX; /* the system does not say */
     else
         available -= available < spare_of(t->be) ? available : spare_of(t->be);
-    CUDPO_TRY(fit(out, &p, t, train, available));
+    out->available = available;
+    CUDPO_TRY(fit(out, t, train));
     if (out->bytes <= available) return CUDPO_OK;
 
-    const size_t resident = p.reference, offloaded = model_offload_bytes(&t->model, t->type);
+    const size_t resident = out->parts.reference;
+    const size_t offloaded = model_offload_bytes(&t->model, t->type);
     if (asked < 0 && t->be->on_device && resident > offloaded) {
         out->offload = true;
-        CUDPO_TRY(fit(out, &p, t, train, available));
-        if (out->bytes <= available)
+        CUDPO_TRY(fit(out, t, train));
+        if (out->bytes <= available && !t->dry)
             log_info("ref_model_offload: %.2f GB of reference do not fit on the device: its layers "
                      "are streamed from the host's memory, and it takes %.2f GB",
                      (double)resident * 1e-9, (double)offloaded * 1e-9);
     }
-    return out->bytes <= available ? CUDPO_OK : refuse(t, &p, out, available);
+    return out->bytes <= available ? CUDPO_OK : refuse(t, out);
 }

@@ -21,12 +21,21 @@ dataset_options trainer_data_options(const cudpo_config *c, loss_kind loss, int 
                              .rules = loss == LOSS_ORPO ? RULES_ORPO : RULES_JOINED};
 }
 
+/* Where ids are cached.  A dry run writes nothing in output_dir: without a folder it does without a cache. */
+static cudpo_status find_cache(char **folder, const cudpo_trainer *t)
+{
+    const cudpo_status status = cache_folder(folder, t->dry ? NULL : t->config->output_dir);
+    if (status == CUDPO_OK || !t->dry) return status;
+    cudpo_error_clear();
+    return CUDPO_OK;
+}
+
 static cudpo_status open_data(cudpo_trainer *t, scored_data *d, const char *path)
 {
     const cudpo_config *c = t->config;
     dataset_options options = trainer_data_options(c, t->loss, t->completions);
     char *folder = NULL;
-    CUDPO_TRY(cache_folder(&folder, c->output_dir));
+    CUDPO_TRY(find_cache(&folder, t));
     options.cache_dir = folder;
     d->epoch = -1;
     const cudpo_status status = dataset_open(&d->data, path, t->tokenizer, &options);
@@ -292,39 +301,33 @@ cudpo_status trainer_stopped(const cudpo_trainer *t)
                       "again");
 }
 
-/* The device, and what the configuration says of the loss. */
-static cudpo_status open_device(cudpo_trainer *t)
-{
-    const cudpo_config *c = t->config;
-    CUDPO_TRY(device_open(&t->be, c->device, c->output_dir));
-    parts_follow(&t->parts, t->be);
-    CUDPO_TRY(t->be->available_memory(t->be, &t->available));
-    t->traits = loss_traits_find(c->loss_type, &t->loss);
-    if (t->traits == NULL || !schedule_find(c->lr_scheduler_type, &t->schedule))
-        return cudpo_fail(CUDPO_ECONFIG, "config", "loss_type %s, lr_scheduler_type %s: not known",
-                          c->loss_type, c->lr_scheduler_type);
-    t->rewards = t->traits->reference || c->ref_model_name_or_path != NULL;
-    /* With a reference, supervised training reports rewards, and those need both completions. */
-    t->completions = t->loss == LOSS_SFT && t->rewards ? 2 : t->traits->completions;
-    return choose_type(t);
-}
-
-/* In: made  NULL: model and data are files. */
-static cudpo_status open_run(cudpo_trainer **out, const cudpo_config *config, bool train,
-                             const made_run *made)
-{
-    *out = NULL;
-    cudpo_trainer *t = calloc(1, sizeof *t);
-    if (t == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "trainer");
-    t->config = config;
-    if (made != NULL) {
-        t->model = *made->model;
-        t->train = (scored_data){.data = made->data, .epoch = -1};
-    }
-    cudpo_status status = CUDPO_OK;
 #define STAGE(call) \
     if (status == CUDPO_OK) status = signals_stop_wanted() ? trainer_stopped(t) : (call)
-    STAGE(open_device(t));
+
+/* The device, what is free on it, and who follows the parts of steps on it. */
+static cudpo_status open_device(cudpo_trainer *t)
+{
+    CUDPO_TRY(device_open(&t->be, t->config->device, t->config->output_dir));
+    parts_follow(&t->parts, t->be);
+    return t->be->available_memory(t->be, &t->free_at_open);
+}
+
+/* What is to be done, before any of the device's memory is asked for.  In: made  NULL: model and data are files. */
+static cudpo_status prepare(cudpo_trainer *t, const made_run *made)
+{
+    const cudpo_config *config = t->config;
+    cudpo_status status = CUDPO_OK;
+    t->traits = loss_traits_find(config->loss_type, &t->loss);
+    if (t->traits == NULL || !schedule_find(config->lr_scheduler_type, &t->schedule))
+        status =
+            cudpo_fail(CUDPO_ECONFIG, "config", "loss_type %s, lr_scheduler_type %s: not known",
+                       config->loss_type, config->lr_scheduler_type);
+    if (status == CUDPO_OK) {
+        t->rewards = t->traits->reference || config->ref_model_name_or_path != NULL;
+        /* With a reference, supervised training reports rewards, and those need both completions. */
+        t->completions = t->loss == LOSS_SFT && t->rewards ? 2 : t->traits->completions;
+    }
+    STAGE(choose_type(t));
     if (made == NULL) STAGE(open_files(t));
     STAGE(plan_steps(t));
     if (status == CUDPO_OK && t->eval.data != NULL && trainer_eval_count(t) == 0)
@@ -332,6 +335,49 @@ static cudpo_status open_run(cudpo_trainer **out, const cudpo_config *config, bo
             "%s is less than one batch, and dataloader_drop_last drops it: nothing is evaluated",
             config->eval_dataset);
     STAGE(open_order(t));
+    return status;
+}
+
+static cudpo_status create(cudpo_trainer **out, const cudpo_config *config)
+{
+    *out = calloc(1, sizeof **out);
+    if (*out == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "trainer");
+    (*out)->config = config;
+    return CUDPO_OK;
+}
+
+cudpo_status trainer_prepare(cudpo_trainer **out, const cudpo_config *config, backend *be)
+{
+    cudpo_trainer *t;
+    *out = NULL;
+    CUDPO_TRY(create(&t, config));
+    t->be = be;
+    t->dry = true;
+    const cudpo_status status = prepare(t, NULL);
+    if (status == CUDPO_OK)
+        *out = t;
+    else
+        cudpo_trainer_close(t);
+    return status;
+}
+
+/* In: made  NULL: model and data are files. */
+static cudpo_status open_run(cudpo_trainer **out, const cudpo_config *config, bool train,
+                             const made_run *made)
+{
+    cudpo_trainer *t;
+    *out = NULL;
+    cudpo_status status = create(&t, config);
+    if (status != CUDPO_OK) {
+        if (made != NULL) dataset_close(made->data);
+        return status;
+    }
+    if (made != NULL) {
+        t->model = *made->model;
+        t->train = (scored_data){.data = made->data, .epoch = -1};
+    }
+    status = open_device(t);
+    STAGE(prepare(t, made));
     STAGE(memory_plan(&t->memory, t, train));
     STAGE(load_models(t, train, made));
     STAGE(pass_create(&t->pass, t->be, &t->model, &t->memory.limits));
@@ -341,7 +387,6 @@ static cudpo_status open_run(cudpo_trainer **out, const cudpo_config *config, bo
     if (train) STAGE(create_optimizer(t));
     if (train) STAGE(create_flights(t));
     STAGE(CUDPO_OK); /* a signal during the last one counts too */
-#undef STAGE
     if (status != CUDPO_OK) {
         cudpo_trainer_close(t);
         return status;
@@ -349,6 +394,8 @@ static cudpo_status open_run(cudpo_trainer **out, const cudpo_config *config, bo
     *out = t;
     return CUDPO_OK;
 }
+
+#undef STAGE
 
 cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool train)
 {

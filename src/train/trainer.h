@@ -58,11 +58,18 @@ typedef struct kl_estimate {
     tensor kl;                /* [units] f32 */
 } kl_estimate;
 
+/* Bytes by part. */
+typedef struct memory_parts {
+    size_t weights, master, reference, gradients, moments, pack, backend;
+} memory_parts;
+
 /* What a run takes of the device's memory: memory_plan(). */
 typedef struct memory_forecast {
     pass_limits limits;
     bool offload; /* the layers of the reference come from the host's memory */
-    size_t bytes; /* of all parts together */
+    memory_parts parts;
+    size_t bytes;     /* of all parts together */
+    size_t available; /* that the device can give; SIZE_MAX: unknown */
 } memory_forecast;
 
 /* What a benchmark trains: a model and data that are in no file. */
@@ -77,6 +84,8 @@ struct cudpo_trainer {
     const loss_traits *traits;
     loss_kind loss;
     schedule_kind schedule;
+    bool dry;       /* see trainer_prepare() */
+    int64_t shards; /* ranks that share moments and master weights; 0 is as 1 */
     backend *be;
     model_config model;
     tokenizer *tokenizer;
@@ -84,7 +93,7 @@ struct cudpo_trainer {
     int completions;         /* of a unit */
     bool rewards;            /* a reference is there */
     size_t
-        available; /* bytes that the device could give before anything of this run was there; 0: unknown */
+        free_at_open; /* bytes of the device, before anything of this run was there; 0: unknown */
     memory_forecast memory;
     bool reference_is_policy; /* the reference is the initial policy, so step 0 can check itself */
 
@@ -104,7 +113,7 @@ struct cudpo_trainer {
     float *kl;           /* [units of an evaluation batch], of host_alloc() */
     int64_t *order;      /* [units of an evaluation batch] */
     tensor norm, factor; /* [1] f32 of the step's gradient */
-    part_clock parts;         /* of the step that is being enqueued */
+    part_clock parts;    /* of the step that is being enqueued */
     step_flight flight[FLIGHTS];
     int64_t begun, finished; /* steps of this process: those between are under way */
 
@@ -127,6 +136,12 @@ CUDPO_MUST_USE cudpo_status trainer_open_made(cudpo_trainer **out, const cudpo_c
 
 /** How rows become examples for a loss whose units have so many completions; without a cache. */
 dataset_options trainer_data_options(const cudpo_config *c, loss_kind loss, int completions);
+
+/** Model config, tokenizer, data, steps and order of a run, for a plan of it: no weights, no device memory, and no file is
+ *  written but the cache of ids.  The next thing that it can do is memory_plan().
+ *  In:  be  stands for the device; is closed with the trainer, also where this fails. */
+CUDPO_MUST_USE cudpo_status trainer_prepare(cudpo_trainer **out, const cudpo_config *config,
+                                            backend *be);
 
 /** What is updated, checked and saved: master weights, or the policy itself. */
 model_weights *trainer_weights(cudpo_trainer *t);

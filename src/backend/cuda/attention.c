@@ -1,14 +1,11 @@
 /* attention.c - attention: a plan of the pack's tiles, then the kernels that follow it. */
+#include "backend/cuda/memory.h"
 #include "backend/cuda/ops.h"
+#include "kernels/sizes.h"
 
 static cuda_backend *of(backend *be)
 {
     return (cuda_backend *)be;
-}
-
-static size_t plan_bytes(int64_t T, int64_t segments)
-{
-    return ((size_t)cuda_attention_plan_words(T, segments) * sizeof(int32_t) + 15) / 16 * 16;
 }
 
 /* The plan at the beginning of scratch, with `more` bytes behind it. */
@@ -43,28 +40,9 @@ static size_t room(const cuda_backend *be, int64_t T, int64_t segments)
     return be->memory.bytes > plan ? be->memory.bytes - plan : 0;
 }
 
-/* The most that packs of up to T tokens and as many segments take with n kv heads at a time.  A shorter one may take more:
- * it has fewer blocks, and so more shares of dk and dv.  Tiles are of 64 tokens or multiples of that. */
-static size_t most_bytes(int64_t T, int64_t segments, attention_shape s, dtype type, int n)
+size_t cuda_attention_memory(const cuda_backend *be, const workload *most)
 {
-    size_t most = cuda_attention_backward_scratch(T, segments, s, type, n);
-    for (int64_t t = 64; t < T; t += 64) {
-        const size_t bytes = cuda_attention_backward_scratch(t, segments, s, type, n);
-        most = bytes > most ? bytes : most;
-    }
-    return most;
-}
-
-/* What is reserved for the largest pack serves all smaller ones. */
-size_t cuda_attention_memory(const cuda_backend *be, const workload *m)
-{
-    const size_t plan = plan_bytes(m->tokens, m->segments);
-    const attention_shape s = m->attention;
-    if (!m->backward) return plan;
-    const size_t least = most_bytes(m->tokens, m->segments, s, m->type, 1);
-    const size_t most = most_bytes(m->tokens, m->segments, s, m->type, s.kv_heads);
-    if (most <= be->large_scratch) return plan + most;
-    return plan + (least > be->large_scratch ? least : be->large_scratch);
+    return cuda_attention_bytes(be->large_scratch, most);
 }
 
 /* Is qkv what the launcher will ask for?  If not, it says so, and needs no scratch for that. */

@@ -1,6 +1,7 @@
 /* cuda.c - the CUDA backend: device memory, the stream of its ops, faults. */
 #include "backend/cuda/cuda.h"
 #include "backend/cuda/gemm.h"
+#include "backend/cuda/memory.h"
 #include "backend/cuda/ops.h"
 #include "backend/cuda/runtime.h"
 
@@ -108,22 +109,9 @@ static cudpo_status cuda_available_memory(backend *be, size_t *bytes)
     return CUDPO_OK;
 }
 
-static size_t larger(size_t a, size_t b)
+static size_t cuda_working_memory(backend *be, const workload *most)
 {
-    return a > b ? a : b;
-}
-
-size_t cuda_working_memory(backend *be, const workload *m)
-{
-    size_t bytes = cuda_attention_memory(of(be), m);
-    if (!m->backward) return bytes;
-    bytes = larger(bytes, cuda_rmsnorm_backward_scratch(m->tokens, m->width));
-    bytes = larger(bytes, cuda_head_norm_backward_scratch(m->tokens, m->attention.heads,
-                                                          m->attention.head_dim));
-    bytes = larger(bytes, cuda_bias_backward_scratch(m->tokens, m->width));
-    bytes = larger(bytes, cuda_embed_backward_scratch(m->tokens));
-    bytes = larger(bytes, cuda_scatter_rows_scratch(m->rows > m->tokens ? m->rows : m->tokens));
-    return larger(bytes, cuda_sum_squares_scratch() + sizeof(double));
+    return cuda_working_bytes(of(be)->large_scratch, most);
 }
 
 static cudpo_status cuda_reserve(backend *be, const workload *most)
@@ -225,8 +213,7 @@ static cudpo_status cuda_faults(backend *be, uint32_t *bits)
     return cuda_zero(be, of(be)->fault);
 }
 
-#define LARGE_SCRATCH ((size_t)3 << 30) /* bytes; more hardly saves launches */
-enum { OLDEST = 80 };                   /* compute capability that the kernels need, times 10 */
+enum { OLDEST = 80 }; /* compute capability that the kernels need, times 10 */
 
 /* Why there is no GPU to be had, for a person. */
 static cudpo_status no_device(cudaError_t error)
@@ -272,8 +259,7 @@ static cudpo_status choose_device(cuda_backend *be, int device)
     be->table.description = be->description;
     be->table.memory = p.totalGlobalMem;
     be->table.cache = (size_t)p.l2CacheSize;
-    be->large_scratch = p.totalGlobalMem / 16;
-    if (be->large_scratch > LARGE_SCRATCH) be->large_scratch = LARGE_SCRATCH;
+    be->large_scratch = cuda_large_scratch(p.totalGlobalMem);
     return CUDPO_OK;
 }
 

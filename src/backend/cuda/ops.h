@@ -26,10 +26,8 @@ typedef struct cuda_backend {
 /** Scratch of at least `bytes`, which holds until the next op asks.  Returns: CUDPO_OK; CUDPO_ENOMEM. */
 CUDPO_MUST_USE cudpo_status cuda_scratch(scratch *out, cuda_backend *be, size_t bytes);
 
-/** Bytes of scratch that ops ask for at most. */
-size_t cuda_working_memory(backend *be, const workload *most);
-size_t cuda_attention_memory(const cuda_backend *be,
-                             const workload *most); /* of them, attention's */
+/** Bytes of scratch that attention asks for at most. */
+size_t cuda_attention_memory(const cuda_backend *be, const workload *most);
 
 /** Put the ops into the table. */
 void cuda_ops_install(backend *table);
