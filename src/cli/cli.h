@@ -2,6 +2,7 @@
 #ifndef CUDPO_CLI_CLI_H
 #define CUDPO_CLI_CLI_H
 
+#include "cudpo/config.h"
 #include "cudpo/status.h"
 
 #include <stdbool.h>
@@ -36,6 +37,13 @@ typedef struct cli_page {
 CUDPO_MUST_USE cudpo_status cli_parse(const cli_option *options, int64_t n, const char **words,
                                       int64_t max_words, bool *help, int argc, char **argv);
 
+/** The command line of a run onto a configuration: at most one word, a file of keys, and --key value for each key, which wins
+ *  over the file wherever it stands; and the command's own options.
+ *  Out:     help  true where --help stands among them: nothing else counts then.
+ *  Returns: CUDPO_OK; CUDPO_EUSAGE; of keys and file as cudpo_config_set() and cudpo_config_load(). */
+CUDPO_MUST_USE cudpo_status cli_configure(cudpo_config *c, const cli_option *own, int64_t n,
+                                          bool *help, int argc, char **argv);
+
 /* Print a manual page; `keys`: also every configuration key. */
 void cli_print_page(const cli_page *page, const cli_option *options, int64_t n, bool keys);
 
@@ -46,6 +54,7 @@ CUDPO_MUST_USE cudpo_status cli_score(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_generate(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_tokenize(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_demo(int argc, char **argv);
+CUDPO_MUST_USE cudpo_status cli_plan(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_doctor(int argc, char **argv);
 
 #endif /* CUDPO_CLI_CLI_H */

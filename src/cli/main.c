@@ -19,6 +19,7 @@ static const command commands[] = {
     {"generate", "continue prompts", cli_generate},
     {"tokenize", "token ids of a text or of a preference file", cli_tokenize},
     {"demo", "see it work: a tiny model learns manners, in under a minute", cli_demo},
+    {"plan", "what a run will take and cost, without a GPU", cli_plan},
     {"doctor", "what of this machine cudpo can use", cli_doctor},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
