@@ -85,19 +85,15 @@ cudpo_status cli_bench_step(int argc, char **argv)
     };
     const int64_t n = sizeof options / sizeof options[0];
     cudpo_config c;
-    const int own = cli_split_keys(options, n, argc, argv);
-    CUDPO_TRY(cli_parse(options, n, &what.model, 1, &help, own, argv));
-    if (help) {
-        cli_print_page(&page, options, n, false);
-        return CUDPO_OK;
-    }
-    if (what.model == NULL)
-        return cudpo_fail(CUDPO_EUSAGE, "bench step",
-                          "needs a MODEL: Qwen2.5-0.5B, or a config.json; see --help");
     CUDPO_TRY(cudpo_config_create(&c));
-    cudpo_status status = config != NULL ? cudpo_config_load(&c, config) : CUDPO_OK;
-    if (status == CUDPO_OK) status = cli_set_keys(&c, argc - own, argv + own);
-    if (status == CUDPO_OK) status = measure(&c, &what, json);
+    cudpo_status status = cli_configure(&c, options, n, &what.model, &config, &help, argc, argv);
+    if (status == CUDPO_OK && help)
+        cli_print_page(&page, options, n, false);
+    else if (status == CUDPO_OK && what.model == NULL)
+        status = cudpo_fail(CUDPO_EUSAGE, "bench step",
+                            "needs a MODEL: Qwen2.5-0.5B, or a config.json; see --help");
+    else if (status == CUDPO_OK)
+        status = measure(&c, &what, json);
     cudpo_config_free(&c);
     return status;
 }
