@@ -14,7 +14,10 @@ double plot_place(const plot_axis *a, double value)
 static cudpo_status escaped(buffer *out, const char *text)
 {
     for (; *text != '\0'; text++) {
-        const char *as = *text == '&' ? "&amp;" : *text == '<' ? "&lt;" : *text == '>' ? "&gt;" : NULL;
+        const char *as = *text == '&'   ? "&amp;"
+                         : *text == '<' ? "&lt;"
+                         : *text == '>' ? "&gt;"
+                                        : NULL;
         CUDPO_TRY(as != NULL ? buffer_printf(out, "%s", as) : buffer_append(out, text, 1));
     }
     return CUDPO_OK;
@@ -69,9 +72,9 @@ cudpo_status plot_circle(buffer *out, double x, double y, double radius, const c
 cudpo_status plot_bar(buffer *out, double x, double y, double width, double height,
                       const char *color, const char *tip)
 {
-    CUDPO_TRY(buffer_printf(
-        out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\"", x, y, width,
-        height, color));
+    CUDPO_TRY(
+        buffer_printf(out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\"",
+                      x, y, width, height, color));
     return tipped(out, "rect", tip);
 }
 

@@ -1,6 +1,7 @@
 /* run.c - ops of the table at the shapes of models, one after another. */
 #include "base/file.h"
 #include "base/nearest.h"
+#include "bench/calibrate.h"
 #include "bench/models.h"
 #include "bench/report.h"
 #include "cudpo/bench.h"
@@ -15,6 +16,7 @@ typedef struct bench_table {
     backend *be;
     bench_settings settings;
     bench_ceilings ceilings;
+    bench_sums sums;
     buffer json, text;
     int64_t rows, wrong, wrong_ops;
 } bench_table;
@@ -34,17 +36,27 @@ static bool is_chosen(const cudpo_bench_options *o, const char *op)
     return o->op_count == 0;
 }
 
+/* Each name once: ops of one name follow each other. */
+const char *cudpo_bench_op(int64_t i)
+{
+    for (int j = 0; j < bench_op_count; j++) {
+        const bool again = j > 0 && strcmp(bench_ops[j]->op, bench_ops[j - 1]->op) == 0;
+        if (!again && i-- == 0) return bench_ops[j]->op;
+    }
+    return NULL;
+}
+
 static cudpo_status check_ops(const cudpo_bench_options *o)
 {
     enum { MOST = 64 };
     const char *names[MOST];
-    const int n = bench_op_count < MOST ? bench_op_count : MOST;
-    for (int i = 0; i < n; i++)
-        names[i] = bench_ops[i]->op;
+    int n = 0;
+    for (; n < MOST && cudpo_bench_op(n) != NULL; n++)
+        names[n] = cudpo_bench_op(n);
     for (int64_t i = 0; i < o->op_count; i++) {
         bool known = false;
-        for (int j = 0; j < bench_op_count; j++)
-            known = known || strcmp(o->ops[i], bench_ops[j]->op) == 0;
+        for (int j = 0; j < n; j++)
+            known = known || strcmp(o->ops[i], names[j]) == 0;
         if (known) continue;
         const char *near = nearest_name(o->ops[i], names, n);
         return cudpo_fail(CUDPO_EUSAGE, o->ops[i],
@@ -73,6 +85,7 @@ static cudpo_status add_row(bench_table *t, const bench_case *c, const bench_res
         t->wrong += r->wrong;
         t->wrong_ops++;
     }
+    bench_sums_add(&t->sums, c, r);
     CUDPO_TRY(bench_line(&t->text, c, r, &t->ceilings));
     CUDPO_TRY(say(t));
     CUDPO_TRY(bench_json_row(&t->json, t->rows == 0, c, r, &t->ceilings));
@@ -124,6 +137,8 @@ static cudpo_status run_table(bench_table *t)
     for (int64_t i = 0; o->shape_count == 0 && bench_model_name(i) != NULL; i++) {
         if (i == 0 || t->be->on_device) CUDPO_TRY(run_shape(t, bench_model_name(i)));
     }
+    if (o->calibration != NULL)
+        CUDPO_TRY(bench_calibration_write(o->calibration, &t->sums, &t->ceilings, t->be));
     if (t->wrong == 0) return device_check(t->be);
     return cudpo_fail(CUDPO_ENUMERIC, "bench", "%lld elements of the outputs of %lld ops are wrong",
                       (long long)t->wrong, (long long)t->wrong_ops);

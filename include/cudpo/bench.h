@@ -21,9 +21,11 @@ typedef struct cudpo_bench_options {
     int64_t shape_count;
     const char *device; /* "auto", "cpu", "cuda" */
     const char *json;   /* file that is written again behind each row; NULL: none */
-    double seconds;     /* of timed calls, of each op, about */
-    int64_t groups;     /* of a pack; 0: 11 on a GPU, 1 on a CPU */
-    int64_t length;     /* tokens of each prompt and completion */
+    const char
+        *calibration; /* file for `cudpo plan`, of the rates that were measured; NULL: none */
+    double seconds;   /* of timed calls, of each op, about */
+    int64_t groups;   /* of a pack; 0: 11 on a GPU, 1 on a CPU */
+    int64_t length;   /* tokens of each prompt and completion */
     bool no_baseline, no_check;
 } cudpo_bench_options;
 
@@ -39,6 +41,13 @@ CUDPO_MUST_USE cudpo_status cudpo_bench(const cudpo_bench_options *options,
  *  Returns: CUDPO_OK; CUDPO_ENOINPUT, CUDPO_EDATA naming file and row. */
 CUDPO_MUST_USE cudpo_status cudpo_bench_compare(char **text, int64_t *changed, const char *before,
                                                 const char *after);
+
+/** Draw a file of cudpo_bench() (roofline, and a bar for each row) or of `cudpo plan --json` (scaling) as SVG.
+ *  Returns: CUDPO_OK; CUDPO_ENOINPUT, CUDPO_EDATA naming the file; CUDPO_EWRITE. */
+CUDPO_MUST_USE cudpo_status cudpo_bench_plot(const char *svg, const char *file);
+
+/** Names of ops, the i-th of them; NULL behind the last. */
+const char *cudpo_bench_op(int64_t i);
 
 #ifdef __cplusplus
 }

@@ -11,7 +11,8 @@ static const cli_page page = {
     "how fast each op is, against what the machine can do",
     "cudpo bench [OP ...] [--option value ...]\n"
     "cudpo bench step MODEL [--option value ...]\n"
-    "cudpo bench --compare BEFORE.json AFTER.json",
+    "cudpo bench --compare BEFORE.json AFTER.json\n"
+    "cudpo bench --plot PICTURE.svg FILE.json",
     "Measures ops of the backend, each on random operands at the shapes of a model, and prints a "
     "line for each: the median and the least time of a call; bytes and operations a second, by the "
     "formula that stands beside the op in bench/; the share of what the same device reaches in the "
@@ -28,7 +29,7 @@ static const cli_page page = {
     "\n"
     "Outputs are looked at when all calls were timed: on a GPU they are compared with the CPU's "
     "op, on a CPU with the op in its single stages, or with its definition in double; of a product "
-    "of matrices a thousand elements. Exit status 76 where one is wrong.\n"
+    "of matrices a thousand elements. Exit status 79 where one is wrong.\n"
     "\n"
     "--compare prints the rows of two JSON files whose times differ by more than both runs spread, "
     "and by more than 5 %.\n"
@@ -38,7 +39,8 @@ static const cli_page page = {
     "  cudpo bench --json before.json\n"
     "  cudpo bench swiglu attention --shape Llama-3.1-8B --device cuda\n"
     "  cudpo bench --shape my-model/config.json --groups 2 --length 128 --seconds 0.1\n"
-    "  cudpo bench --compare before.json after.json"};
+    "  cudpo bench --compare before.json after.json\n"
+    "  cudpo bench --plot before.svg before.json"};
 
 static void print_line(void *context, const char *text)
 {
@@ -61,7 +63,8 @@ static cudpo_status run(int argc, char **argv, const char **words, const char **
 {
     cudpo_bench_options o = {.seconds = 0.5, .length = 512, .device = "auto"};
     cli_list models = {shapes, 0};
-    bool help, is_compare = false;
+    const char *svg = NULL;
+    bool help, is_compare = false, list = false;
     const cli_option options[] = {
         {"--shape", CLI_LIST, "MODEL",
          "Qwen2.5-0.5B, Llama-3.2-1B, Llama-3.1-8B, a config.json or a folder that has one; may "
@@ -76,6 +79,10 @@ static cudpo_status run(int argc, char **argv, const char **words, const char **
         {"--no_check", CLI_FLAG, "", "do not look for wrong elements", &o.no_check},
         {"--json", CLI_TEXT, "FILE", "all results; whole behind every row", &o.json},
         {"--compare", CLI_FLAG, "", "of two such files: what changed", &is_compare},
+        {"--calibrate", CLI_TEXT, "FILE", "rates of this device, for `cudpo plan --calibration`",
+         &o.calibration},
+        {"--plot", CLI_TEXT, "SVG", "draw a JSON file of `cudpo bench` or `cudpo plan`", &svg},
+        {"--list", CLI_FLAG, "", "print the names of all ops", &list},
     };
     const int64_t n = sizeof options / sizeof options[0];
     CUDPO_TRY(cli_parse(options, n, words, argc, &help, argc, argv));
@@ -89,6 +96,12 @@ static cudpo_status run(int argc, char **argv, const char **words, const char **
     if (is_compare && o.op_count != 2)
         return cudpo_fail(CUDPO_EUSAGE, "--compare", "needs two files, before and after");
     if (is_compare) return compare(words[0], words[1]);
+    if (svg != NULL && o.op_count != 1)
+        return cudpo_fail(CUDPO_EUSAGE, "--plot", "needs one JSON file to draw");
+    if (svg != NULL) return cudpo_bench_plot(svg, words[0]);
+    for (int64_t i = 0; list && cudpo_bench_op(i) != NULL; i++)
+        puts(cudpo_bench_op(i));
+    if (list) return CUDPO_OK;
     o.shapes = shapes;
     o.shape_count = models.n;
     return cudpo_bench(&o, print_line, NULL);
