@@ -62,13 +62,14 @@ static cudpo_status roofline(buffer *out, const json *rows, const json *ceilings
     for (const json *row = json_first(rows); row != NULL; row = json_next(row)) {
         const double flops = number_of(row, "flops"), bytes = number_of(row, "bytes");
         const double reached = number_of(row, "tflops");
-        if (!(flops > 0 && bytes > 0 && reached >= y.low && reached <= y.high)) continue;
+        if (!(flops > 0 && bytes > 0 && reached > 0)) continue;
         const double at = fmin(fmax(flops / bytes, x.low), x.high);
         char tip[256];
         snprintf(tip, sizeof tip, "%s %s %s: %.3g TFLOP/s", text_of(row, "op"),
                  text_of(row, "pass"), text_of(row, "shape"), reached);
-        CUDPO_TRY(
-            plot_circle(out, plot_place(&x, at), plot_place(&y, reached), 4, color_of(row), tip));
+        CUDPO_TRY(plot_circle(out, plot_place(&x, at),
+                              plot_place(&y, fmin(fmax(reached, y.low), y.high)), 4, color_of(row),
+                              tip));
     }
     return CUDPO_OK;
 }
