@@ -10,7 +10,7 @@
 static const cli_page page = {
     "bench step",
     "how long a whole optimizer step takes",
-    "cudpo bench step MODEL [--option value ...] [--key value ...]",
+    "cudpo bench step MODEL [CONFIG.json] [--key value ...] [--option value ...]",
     "Trains MODEL with random weights for some steps and prints pairs and tokens a second, the "
     "share of the "
     "device's speed that useful work makes, memory, and the time of each part of the step: data, "
@@ -18,8 +18,8 @@ static const cli_page page = {
     "forward, forward, head, loss, backward, all-reduce, optimizer. Nothing is written to "
     "output_dir.\n"
     "\n"
-    "MODEL is Qwen2.5-0.5B, Llama-3.2-1B, Llama-3.1-8B, a config.json, or a folder that has one. "
-    "Keys are "
+    "MODEL is Qwen2.5-0.5B, Llama-3.2-1B, Llama-3.1-8B, a config.json, or a folder that has one; "
+    "without it, model_name_or_path is. CONFIG.json and keys are "
     "those of `cudpo train`; of use are device, bf16, loss_type, per_device_train_batch_size, "
     "gradient_accumulation_steps, gradient_checkpointing, max_tokens_per_pack, master_weights, "
     "gradient_dtype, ref_model_offload and precompute_ref_log_probs, with which the reference is "
@@ -63,41 +63,36 @@ static cudpo_status measure(const cudpo_config *c, const cudpo_bench_step *what,
 cudpo_status cli_bench_step(int argc, char **argv)
 {
     cudpo_bench_step what = {.prompt = 512, .completion = 512};
-    const char *json = NULL, *config = NULL;
+    const char *json = NULL;
     bool help;
-    const cli_option options[] = {
-        {"--prompt", CLI_INTEGER, "512", "tokens of every prompt", &what.prompt},
-        {"--completion", CLI_INTEGER, "512", "tokens of every completion, its end included",
+    const cli_option own[] = {
+        {"--prompt", CLI_INTEGER, "N (512)", "tokens of every prompt", &what.prompt},
+        {"--completion", CLI_INTEGER, "N (512)", "tokens of every completion, its end included",
          &what.completion},
         {"--lengths", CLI_TEXT, "FILE",
          "instead of those: the lengths of the rows of a preference file, within max_length",
          &what.lengths},
         {"--tokenizer", CLI_TEXT, "FOLDER",
          "the model folder whose tokenizer counts them; without it that of MODEL where it is a "
-         "folder that "
-         "has one, and else 4 bytes of text are a token",
+         "folder that has one, and else 4 bytes of text are a token",
          &what.tokenizer},
         {"--steps", CLI_INTEGER, "N", "steps to time; as many as take ten seconds, at least 5",
          &what.steps},
-        {"--config", CLI_TEXT, "CONFIG.json", "configuration keys, as `cudpo train` reads them",
-         &config},
-        {"--json", CLI_TEXT, "FILE", "all results, as a JSON object", &json},
+        {"--json", CLI_TEXT, "FILE", "write all results there, too, as a JSON object", &json},
     };
-    const int64_t n = sizeof options / sizeof options[0];
+    const int64_t n = sizeof own / sizeof own[0];
+    const int named = argc > 1 && strncmp(argv[1], "--", 2) != 0; /* MODEL stands first */
     cudpo_config c;
-    const int own = cli_split_keys(options, n, argc, argv);
-    CUDPO_TRY(cli_parse(options, n, &what.model, 1, &help, own, argv));
-    if (help) {
-        cli_print_page(&page, options, n, false);
-        return CUDPO_OK;
-    }
-    if (what.model == NULL)
-        return cudpo_fail(CUDPO_EUSAGE, "bench step",
-                          "needs a MODEL: Qwen2.5-0.5B, or a config.json; see --help");
     CUDPO_TRY(cudpo_config_create(&c));
-    cudpo_status status = config != NULL ? cudpo_config_load(&c, config) : CUDPO_OK;
-    if (status == CUDPO_OK) status = cli_set_keys(&c, argc - own, argv + own);
-    if (status == CUDPO_OK) status = measure(&c, &what, json);
+    cudpo_status status = cli_configure(&c, own, n, &help, argc - named, argv + named);
+    what.model = named ? argv[1] : c.model_name_or_path;
+    if (status == CUDPO_OK && help)
+        cli_print_page(&page, own, n, false);
+    else if (status == CUDPO_OK && what.model == NULL)
+        status = cudpo_fail(CUDPO_EUSAGE, "bench step",
+                            "needs a MODEL: Qwen2.5-0.5B, or a config.json; see --help");
+    else if (status == CUDPO_OK)
+        status = measure(&c, &what, json);
     cudpo_config_free(&c);
     return status;
 }

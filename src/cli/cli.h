@@ -37,14 +37,12 @@ typedef struct cli_page {
 CUDPO_MUST_USE cudpo_status cli_parse(const cli_option *options, int64_t n, const char **words,
                                       int64_t max_words, bool *help, int argc, char **argv);
 
-/** Tell options from configuration keys: words, --help and options of the table come first, in their order, with their
- *  values; all other options, with theirs, are keys and come behind them, for cli_set_keys().
- *  In/Out:  argv  its words change their places.
- *  Returns: how many words come first, argv[0] among them. */
-int cli_split_keys(const cli_option *options, int64_t n, int argc, char **argv);
-
-/** Set a configuration from the `--key value`, `--key=value` and `--key` among these words. */
-CUDPO_MUST_USE cudpo_status cli_set_keys(cudpo_config *c, int argc, char **argv);
+/** The command line of a run onto a configuration: at most one word, a file of keys, and --key value for each key, which wins
+ *  over the file wherever it stands; and the command's own options.
+ *  Out:     help  true where --help stands among them: nothing else counts then.
+ *  Returns: CUDPO_OK; CUDPO_EUSAGE; of keys and file as cudpo_config_set() and cudpo_config_load(). */
+CUDPO_MUST_USE cudpo_status cli_configure(cudpo_config *c, const cli_option *own, int64_t n,
+                                          bool *help, int argc, char **argv);
 
 /* Print a manual page; `keys`: also every configuration key. */
 void cli_print_page(const cli_page *page, const cli_option *options, int64_t n, bool keys);
@@ -56,6 +54,7 @@ CUDPO_MUST_USE cudpo_status cli_score(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_generate(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_tokenize(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_demo(int argc, char **argv);
+CUDPO_MUST_USE cudpo_status cli_plan(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_doctor(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_bench(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_bench_step(int argc, char **argv); /* argv[0] is "step" */

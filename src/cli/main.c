@@ -20,6 +20,7 @@ static const command commands[] = {
     {"tokenize", "token ids of a text or of a preference file", cli_tokenize},
     {"bench", "how fast a training step is on this machine", cli_bench},
     {"demo", "see it work: a tiny model learns manners, in under a minute", cli_demo},
+    {"plan", "what a run will take and cost, without a GPU", cli_plan},
     {"doctor", "what of this machine cudpo can use", cli_doctor},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };

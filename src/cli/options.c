@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -100,64 +99,6 @@ cudpo_status cli_parse(const cli_option *options, int64_t n, const char **words,
             return cudpo_fail(CUDPO_EUSAGE, argv[i],
                               "is one word too many for this command; see its --help");
         }
-    }
-    return CUDPO_OK;
-}
-
-/* The option of the table that a word names, alone or with =value; NULL: none. */
-static const cli_option *option_of(const cli_option *options, int64_t n, const char *word)
-{
-    const size_t length = strcspn(word, "=");
-    for (int64_t k = 0; k < n; k++)
-        if (strlen(options[k].name) == length && strncmp(options[k].name, word, length) == 0)
-            return &options[k];
-    return NULL;
-}
-
-/* Move a word in front of those from `to` on. */
-static void move_to(char **argv, int to, int from)
-{
-    char *word = argv[from];
-    memmove(argv + to + 1, argv + to, (size_t)(from - to) * sizeof *argv);
-    argv[to] = word;
-}
-
-/* Does the option argv[i] stand alone, so that the next word is its value, if there is one? */
-static bool wants_word(int argc, char **argv, int i)
-{
-    return strchr(argv[i], '=') == NULL && i + 1 < argc;
-}
-
-int cli_split_keys(const cli_option *options, int64_t n, int argc, char **argv)
-{
-    int first = argc > 0 ? 1 : 0;
-    for (int i = first; i < argc; i++) {
-        const cli_option *o = option_of(options, n, argv[i]);
-        const bool key =
-            o == NULL && strncmp(argv[i], "--", 2) == 0 && strcmp(argv[i], "--help") != 0;
-        const bool more = wants_word(argc, argv, i) && (key ? strncmp(argv[i + 1], "--", 2) != 0
-                                                            : o != NULL && o->kind != CLI_FLAG);
-        if (!key) move_to(argv, first++, i);
-        if (!more) continue;
-        i++;
-        if (!key) move_to(argv, first++, i);
-    }
-    return first;
-}
-
-cudpo_status cli_set_keys(cudpo_config *c, int argc, char **argv)
-{
-    for (int i = 0; i < argc; i++) {
-        if (strncmp(argv[i], "--", 2) != 0) continue;
-        char key[128];
-        const char *equals = strchr(argv[i], '='), *value = NULL;
-        snprintf(key, sizeof key, "%.*s", equals == NULL ? 126 : (int)(equals - argv[i] - 2),
-                 argv[i] + 2);
-        if (equals != NULL)
-            value = equals + 1;
-        else if (i + 1 < argc && strncmp(argv[i + 1], "--", 2) != 0)
-            value = argv[++i];
-        CUDPO_TRY(cudpo_config_set(c, key, value));
     }
     return CUDPO_OK;
 }

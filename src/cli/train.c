@@ -55,34 +55,6 @@ static const cli_page eval_page = {"eval",
                                    "  cudpo eval dpo.json --model_name_or_path out "
                                    "--ref_model_name_or_path model --eval_dataset held_out.jsonl"};
 
-/* The command line onto a configuration. */
-static cudpo_status configure(cudpo_config *c, bool *print, bool *help, int argc, char **argv)
-{
-    const char *file = NULL;
-    *print = *help = false;
-    for (int i = 1; i < argc; i++)
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) *help = true;
-    if (*help) return CUDPO_OK;
-    /* The file first, so that the command line wins wherever it stands. */
-    for (int i = 1; i < argc; i++) {
-        if (strncmp(argv[i], "--", 2) == 0) {
-            if (strchr(argv[i], '=') == NULL && i + 1 < argc && strncmp(argv[i + 1], "--", 2) != 0)
-                i++;
-            continue;
-        }
-        if (file != NULL)
-            return cudpo_fail(CUDPO_EUSAGE, argv[i],
-                              "is a second configuration file; the first is %s", file);
-        file = argv[i];
-    }
-    if (file != NULL) CUDPO_TRY(cudpo_config_load(c, file));
-    const cli_option options[] = {{"--print_config", CLI_FLAG, "", "", print}};
-    const int own = cli_split_keys(options, 1, argc, argv);
-    for (int i = 1; i < own; i++)
-        if (strcmp(argv[i], "--print_config") == 0) *print = true;
-    return cli_set_keys(c, argc - own, argv + own);
-}
-
 static cudpo_status print_config(const cudpo_config *c)
 {
     char *text = cudpo_config_print(c);
@@ -96,9 +68,10 @@ static cudpo_status print_config(const cudpo_config *c)
 cudpo_status cli_train(int argc, char **argv)
 {
     cudpo_config c;
-    bool print, help;
+    bool print = false, help;
+    const cli_option own[] = {{"--print_config", CLI_FLAG, "", "", &print}};
     CUDPO_TRY(cudpo_config_create(&c));
-    cudpo_status status = configure(&c, &print, &help, argc, argv);
+    cudpo_status status = cli_configure(&c, own, 1, &help, argc, argv);
     if (status == CUDPO_OK && help) {
         cli_print_page(&train_page, NULL, 0, true);
     } else if (status == CUDPO_OK && print) {
@@ -113,10 +86,11 @@ cudpo_status cli_train(int argc, char **argv)
 cudpo_status cli_eval(int argc, char **argv)
 {
     cudpo_config c;
-    bool print, help;
+    bool print = false, help;
+    const cli_option own[] = {{"--print_config", CLI_FLAG, "", "", &print}};
     char *json = NULL;
     CUDPO_TRY(cudpo_config_create(&c));
-    cudpo_status status = configure(&c, &print, &help, argc, argv);
+    cudpo_status status = cli_configure(&c, own, 1, &help, argc, argv);
     if (status == CUDPO_OK && help) {
         cli_print_page(&eval_page, NULL, 0, false);
     } else if (status == CUDPO_OK && print) {

@@ -1,0 +1,102 @@
+/* plan.h - a run, planned: what it takes, how long its steps are, and how that changes with the number of GPUs. */
+#ifndef CUDPO_PLAN_PLAN_H
+#define CUDPO_PLAN_PLAN_H
+
+#include "base/buffer.h"
+#include "cudpo/plan.h"
+#include "plan/cost.h"
+#include "plan/network.h"
+#include "train/memory.h"
+
+enum {
+    PLAN_GPUS = 4096, /* most */
+    PLAN_SIZES = 13,  /* 1, 2, 4, .. 4096 */
+    PLAN_NODE = 8,    /* GPUs of a node, where nobody says otherwise */
+    PLAN_REMEDIES = MEMORY_REMEDIES + 2,
+    PLAN_ASSUMPTIONS = 8,
+    PLAN_SENTENCE = 256
+};
+
+/* What keeps a number of GPUs from being that many times as fast as one. */
+typedef enum plan_limit {
+    LIMIT_NONE, /* 95 % or more */
+    LIMIT_BATCH, /* too few pairs for each: packs that are small, ranks without any, the update of all weights */
+    LIMIT_NETWORK, /* gradients that computation does not hide */
+    LIMIT_MEMORY   /* it does not fit */
+} plan_limit;
+
+const char *plan_limit_name(plan_limit limit);
+
+/* Steps of some number of pairs on some number of GPUs: means over the steps that were looked at. */
+typedef struct plan_point {
+    network net;
+    int64_t pairs; /* of a step; KTO and SFT: rows */
+    int64_t taken; /* of them, what the data has */
+    int64_t steps; /* of the whole run */
+    cost slowest;  /* of the rank that the others wait for; its update is in pass[WORK_OPTIMIZER] */
+    network_time network;
+    double step;      /* seconds */
+    double seconds;   /* of all steps */
+    double imbalance; /* most tokens of a rank over the mean, 1 at best */
+    double packs;     /* of a step, over all ranks */
+    double tokens;    /* of a step through the trunk, over all ranks */
+    double fill;      /* tokens of a pack over what it could hold */
+    double useful;    /* operations of a step: work_useful(), over all ranks */
+    double reference; /* seconds that the reference's pass over the pairs of a step takes one GPU */
+    double efficiency; /* pairs a second over those of as many single GPUs */
+    memory_forecast memory;
+    bool fits;
+    plan_limit limit;
+} plan_point;
+
+/* Settings, and what the run takes with them. */
+typedef struct plan_remedy {
+    char settings[256]; /* as on a command line */
+    size_t bytes;
+    bool fits;
+} plan_remedy;
+
+typedef struct plan {
+    const cudpo_config *config;
+    cudpo_plan_options options; /* with defaults filled in */
+    const gpu_facts *gpu;
+    device_rates rates;
+    bool calibrated;
+    char assumption[PLAN_ASSUMPTIONS][PLAN_SENTENCE];
+    int assumptions;
+    backend be;
+    cudpo_trainer *t;
+    int64_t *order; /* [count] of the first epoch */
+    work_types types;
+    bool reference;                 /* is computed in each step */
+    size_t program;                 /* bytes of the process beside what is counted: of a CPU */
+    plan_point now;                 /* as asked for */
+    plan_point same[PLAN_SIZES];    /* the step's pairs as asked for, on 1, 2, 4, .. GPUs */
+    plan_point growing[PLAN_SIZES]; /* the pairs of each GPU as asked for */
+    plan_remedy remedy[PLAN_REMEDIES];
+    int remedies;
+    double precompute, evaluation, total; /* seconds: once, of all evaluations, of everything */
+} plan;
+
+/** Plan a run.  Free with plan_free(), also where this failed.  Returns: see cudpo_plan(). */
+CUDPO_MUST_USE cudpo_status plan_open(plan *p, const cudpo_config *config,
+                                      const cudpo_plan_options *o);
+void plan_free(plan *p);
+
+/* ---- point.c ---- */
+
+/** A step of so many pairs on so many GPUs.  In: p  up to its memory forecast.  Out: all of `point` but its efficiency. */
+CUDPO_MUST_USE cudpo_status plan_step(plan_point *point, plan *p, int64_t pairs, network net);
+
+/** Mean cost of the steps first .. first+n-1 of the run on one device, one by one, as they are: for tests. */
+CUDPO_MUST_USE cudpo_status plan_steps_exactly(double seconds[], plan *p, int64_t first, int64_t n);
+
+/** Seconds of a forward pass with log-probs over some of a data set, in packs of the run, on one GPU. */
+CUDPO_MUST_USE cudpo_status plan_score(double *seconds, plan *p, const dataset *d, int64_t n);
+
+/* ---- report.c ---- */
+
+CUDPO_MUST_USE cudpo_status plan_text(buffer *b, const plan *p);
+CUDPO_MUST_USE cudpo_status plan_json(buffer *b, const plan *p);
+
+#endif /* CUDPO_PLAN_PLAN_H */

@@ -1,0 +1,264 @@
+/* point.c - steps as they would be: real examples, dealt to ranks and packed as training packs them, and the time of each. */
+#include "model/offload.h"
+#include "plan/plan.h"
+#include "plan/ranks.h"
+
+#include <math.h>
+#include <string.h>
+
+enum {
+    MOST_STEPS = 8,      /* that are looked at, spread over an epoch */
+    MOST_PAIRS = 1 << 15 /* of them together, but one step at least */
+};
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* What a rank has to do in a step. */
+typedef struct rank_work {
+    cost cost;                /* without the update */
+    work_counts counts;       /* of the packs that train */
+    double packs, reference;  /* see plan_point */
+    double forward, backward; /* of its last pack */
+} rank_work;
+
+/* Layers that come from the host's memory: the copy of all of them takes as long as it takes. */
+static double streaming(const plan *p)
+{
+    if (!p->now.memory.offload || p->gpu->host == 0) return 0;
+    const size_t all = (size_t)model_config_parameters(&p->t->model) * dtype_size(p->t->type);
+    return (double)(all - model_offload_bytes(&p->t->model, p->t->type)) / p->gpu->host;
+}
+
+static cudpo_status count(work_counts *n, const plan *p)
+{
+    return work_count_pack(n, &p->t->pass.pack, &p->t->model,
+                           pass_chunk_rows(&p->t->model, &p->now.memory.limits));
+}
+
+/* A forward pass over the pack, by the reference or another. */
+static cudpo_status score_pack(cost *c, const plan *p)
+{
+    cost_meter m = cost_meter_of(&p->rates, &p->t->model, p->t->type);
+    work_counts n = {0};
+    CUDPO_TRY(count(&n, p));
+    work_score(&p->t->model, &n, &p->types, cost_add, &m);
+    *c = m.sum;
+    return CUDPO_OK;
+}
+
+static void add_counts(work_counts *to, const work_counts *n)
+{
+    to->tokens += n->tokens;
+    to->rows += n->rows;
+    for (int v = 0; v < WORK_VIEWS; v++)
+        to->visible[v] += n->visible[v];
+}
+
+static cudpo_status train_pack(rank_work *w, const plan *p)
+{
+    cost_meter m = cost_meter_of(&p->rates, &p->t->model, p->t->type);
+    cost reference;
+    work_counts n = {0};
+    CUDPO_TRY(count(&n, p));
+    add_counts(&w->counts, &n);
+    CUDPO_TRY(score_pack(&reference, p));
+    work_train(&p->t->model, &n, &p->types, p->reference, cost_add, &m);
+    const double stream = streaming(p);
+    if (p->reference && m.sum.pass[WORK_REFERENCE] < stream) m.sum.pass[WORK_REFERENCE] = stream;
+    cost_accumulate(&w->cost, &m.sum, 1);
+    w->reference += cost_total(&reference);
+    w->packs++;
+    w->forward = m.sum.pass[WORK_REFERENCE] + m.sum.pass[WORK_FORWARD];
+    w->backward = m.sum.pass[WORK_RECOMPUTE] + m.sum.pass[WORK_BACKWARD];
+    return CUDPO_OK;
+}
+
+/* KTO's mismatched completions: forward passes of the policy and, where it is not cached, of the reference. */
+static cudpo_status add_mismatched(rank_work *w, const plan *p, const int64_t *list, int64_t n)
+{
+    cudpo_trainer *t = p->t;
+    for (int64_t done = 0; done < n;) {
+        cost c;
+        pack_clear(&t->pass.pack);
+        for (; done < n; done++) {
+            const example e = trainer_mismatched_example(t, t->train.data, list[done]);
+            if (!pack_add(&t->pass.pack, &e, list[done])) break;
+        }
+        CUDPO_TRY(score_pack(&c, p));
+        cost_accumulate(&w->cost, &c, p->reference ? 2 : 1);
+        w->reference += cost_total(&c);
+    }
+    return CUDPO_OK;
+}
+
+static cudpo_status work_of(rank_work *w, const plan *p, const int64_t *list, int64_t n)
+{
+    *w = (rank_work){0};
+    if (p->t->traits->kl) CUDPO_TRY(add_mismatched(w, p, list, n));
+    for (int64_t done = 0; done < n;) {
+        done += trainer_fill(p->t, p->t->train.data, list + done, n - done);
+        CUDPO_TRY(train_pack(w, p));
+    }
+    return CUDPO_OK;
+}
+
+/* Bytes of gradients that are complete only when the backward pass is: the embedding's. */
+static network_load load_of(const plan *p, const rank_work *w)
+{
+    const model_config *c = &p->t->model;
+    return (network_load){.bytes = work_gradient_bytes(c, &p->types),
+                          .last = (double)work_head_weights(c) * p->types.gradient,
+                          .weights = (double)model_config_parameters(c) * p->types.activation,
+                          .forward = w->forward,
+                          .backward = w->backward,
+                          .zero_stage = p->options.zero_stage};
+}
+
+/* The update of the weights, which every rank does, or a share of it. */
+static double update_seconds(const plan *p, int64_t gpus)
+{
+    cost_meter m = cost_meter_of(&p->rates, &p->t->model, p->t->type);
+    work_update(&p->t->model, &p->types, p->options.zero_stage > 0 ? gpus : 1, cost_add, &m);
+    return m.sum.pass[WORK_OPTIMIZER];
+}
+
+/* One step of the given examples: added to the point's sums. */
+static cudpo_status add_step(plan_point *point, const plan *p, const deal *d)
+{
+    const double update = update_seconds(p, d->ranks);
+    rank_work slowest = {0};
+    work_counts all = {0};
+    int64_t most = 0, tokens = 0;
+    for (int64_t r = 0; r < d->ranks; r++) {
+        rank_work w;
+        const int64_t n = d->begin[r + 1] - d->begin[r];
+        if (n == 0) continue;
+        CUDPO_TRY(work_of(&w, p, d->example + d->begin[r], n));
+        if (cost_total(&w.cost) > cost_total(&slowest.cost)) slowest = w;
+        add_counts(&all, &w.counts);
+        point->packs += w.packs;
+        point->reference += w.reference;
+        most = d->tokens[r] > most ? d->tokens[r] : most;
+        tokens += d->tokens[r];
+    }
+    const network_load load = load_of(p, &slowest);
+    const network_time t = network_step(&point->net, &p->rates, &load);
+    slowest.cost.pass[WORK_OPTIMIZER] += update;
+    slowest.cost.kind[WORK_ADAMW] += update;
+    slowest.cost.memory += update;
+    cost_accumulate(&point->slowest, &slowest.cost, 1);
+    point->network.total += t.total;
+    point->network.exposed += t.exposed;
+    point->network.tax += t.tax;
+    point->imbalance += (double)most * (double)d->ranks / (double)tokens;
+    point->tokens += (double)all.tokens;
+    point->useful += work_useful(&p->t->model, &all, p->reference ? 1 : 0);
+    return CUDPO_OK;
+}
+
+static void take_mean(plan_point *point, double n)
+{
+    cost mean = {0};
+    cost_accumulate(&mean, &point->slowest, 1 / n);
+    point->slowest = mean;
+    double *const sums[] = {&point->network.total, &point->network.exposed, &point->network.tax,
+                            &point->imbalance,     &point->packs,           &point->tokens,
+                            &point->useful,        &point->reference};
+    for (size_t i = 0; i < sizeof sums / sizeof *sums; i++)
+        *sums[i] /= n;
+}
+
+/* Steps of the run, as transformers counts them, and the share of a step that one is on average: the last of an epoch may be
+ * short. */
+static int64_t steps_of(double *share, const plan *p, int64_t pairs)
+{
+    const cudpo_config *c = p->config;
+    const int64_t count = dataset_count(p->t->train.data);
+    const int64_t accumulated = c->gradient_accumulation_steps;
+    const int64_t batch = (pairs + accumulated - 1) / accumulated;
+    const int64_t batches = c->dataloader_drop_last ? count / batch : (count + batch - 1) / batch;
+    const int64_t an_epoch = batches < 1 ? 1 : (batches + accumulated - 1) / accumulated;
+    *share = fmin(1, (double)count / ((double)an_epoch * (double)pairs));
+    return c->max_steps > 0 ? c->max_steps : (int64_t)ceil(c->num_train_epochs * (double)an_epoch);
+}
+
+/* The run's memory with so many pairs for each GPU. */
+static cudpo_status forecast(plan_point *point, plan *p)
+{
+    cudpo_trainer *t = p->t;
+    cudpo_config c = *p->config; /* borrows its texts */
+    c.per_device_train_batch_size = (point->pairs + point->net.gpus - 1) / point->net.gpus;
+    c.gradient_accumulation_steps = 1;
+    t->config = &c;
+    t->shards = p->options.zero_stage > 0 ? point->net.gpus : 1;
+    const cudpo_status status = memory_plan(&point->memory, t, true);
+    t->config = p->config;
+    t->shards = 1;
+    point->fits = status == CUDPO_OK;
+    if (status == CUDPO_ENOMEM && point->memory.bytes > point->memory.available) {
+        cudpo_error_clear();
+        return CUDPO_OK;
+    }
+    return status;
+}
+
+cudpo_status plan_step(plan_point *point, plan *p, int64_t pairs, network net)
+{
+    const int64_t count = dataset_count(p->t->train.data);
+    *point = (plan_point){.net = net, .pairs = pairs};
+    CUDPO_TRY(forecast(point, p));
+    const int64_t n = least(pairs, count), whole = count / n;
+    const int64_t looked_at = least(least(MOST_STEPS, whole), 1 + MOST_PAIRS / n);
+    for (int64_t i = 0; i < looked_at; i++) {
+        deal d;
+        CUDPO_TRY(
+            deal_create(&d, p->t->train.data, p->order + i * whole / looked_at * n, n, net.gpus));
+        const cudpo_status status = add_step(point, p, &d);
+        deal_free(&d);
+        CUDPO_TRY(status);
+    }
+    take_mean(point, (double)looked_at);
+    double share;
+    point->steps = steps_of(&share, p, pairs);
+    point->step = cost_total(&point->slowest) + point->network.exposed + point->network.tax;
+    point->seconds = (double)point->steps * share * point->step;
+    point->taken = n;
+    point->fill = point->tokens / (point->packs * (double)p->now.memory.limits.tokens);
+    return CUDPO_OK;
+}
+
+cudpo_status plan_steps_exactly(double seconds[], plan *p, int64_t first, int64_t n)
+{
+    const cudpo_config *c = p->config;
+    const int64_t units = c->per_device_train_batch_size * c->gradient_accumulation_steps;
+    const double update = update_seconds(p, 1);
+    for (int64_t i = 0; i < n; i++) {
+        rank_work w;
+        step_batch b;
+        int64_t order[4096];
+        CUDPO_REQUIRE(units <= (int64_t)(sizeof order / sizeof *order));
+        CUDPO_TRY(trainer_batch(p->t, &b, order, first + i));
+        CUDPO_TRY(work_of(&w, p, b.example, b.n));
+        seconds[i] = cost_total(&w.cost) + update;
+    }
+    return CUDPO_OK;
+}
+
+cudpo_status plan_score(double *seconds, plan *p, const dataset *d, int64_t n)
+{
+    *seconds = 0;
+    for (int64_t i = 0; i < n;) {
+        int64_t next[64];
+        cost c;
+        const int64_t more = least(64, n - i);
+        for (int64_t k = 0; k < more; k++)
+            next[k] = i + k;
+        i += trainer_fill(p->t, d, next, more);
+        CUDPO_TRY(score_pack(&c, p));
+        *seconds += cost_total(&c);
+    }
+    return CUDPO_OK;
+}
