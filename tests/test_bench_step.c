@@ -142,6 +142,8 @@ static void check_rates(const json *root, double pairs, double P, double C, doub
     CHECK_NEAR(number(root, "useful_flop_per_step", NULL), work, 1e-9 * work);
     const double peak = number(root, "peak_flop_per_second", NULL);
     const double mfu = number(root, "mfu", NULL);
+    assert_string_equal(json_string(get(root, "peak_source", NULL)), "product");
+    CHECK_NEAR(number(root, "product_flop_per_second", NULL), peak, 0.0);
     assert_true(peak > 0.0 && mfu > 0.0 && mfu <= 1.1);
     CHECK_NEAR(mfu * peak * step, work, 1e-9 * work);
 }
