@@ -7,6 +7,7 @@
 #include "bench/models.h"
 #include "bench/peak.h"
 #include "data/lengths.h"
+#include "plan/gpus.h"
 #include "plan/work.h"
 #include "train/cache_folder.h"
 #include "train/device.h"
@@ -307,8 +308,13 @@ static cudpo_status measure_peak(step_result *r)
 {
     backend *be = NULL;
     CUDPO_TRY(device_open(&be, r->backend, r->config->output_dir));
-    const cudpo_status status = bench_product_peak(&r->peak, &r->peak_size, be, r->type);
+    const cudpo_status status = bench_product_peak(&r->product, &r->product_size, be, r->type);
     be->close(be);
+    int n;
+    const gpu_facts *gpu = gpu_table(&n);
+    for (int i = 0; i < n; i++)
+        if (strstr(r->device, gpu[i].product) != NULL)
+            r->peak = r->type == DTYPE_BF16 ? gpu[i].bf16 : gpu[i].f32;
     return status;
 }
 

@@ -44,11 +44,12 @@ typedef struct step_result {
         tokens; /* of all steps; tokens as TRL counts them, each completion with its prompt */
     int64_t trunk_tokens, rows; /* of all steps: what goes through layers and head */
     double useful;              /* operations of all steps */
-    double peak;                /* operations per second */
-    int64_t peak_size;
-    memory_forecast memory;   /* by part */
-    size_t measured;          /* bytes that it really took */
-    double loss[STEP_LOSSES]; /* of the first steps of all, warm-up included */
+    double product;             /* operations per second of a large product of matrices .. */
+    int64_t product_size;       /* .. of so many rows and columns */
+    double peak;                /* the same by the data sheet; 0: there is none */
+    memory_forecast memory;     /* by part */
+    size_t measured;            /* bytes that it really took */
+    double loss[STEP_LOSSES];   /* of the first steps of all, warm-up included */
     int losses;
 } step_result;
 

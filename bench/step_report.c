@@ -19,10 +19,27 @@ static const char *name_of(int part)
     return part == STEP_PARTS ? "between steps" : part_name((step_part)part);
 }
 
-/* Of the computation. */
-static double mfu(const step_result *r)
+/* Operations per second that useful ones are a share of. */
+static double peak(const step_result *r)
 {
-    return r->useful / r->total / r->peak;
+    return r->peak > 0.0 ? r->peak : r->product;
+}
+
+static double share(const step_result *r, double of)
+{
+    return r->useful / r->total / of;
+}
+
+static cudpo_status useful_line(buffer *out, const step_result *r)
+{
+    CUDPO_TRY(buffer_printf(out, "useful  %.4g TFLOP/s: ", r->useful / r->total * 1e-12));
+    if (r->peak > 0.0)
+        CUDPO_TRY(buffer_printf(out, "%.1f %% of the %.4g of the data sheet, ",
+                                share(r, r->peak) * 100.0, r->peak * 1e-12));
+    return buffer_printf(out, "%.1f %% of the %.4g of a product of %lld x %lld x %lld\n",
+                         share(r, r->product) * 100.0, r->product * 1e-12,
+                         (long long)r->product_size, (long long)r->product_size,
+                         (long long)r->product_size);
 }
 
 static cudpo_status lengths_line(buffer *out, const step_result *r)
@@ -106,12 +123,7 @@ cudpo_status step_table(buffer *out, const step_result *r)
                             (long long)r->warm_up, r->host_median * 1e3));
     CUDPO_TRY(buffer_printf(out, "rate    %.3f %s/s, %.0f tokens/s\n", (double)r->units / r->total,
                             r->pairs ? "pairs" : "completions", (double)r->tokens / r->total));
-    CUDPO_TRY(buffer_printf(out,
-                            "useful  %.4g TFLOP/s, %.1f %% of the %.4g TFLOP/s of a product of "
-                            "%lld x %lld x %lld\n",
-                            r->useful / r->total * 1e-12, mfu(r) * 100.0, r->peak * 1e-12,
-                            (long long)r->peak_size, (long long)r->peak_size,
-                            (long long)r->peak_size));
+    CUDPO_TRY(useful_line(out, r));
     CUDPO_TRY(buffer_printf(out, "losses "));
     for (int i = 0; i < r->losses; i++)
         CUDPO_TRY(buffer_printf(out, " %.6f", r->loss[i]));
@@ -265,9 +277,11 @@ static void put_work(object *o, const step_result *r)
     number(o, "pack_tokens_per_step", (double)r->trunk_tokens / steps);
     number(o, "score_rows_per_step", (double)r->rows / steps);
     number(o, "useful_flop_per_step", r->useful / steps);
-    number(o, "peak_flop_per_second", r->peak);
-    number(o, "peak_product_size", (double)r->peak_size);
-    number(o, "mfu", mfu(r));
+    number(o, "product_flop_per_second", r->product);
+    number(o, "product_size", (double)r->product_size);
+    number(o, "peak_flop_per_second", peak(r));
+    text(o, "peak_source", r->peak > 0.0 ? "data sheet" : "product");
+    number(o, "mfu", share(r, peak(r)));
 }
 
 cudpo_status step_json(buffer *out, const step_result *r)

@@ -142,6 +142,8 @@ static void check_rates(const json *root, double pairs, double P, double C, doub
     CHECK_NEAR(number(root, "useful_flop_per_step", NULL), work, 1e-9 * work);
     const double peak = number(root, "peak_flop_per_second", NULL);
     const double mfu = number(root, "mfu", NULL);
+    assert_string_equal(json_string(get(root, "peak_source", NULL)), "product");
+    CHECK_NEAR(number(root, "product_flop_per_second", NULL), peak, 0.0);
     assert_true(peak > 0.0 && mfu > 0.0 && mfu <= 1.1);
     CHECK_NEAR(mfu * peak * step, work, 1e-9 * work);
 }
@@ -330,9 +332,9 @@ static void the_command_line(void **state)
     snprintf(keys, sizeof keys, "%s",
              scratch_text("keys.json", "{\"per_device_train_batch_size\": 7, \"bf16\": false, "
                                        "\"beta\": 0.3, \"eval_strategy\": \"no\"}"));
-    program_result r = RUN(0, "bench", "step", "--per_device_train_batch_size", "2", "--prompt=3",
-                           MODEL, "--steps", "2", "--json", out, "--config", keys, "--completion",
-                           "3", "--gradient_checkpointing=false");
+    program_result r =
+        RUN(0, "bench", "step", MODEL, "--per_device_train_batch_size", "2", "--prompt=3", keys,
+            "--steps", "2", "--json", out, "--completion", "3", "--gradient_checkpointing=false");
     has(r.out, ": 3 tokens of prompt, 3 of each completion");
     has(r.out, "reference forward");
     program_free(&r);
@@ -345,11 +347,12 @@ static void the_command_line(void **state)
     assert_false(file_is_folder("trainer_output"));
     SAYS(64, "needs a MODEL", "bench", "step");
     SAYS(64, "did you mean Qwen2.5-0.5B?", "bench", "step", "qwen2.5-0.5b");
-    SAYS(64, "one word too many", "bench", "step", MODEL, "more");
+    SAYS(64, "second configuration file", "bench", "step", MODEL, keys, "more");
+    SAYS(66, "more", "bench", "step", MODEL, "more");
     SAYS(78, "beta", "bench", "step", MODEL, "--bet", "1");
     SAYS(64, "no whole number", "bench", "step", MODEL, "--prompt", "many");
     r = RUN(0, "bench", "step", "--help");
-    has(r.out, "--completion 512");
+    has(r.out, "--completion N (512)");
     program_free(&r);
 }
 

@@ -51,7 +51,7 @@ static void refuses_command_lines(void **state)
          "--data", PAIRS, "--beta", "0");
     SAYS(64, "\"ten\"", "generate", "--model_name_or_path", MODEL, "--prompt", "x",
          "--max_new_tokens", "ten");
-    SAYS(64, "one word too many", "train", "a.json", "b.json");
+    SAYS(64, "second configuration file", "train", "a.json", "b.json");
     SAYS(78, "--betta: unknown key; did you mean beta?", "train", "--betta", "1");
     SAYS(78, "model_name_or_path: is required", "train");
     SAYS(78, "train_dataset: is required", "train", "--model_name_or_path", MODEL);

@@ -10,37 +10,42 @@
 static const cli_page page = {
     "bench step",
     "how long a whole optimizer step takes",
-    "cudpo bench step MODEL [--option value ...] [--key value ...]",
-    "Trains MODEL with random weights for some steps and prints pairs and tokens a second, the "
-    "share of the "
-    "device's speed that useful work makes, memory, and the time of each part of the step: data, "
-    "reference "
-    "forward, forward, head, loss, backward, all-reduce, optimizer. Nothing is written to "
-    "output_dir.\n"
+    "cudpo bench step MODEL [CONFIG.json] [--key value ...] [--option value ...]",
+    "Trains MODEL with random weights for some steps and prints pairs and tokens a second, "
+    "the share of the device's speed that useful work makes, the time of each part of the "
+    "step (data, reference forward, forward, head, loss, backward, all-reduce, optimizer) and "
+    "memory by part. Nothing is written to output_dir.\n"
     "\n"
-    "MODEL is Qwen2.5-0.5B, Llama-3.2-1B, Llama-3.1-8B, a config.json, or a folder that has one. "
-    "Keys are "
-    "those of `cudpo train`; of use are device, bf16, loss_type, per_device_train_batch_size, "
-    "gradient_accumulation_steps, gradient_checkpointing, max_tokens_per_pack, master_weights, "
-    "gradient_dtype, ref_model_offload and precompute_ref_log_probs, with which the reference is "
-    "scored before the "
-    "steps and is no part of them.\n"
+    "MODEL is Qwen2.5-0.5B, Llama-3.2-1B, Llama-3.1-8B, a config.json, or a folder that has "
+    "one; without it, model_name_or_path is. CONFIG.json and keys are those of `cudpo train`; "
+    "of use are device, bf16, loss_type, per_device_train_batch_size, "
+    "gradient_accumulation_steps, gradient_checkpointing, max_tokens_per_pack, "
+    "master_weights, gradient_dtype, ref_model_offload and precompute_ref_log_probs, with "
+    "which the reference is scored before the steps and is no part of them.\n"
     "\n"
     "Steps are run until two in a row take the same time, within a tenth, for each of their "
-    "tokens; those "
-    "that follow are timed. On a GPU the next step is enqueued while one computes, as in training; "
-    "its "
-    "times are those of the device's clock.\n"
+    "tokens; those that follow are timed. On a GPU the next step is enqueued while one "
+    "computes, as in training, and times are those of the device's clock. Tokens are counted "
+    "as TRL does: each completion with its prompt.\n"
     "\n"
-    "Useful work is what any implementation has to compute: the layers once for each token of a "
-    "pair whose prompt "
-    "stands once, the head for tokens of completions, both ways, and forward for a reference in "
-    "memory. "
-    "No padding, no logits of prompts, and nothing that gradient_checkpointing computes again. It "
-    "is given as a "
-    "share of what a large product of matrices of the same type reaches on the same device. For "
-    "kto, the passes of its "
-    "KL estimate are no useful work.\n"
+    "Of --lengths FILE, rows that stand evenly spaced make up to eight steps, which are "
+    "repeated.\n"
+    "\n"
+    "Useful work is what any implementation has to compute: layers once for each token of a "
+    "pair whose prompt stands once, the head for tokens of completions, both ways, and "
+    "forward for a reference in memory. No padding, no logits of prompts, and nothing that "
+    "gradient_checkpointing computes again; for kto, the passes of its KL estimate are none "
+    "either. It is given as a share of what the GPU's data sheet says, where the GPU is "
+    "known, and of what a large product of matrices of the same type reaches on the device.\n"
+    "\n"
+    "The JSON object has device, dtype, model, lengths, max_tokens_per_pack, "
+    "reference_forward, warm_up, steps; seconds: median, least, total, wall, host_median (of "
+    "enqueueing a step), each; pairs_per_step, pairs_per_second (completions_... for losses "
+    "of single ones), tokens_per_second, tokens_per_step, pack_tokens_per_step, "
+    "score_rows_per_step, useful_flop_per_step, product_flop_per_second, product_size, "
+    "peak_flop_per_second, peak_source, mfu; parts: mean seconds by part, and between steps; "
+    "memory: bytes by part, their sum as forecast, measured; losses of the first steps, those "
+    "of the warm-up included; versions; config.\n"
     "\n"
     "In profiles, a step and its parts are NVTX ranges; so they are with `cudpo train`.",
     NULL,
@@ -63,32 +68,31 @@ static cudpo_status measure(const cudpo_config *c, const cudpo_bench_step *what,
 cudpo_status cli_bench_step(int argc, char **argv)
 {
     cudpo_bench_step what = {.prompt = 512, .completion = 512};
-    const char *json = NULL, *config = NULL;
+    const char *json = NULL;
     bool help;
-    const cli_option options[] = {
-        {"--prompt", CLI_INTEGER, "512", "tokens of every prompt", &what.prompt},
-        {"--completion", CLI_INTEGER, "512", "tokens of every completion, its end included",
+    const cli_option own[] = {
+        {"--prompt", CLI_INTEGER, "N (512)", "tokens of every prompt", &what.prompt},
+        {"--completion", CLI_INTEGER, "N (512)", "tokens of every completion, its end included",
          &what.completion},
         {"--lengths", CLI_TEXT, "FILE",
          "instead of those: the lengths of the rows of a preference file, within max_length",
          &what.lengths},
         {"--tokenizer", CLI_TEXT, "FOLDER",
          "the model folder whose tokenizer counts them; without it that of MODEL where it is a "
-         "folder that "
-         "has one, and else 4 bytes of text are a token",
+         "folder that has one, and else 4 bytes of text are a token",
          &what.tokenizer},
         {"--steps", CLI_INTEGER, "N", "steps to time; as many as take ten seconds, at least 5",
          &what.steps},
-        {"--config", CLI_TEXT, "CONFIG.json", "configuration keys, as `cudpo train` reads them",
-         &config},
-        {"--json", CLI_TEXT, "FILE", "all results, as a JSON object", &json},
+        {"--json", CLI_TEXT, "FILE", "write all results there, too, as a JSON object", &json},
     };
-    const int64_t n = sizeof options / sizeof options[0];
+    const int64_t n = sizeof own / sizeof own[0];
+    const int named = argc > 1 && strncmp(argv[1], "--", 2) != 0; /* MODEL stands first */
     cudpo_config c;
     CUDPO_TRY(cudpo_config_create(&c));
-    cudpo_status status = cli_configure(&c, options, n, &what.model, &config, &help, argc, argv);
+    cudpo_status status = cli_configure(&c, own, n, &help, argc - named, argv + named);
+    what.model = named ? argv[1] : c.model_name_or_path;
     if (status == CUDPO_OK && help)
-        cli_print_page(&page, options, n, false);
+        cli_print_page(&page, own, n, false);
     else if (status == CUDPO_OK && what.model == NULL)
         status = cudpo_fail(CUDPO_EUSAGE, "bench step",
                             "needs a MODEL: Qwen2.5-0.5B, or a config.json; see --help");

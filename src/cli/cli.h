@@ -37,15 +37,12 @@ typedef struct cli_page {
 CUDPO_MUST_USE cudpo_status cli_parse(const cli_option *options, int64_t n, const char **words,
                                       int64_t max_words, bool *help, int argc, char **argv);
 
-/** The command line of a run onto a configuration: the command's own options, at most one other word, and --key value for
- *  each key, which wins over a file of keys wherever it stands.
- *  Out:     word  that word, where there is one;  own's targets;
- *           help  true where --help stands among them: nothing else counts then.
- *  In:      file  what names the file of keys once own options and the word are read, or NULL; often word itself.
+/** The command line of a run onto a configuration: at most one word, a file of keys, and --key value for each key, which wins
+ *  over the file wherever it stands; and the command's own options.
+ *  Out:     help  true where --help stands among them: nothing else counts then.
  *  Returns: CUDPO_OK; CUDPO_EUSAGE; of keys and file as cudpo_config_set() and cudpo_config_load(). */
 CUDPO_MUST_USE cudpo_status cli_configure(cudpo_config *c, const cli_option *own, int64_t n,
-                                          const char **word, const char *const *file, bool *help,
-                                          int argc, char **argv);
+                                          bool *help, int argc, char **argv);
 
 /* Print a manual page; `keys`: also every configuration key. */
 void cli_print_page(const cli_page *page, const cli_option *options, int64_t n, bool keys);

@@ -30,43 +30,37 @@ static cudpo_status set_key(cudpo_config *c, const char *word, const char *next)
     return cudpo_config_set(c, key, equals != NULL ? equals + 1 : next);
 }
 
-/* Own options and the one word. */
-static cudpo_status read_own(const cli_option *own, int64_t n, const char **word, int argc,
-                             char **argv)
+cudpo_status cli_configure(cudpo_config *c, const cli_option *own, int64_t n, bool *help, int argc,
+                           char **argv)
 {
+    const char *file = NULL;
+    *help = false;
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) *help = true;
+    if (*help) return CUDPO_OK;
+    /* The file first, so that the command line wins wherever it stands. */
     for (int i = 1; i < argc; i++) {
+        if (strncmp(argv[i], "--", 2) == 0) {
+            i += words_of(own_option(own, n, argv[i]), i, argc, argv) - 1;
+            continue;
+        }
+        if (file != NULL)
+            return cudpo_fail(CUDPO_EUSAGE, argv[i],
+                              "is a second configuration file; the first is %s", file);
+        file = argv[i];
+    }
+    if (file != NULL) CUDPO_TRY(cudpo_config_load(c, file));
+    for (int i = 1; i < argc; i++) {
+        if (strncmp(argv[i], "--", 2) != 0) continue;
         const cli_option *option = own_option(own, n, argv[i]);
         const int words = words_of(option, i, argc, argv);
         if (option != NULL) {
             bool none;
             char *one[] = {argv[0], argv[i], words == 2 ? argv[i + 1] : NULL, NULL};
             CUDPO_TRY(cli_parse(own, n, NULL, 0, &none, words + 1, one));
-        } else if (strncmp(argv[i], "--", 2) != 0) {
-            if (*word != NULL)
-                return cudpo_fail(CUDPO_EUSAGE, argv[i],
-                                  "is one word too many: there is %s already; see --help", *word);
-            *word = argv[i];
-            continue;
+        } else {
+            CUDPO_TRY(set_key(c, argv[i], words == 2 ? argv[i + 1] : NULL));
         }
-        i += words - 1;
-    }
-    return CUDPO_OK;
-}
-
-cudpo_status cli_configure(cudpo_config *c, const cli_option *own, int64_t n, const char **word,
-                           const char *const *file, bool *help, int argc, char **argv)
-{
-    *help = false;
-    for (int i = 1; i < argc; i++)
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) *help = true;
-    if (*help) return CUDPO_OK;
-    CUDPO_TRY(read_own(own, n, word, argc, argv));
-    if (*file != NULL) CUDPO_TRY(cudpo_config_load(c, *file));
-    for (int i = 1; i < argc; i++) {
-        if (strncmp(argv[i], "--", 2) != 0) continue;
-        const cli_option *option = own_option(own, n, argv[i]);
-        const int words = words_of(option, i, argc, argv);
-        if (option == NULL) CUDPO_TRY(set_key(c, argv[i], words == 2 ? argv[i + 1] : NULL));
         i += words - 1;
     }
     return CUDPO_OK;

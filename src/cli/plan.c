@@ -78,9 +78,8 @@ cudpo_status cli_plan(int argc, char **argv)
         {"--calibration", CLI_TEXT, "FILE", "rates that were measured", &o.calibration},
     };
     const int64_t n = sizeof own / sizeof own[0];
-    const char *keys = NULL;
     CUDPO_TRY(cudpo_config_create(&c));
-    cudpo_status status = cli_configure(&c, own, n, &keys, &keys, &help, argc, argv);
+    cudpo_status status = cli_configure(&c, own, n, &help, argc, argv);
     if (status == CUDPO_OK && help)
         cli_print_page(&page, own, n, true);
     else if (status == CUDPO_OK && o.gpus == 0)

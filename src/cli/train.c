@@ -68,11 +68,10 @@ static cudpo_status print_config(const cudpo_config *c)
 cudpo_status cli_train(int argc, char **argv)
 {
     cudpo_config c;
-    const char *file = NULL;
     bool print = false, help;
     const cli_option own[] = {{"--print_config", CLI_FLAG, "", "", &print}};
     CUDPO_TRY(cudpo_config_create(&c));
-    cudpo_status status = cli_configure(&c, own, 1, &file, &file, &help, argc, argv);
+    cudpo_status status = cli_configure(&c, own, 1, &help, argc, argv);
     if (status == CUDPO_OK && help) {
         cli_print_page(&train_page, NULL, 0, true);
     } else if (status == CUDPO_OK && print) {
@@ -87,12 +86,11 @@ cudpo_status cli_train(int argc, char **argv)
 cudpo_status cli_eval(int argc, char **argv)
 {
     cudpo_config c;
-    const char *file = NULL;
     bool print = false, help;
     const cli_option own[] = {{"--print_config", CLI_FLAG, "", "", &print}};
     char *json = NULL;
     CUDPO_TRY(cudpo_config_create(&c));
-    cudpo_status status = cli_configure(&c, own, 1, &file, &file, &help, argc, argv);
+    cudpo_status status = cli_configure(&c, own, 1, &help, argc, argv);
     if (status == CUDPO_OK && help) {
         cli_print_page(&eval_page, NULL, 0, false);
     } else if (status == CUDPO_OK && print) {
