@@ -49,7 +49,7 @@ typedef struct bench_case {
     int count;
     attention_shape attention;
     double number[4]; /* what make() leaves for call() */
-    bool rounded;     /* in between to the type of activations: attention's probabilities */
+    bool rounded;     /* in between to the type of activations, as attention's probabilities are */
 } bench_case;
 
 /* The operands of a case in a backend's memory: one of the sets. */
