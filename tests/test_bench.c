@@ -1,5 +1,6 @@
 /* test_bench.c - what `cudpo bench` says of an op: its bytes and operations, its time, its wrong elements, what changed. */
 /* rooms: bench */
+/* backends: cpu plugin */
 #include "test.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -8,6 +9,7 @@
 #include "bench/models.h"
 #include "bench/report.h"
 #include "cudpo/bench.h"
+#include "plugin.h"
 #include "scratch.h"
 
 #include <math.h>
@@ -364,7 +366,8 @@ static void count_line(void *context, const char *text)
     ++*(int *)context;
 }
 
-/* The whole table of a tiny model: every field of every row, and numbers that belong together. */
+/* The whole table of a tiny model: every field of every row, and numbers that belong together.  On a device its ops are
+ * compared with the CPU's. */
 static void the_file_has_all_fields(void **state)
 {
     (void)state;
@@ -372,8 +375,13 @@ static void the_file_has_all_fields(void **state)
                                           "percent_of_ceiling"};
     const char *path = scratch_path("bench.json");
     const char *shapes[] = {"tests/golden/models/llama3"};
-    const cudpo_bench_options o = {
-        .shapes = shapes, .shape_count = 1, .device = "cpu", .json = path, .length = 16};
+    const cudpo_bench_options o = {.shapes = shapes,
+                                   .shape_count = 1,
+                                   .device = plugin_asked() ? "cuda" : "cpu",
+                                   .json = path,
+                                   .groups = 1,
+                                   .length = plugin_asked() ? 4 : 16,
+                                   .no_baseline = plugin_asked()};
     int lines = 0;
     json *tree;
     CHECK_OK(cudpo_bench(&o, count_line, &lines));
@@ -433,5 +441,7 @@ int main(void)
         cmocka_unit_test(the_file_has_all_fields),
         cmocka_unit_test(what_can_not_be_measured_is_refused),
     };
-    return cmocka_run_group_tests(tests, NULL, scratch_remove);
+    const struct CMUnitTest on_device[] = {cmocka_unit_test(the_file_has_all_fields)};
+    if (!plugin_asked()) return cmocka_run_group_tests(tests, NULL, scratch_remove);
+    return plugin_missing() ? 77 : cmocka_run_group_tests(on_device, NULL, scratch_remove);
 }
