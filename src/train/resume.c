@@ -111,29 +111,34 @@ static const checkpoint_part *part_named(const checkpoint_state *s, const char *
     return NULL;
 }
 
-/* Parts of the type that is computed in.  Nobody asked for one: another device has another, and goes on from it. */
-static bool may_differ(const cudpo_trainer *t, const char *name)
+/* Parts of the type that is computed in. */
+static bool is_of_type(const char *name)
 {
-    static const char *const names[] = {"bf16", "master_weights", "gradient_dtype"};
-    bool of_type = false;
-    for (int i = 0; i < 3; i++)
-        of_type = of_type || strcmp(name, names[i]) == 0;
-    return of_type && t->config->bf16 < 0;
+    return strcmp(name, "bf16") == 0 || strcmp(name, "master_weights") == 0 ||
+           strcmp(name, "gradient_dtype") == 0;
 }
 
-/* Names of the parts of a that b has not, or has with another hash. */
-static cudpo_status name_others(buffer *others, bool *moved, const cudpo_trainer *t,
-                                const checkpoint_state *a, const checkpoint_state *b, bool absent)
+/* Names of the parts of a that b has not, or has with another hash.  In/Out: moved  true where parts of the type are not there
+ * in b, which is no reason to name them; NULL: it is. */
+static cudpo_status name_others(buffer *others, bool *moved, const checkpoint_state *a,
+                                const checkpoint_state *b, bool absent)
 {
     for (int64_t i = 0; i < a->part_count; i++) {
         const checkpoint_part *p = &a->parts[i], *q = part_named(b, p->name);
         if (absent ? q != NULL : q != NULL && q->hash == p->hash) continue;
-        if (q == NULL && may_differ(t, p->name))
+        if (q == NULL && moved != NULL && is_of_type(p->name))
             *moved = true;
         else
             CUDPO_TRY(buffer_printf(others, "%s%s", others->size == 0 ? "" : ", ", p->name));
     }
     return CUDPO_OK;
+}
+
+/* Nobody asked for a type: another device than that of the checkpoint has another, and goes on in it. */
+static bool may_move(const checkpoint_state *saved, const cudpo_trainer *t)
+{
+    return t->config->bf16 < 0 && saved->device[0] != '\0' &&
+           strcmp(saved->device, t->be->name) != 0;
 }
 
 /* All that differs, by name. */
@@ -142,12 +147,12 @@ static cudpo_status check_same(const checkpoint_state *saved, const cudpo_traine
 {
     checkpoint_state mine = {0};
     buffer others = {0};
-    bool moved = false;
+    bool moved = false, *const may = may_move(saved, t) ? &moved : NULL;
     add_parts(&mine, t);
     if (saved->sum_count != 2 * METRICS)
         return cudpo_fail(CUDPO_EDATA, path, "was made by another version of cudpo");
-    cudpo_status status = name_others(&others, &moved, t, &mine, saved, false);
-    if (status == CUDPO_OK) status = name_others(&others, &moved, t, saved, &mine, true);
+    cudpo_status status = name_others(&others, may, &mine, saved, false);
+    if (status == CUDPO_OK) status = name_others(&others, may, saved, &mine, true);
     if (status == CUDPO_OK && others.size > 0)
         status = cudpo_fail(CUDPO_ECONFIG, path,
                             "was made with other values of: %s; going on from it would not be the "
