@@ -89,7 +89,7 @@ static void forget_products(const char *output)
     CHECK_OK(file_remove_folder(scratch_path("cache")));
 }
 
-/* The message names the call, behind file and line, or the line of the .cu file that launches the kernel.  Without a device
+/* The message names the call, behind file and line, or the line in kernels/ that launches the kernel.  Without a device
  * there is no call to blame. */
 static void check_named(const program_result *r)
 {
@@ -98,7 +98,7 @@ static void check_named(const program_result *r)
     assert_int_equal(sscanf(asked, "SIMT: call %*d, %63[^,]", call), 1);
     const bool kernel = strncmp(call, "cuda", 4) != 0 && strncmp(call, "cublas", 6) != 0;
     snprintf(named, sizeof named, ": %s", call);
-    if (strstr(line, kernel ? ".cu:" : named) != NULL) return;
+    if (strstr(line, kernel ? "kernels/" : named) != NULL) return;
     if (strcmp(call, "cudaGetDeviceCount") != 0 || strstr(line, "use --device cpu") == NULL)
         fail_msg("%s is not named: %s", call, line);
 }

@@ -88,23 +88,30 @@ static void on_the_other_device(void **state)
     }
 }
 
+#define LARGE                                                                                     \
+    "--per_device_train_batch_size", "24", "--bf16", "false", "--max_steps", "2", "--save_steps", \
+        "1"
+
+/* A run on the emulated GPU with that much memory, which has to get through. */
+static void train_in(const char *memory, const char *output, const char *precompute)
+{
+    assert_int_equal(setenv("SIMT_MEMORY", memory, 1), 0);
+    done(TRAIN(output, "cuda", LARGE, "--precompute_ref_log_probs", precompute));
+    assert_int_equal(unsetenv("SIMT_MEMORY"), 0);
+}
+
 /* Packs as large as fit are others with other memory, and their sums are, too: a run keeps to those that it began with. */
 static void with_other_memory(void **state)
 {
     (void)state;
     if (!plugin_emulated() || getenv("CUDPO_TEST_PART") != NULL) return;
-#define LARGE                                                                                     \
-    "--per_device_train_batch_size", "24", "--bf16", "false", "--max_steps", "2", "--save_steps", \
-        "1"
     static const char little[] = "38000000", more[] = "64000000";
-    assert_int_equal(setenv("SIMT_MEMORY", little, 1), 0);
-    done(TRAIN("little", "cuda", LARGE));
-    done(TRAIN("moved", "cuda", LARGE));
+    train_in(little, "little", "false");
+    train_in(little, "moved", "false");
     cut_back("moved", "checkpoint-2");
-    assert_int_equal(setenv("SIMT_MEMORY", more, 1), 0);
-    done(TRAIN("moved", "cuda", LARGE));
+    train_in(more, "moved", "false");
     program_same_file("little", "moved", "model.safetensors");
-    done(TRAIN("more", "cuda", LARGE));
+    train_in(more, "more", "false");
     cut_back("more", "checkpoint-2");
     assert_int_equal(setenv("SIMT_MEMORY", little, 1), 0);
     program_result r = TRAIN("more", "cuda", LARGE);
@@ -113,12 +120,74 @@ static void with_other_memory(void **state)
     assert_int_equal(unsetenv("SIMT_MEMORY"), 0);
 }
 
+/* The reference's scores, too, are computed in such packs, where the machine that a run goes on on has none in its cache. */
+static void scores_with_other_memory(void **state)
+{
+    (void)state;
+    if (!plugin_emulated() || getenv("CUDPO_TEST_PART") != NULL) return;
+    static const char little[] = "37500000", more[] = "64000000";
+    char here[640], there[640];
+    snprintf(here, sizeof here, "%s", getenv("CUDPO_CACHE"));
+    snprintf(there, sizeof there, "%s", scratch_path("cache-there"));
+    assert_int_equal(setenv("SIMT_FASTEST", "2", 1), 0);
+    train_in(little, "scored", "true");
+    train_in(little, "scored-moved", "true");
+    cut_back("scored-moved", "checkpoint-2");
+    assert_int_equal(setenv("CUDPO_CACHE", there, 1), 0);
+    train_in(more, "scored-moved", "true");
+    assert_true(program_is_same_file("scored", "scored-moved", "model.safetensors"));
+    CHECK_OK(file_remove_folder(there));
+    train_in(more, "scored-more", "true"); /* or the size of packs would decide nothing */
+    assert_false(program_is_same_file("scored", "scored-more", "model.safetensors"));
+    assert_int_equal(setenv("CUDPO_CACHE", here, 1), 0);
+    assert_int_equal(unsetenv("SIMT_FASTEST"), 0);
+}
+
+/* Limits of packs that other settings of evaluation move, and that no step comes to. */
+static void with_another_evaluation(void **state)
+{
+    (void)state;
+    static const char rows[] = "{\"prompt\": \"a\", \"chosen\": \" b\", \"rejected\": \" c\"}\n"
+                               "{\"prompt\": \"d\", \"chosen\": \" e f\", \"rejected\": \" g\"}\n";
+    static const char warning[] = "that of a run without a break";
+    char little[640];
+    snprintf(little, sizeof little, "%s", scratch_text("little.jsonl", rows));
+    /* Room for eight groups, then for the two of a step; then for one, which is longer than any that is trained on. */
+    done(TRAIN("eight", "cuda", "--bf16", "false"));
+    cut_back("eight", "checkpoint-4");
+    program_result r =
+        TRAIN("eight", "cuda", "--bf16", "false", "--per_device_eval_batch_size", "1");
+    has(r.err, "going on from");
+    assert_null(strstr(r.err, warning));
+    done(r);
+#define ONE                                                                             \
+    "--bf16", "false", "--train_dataset", little, "--per_device_train_batch_size", "1", \
+        "--per_device_eval_batch_size", "1"
+    done(TRAIN("one", "cuda", ONE));
+    cut_back("one", "checkpoint-4");
+    r = TRAIN("one", "cuda", ONE, "--eval_dataset", "tests/golden/data/eval.jsonl",
+              "--eval_strategy", "steps");
+    has(r.err, "going on from");
+    assert_null(strstr(r.err, warning));
+    done(r);
+    /* Packs of scores are filled whatever a step is. */
+    done(TRAIN("filled", "cuda", "--bf16", "false", "--precompute_ref_log_probs", "true"));
+    cut_back("filled", "checkpoint-4");
+    r = TRAIN("filled", "cuda", "--bf16", "false", "--precompute_ref_log_probs", "true",
+              "--per_device_eval_batch_size", "1");
+    has(r.err, warning);
+    assert_null(strstr(r.err, "memory"));
+    done(r);
+}
+
 int main(void)
 {
     if (plugin_missing()) return TEST_SKIPPED;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(on_the_other_device),
         cmocka_unit_test(with_other_memory),
+        cmocka_unit_test(scores_with_other_memory),
+        cmocka_unit_test(with_another_evaluation),
     };
     return cmocka_run_group_tests(tests, NULL, scratch_remove);
 }

@@ -159,9 +159,11 @@ static cudpo_status fit(memory_forecast *m, parts *p, const cudpo_trainer *t, bo
     const int64_t asked = t->config->max_tokens_per_pack;
     int64_t tokens = asked > 0 ? asked : t->be->on_device ? GPU_PACK_TOKENS : CPU_PACK_TOKENS;
     m->limits = limits_of(t, train, tokens);
+    m->reduced = false;
     CUDPO_TRY(count(p, t, train, m));
     while (asked == 0 && m->bytes > available && m->limits.tokens > m->limits.largest_group) {
         tokens -= PACK_STEP;
+        m->reduced = true;
         m->limits = limits_of(t, train, tokens);
         CUDPO_TRY(count(p, t, train, m));
     }

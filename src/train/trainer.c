@@ -299,6 +299,7 @@ cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool 
     STAGE(pass_create(&t->pass, t->be, &t->model, &t->memory.limits));
     STAGE(create_results(t));
     if (train) STAGE(output_recall(t));
+    if (train) STAGE(trainer_recall_packs(t));
     STAGE(precompute(t));
     if (train) STAGE(create_optimizer(t));
     if (train) STAGE(create_flights(t));
@@ -338,6 +339,7 @@ void cudpo_trainer_close(cudpo_trainer *t)
     free(t->order);
     free(t->units);
     free(t->parameters);
+    free(t->from);
     pass_destroy(&t->pass);
     model_weights_destroy(&t->second);
     model_weights_destroy(&t->first);

@@ -12,6 +12,7 @@
 #include "optim/schedule.h"
 #include "preference/loss.h"
 #include "text/tokenizer.h"
+#include "train/checkpoint.h"
 #include "train/metrics.h"
 #include "train/pass.h"
 #include "train/reference_cache.h"
@@ -61,6 +62,7 @@ typedef struct kl_estimate {
 typedef struct memory_forecast {
     pass_limits limits;
     bool offload; /* the layers of the reference come from the host's memory */
+    bool reduced; /* packs are smaller than would suit the device, to fit its memory */
     size_t bytes; /* of all parts together */
 } memory_forecast;
 
@@ -96,6 +98,9 @@ struct cudpo_trainer {
     tensor norm, factor; /* [1] f32 of the step's gradient */
     step_flight flight[FLIGHTS];
     int64_t begun, finished; /* steps of this process: those between are under way */
+
+    char *from;             /* the checkpoint that is gone on from; NULL: none, or none found yet */
+    checkpoint_state saved; /* its state */
 
     int64_t step; /* optimizer steps done, or under way */
     int64_t total_steps, steps_per_epoch, batches_per_epoch, warmup_steps;
@@ -211,6 +216,10 @@ CUDPO_MUST_USE cudpo_status trainer_evaluate(cudpo_trainer *t, metric_sums *sums
 
 /** Write a checkpoint of this step, unless the weights are no numbers any more (CUDPO_ENUMERIC). */
 CUDPO_MUST_USE cudpo_status trainer_save(cudpo_trainer *t);
+
+/** Before the reference's scores are computed: packs get the size of those of the checkpoint that is gone on from.  Where
+ *  there is none, or a wrong one, nothing happens: trainer_resume() says so. */
+CUDPO_MUST_USE cudpo_status trainer_recall_packs(cudpo_trainer *t);
 
 /** Go on from the checkpoint that the configuration names, if it names one and there is one. */
 CUDPO_MUST_USE cudpo_status trainer_resume(cudpo_trainer *t);
