@@ -4,6 +4,7 @@
 
 #include "scratch.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -163,6 +164,24 @@ static inline bool program_is_same_file(const char *a, const char *b, const char
 static inline void program_same_file(const char *a, const char *b, const char *name)
 {
     if (!program_is_same_file(a, b, name)) fail_msg("%s of %s and of %s differ", name, a, b);
+}
+
+/* Did two runs end in the same bits? */
+static inline bool program_equal_weights(const char *a, const char *b)
+{
+    return program_is_same_file(a, b, "model.safetensors");
+}
+
+/* Remove what a run left behind a checkpoint's step, as if it had been killed after it. */
+static inline void program_cut_back(const char *output, int step, int last)
+{
+    char path[1400];
+    while (step++ < last) {
+        snprintf(path, sizeof path, "%s/checkpoint-%d", scratch_path(output), step);
+        CHECK_OK(file_remove_folder(path));
+    }
+    snprintf(path, sizeof path, "%s/model.safetensors", scratch_path(output));
+    assert_true(unlink(path) == 0 || errno == ENOENT);
 }
 
 #endif /* CUDPO_TESTS_PROGRAM_H */

@@ -6,8 +6,6 @@
 #include "program.h"
 #include "train/checkpoint.h"
 
-#include <errno.h>
-
 static const char model[] = "tests/golden/models/llama3", data[] = "tests/golden/data/train.jsonl";
 
 /* Two steps on the emulated GPU, of which a run may have done the first; `name` and `value` are set in its environment, and
@@ -62,22 +60,13 @@ static void check_checkpoint(const char *output)
     free(newest);
 }
 
-/* As if the run had been stopped after its first step. */
-static void cut_back(const char *output)
-{
-    char path[1400];
-    snprintf(path, sizeof path, "%s/model.safetensors", scratch_path(output));
-    assert_true(unlink(path) == 0 || errno == ENOENT);
-    snprintf(path, sizeof path, "%s/checkpoint-2", scratch_path(output));
-    CHECK_OK(file_remove_folder(path));
-}
-
+/* A run that was stopped after its first step. */
 static void first_step(const char *output)
 {
     program_result r = train(output, NULL, NULL, NULL);
     if (r.status != 0) fail_msg("status %d: %s", r.status, r.err);
     program_free(&r);
-    cut_back(output);
+    program_cut_back(output, 1, 2);
 }
 
 /* No algorithm of a product is known: all are timed again. */
@@ -135,7 +124,7 @@ static void every_call_fails_once(void **state)
             check_named(&r);
         }
         check_checkpoint("calls");
-        cut_back("calls");
+        program_cut_back("calls", 1, 2);
         program_free(&r);
         assert_true(runs < 100000);
     }
