@@ -82,7 +82,8 @@ static cudpo_status read_reference(cudpo_trainer *t, model_weights *w)
     CUDPO_TRY(model_config_load(&other, folder));
     CUDPO_TRY(model_config_same(&other, &t->model, folder));
     CUDPO_TRY(model_weights_load(w, &t->model, folder));
-    return model_weights_fingerprint(w, &t->reference_fingerprint);
+    t->reference_fingerprint = w->fingerprint;
+    return CUDPO_OK;
 }
 
 /* The reference beside the policy, which is there. */
@@ -142,7 +143,7 @@ static cudpo_status load_models(cudpo_trainer *t, bool train)
         CUDPO_TRY(model_weights_offload(&t->reference, &t->policy, &t->model));
     }
     CUDPO_TRY(model_weights_load(trainer_weights(t), &t->model, c->model_name_or_path));
-    CUDPO_TRY(model_weights_fingerprint(trainer_weights(t), &t->policy_fingerprint));
+    t->policy_fingerprint = trainer_weights(t)->fingerprint;
     CUDPO_TRY(trainer_refresh(t));
     return t->rewards && !through_policy ? load_reference(t) : CUDPO_OK;
 }
