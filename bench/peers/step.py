@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One optimizer step of DPO: cudpo, TRL and torchtune side by side, on CPU threads or on a GPU.
 
-    python3 -m venv venv && venv/bin/pip install -r bench/peers/requirements.txt
+    python3 -m venv venv && venv/bin/pip install -r bench/peers/requirements.txt       # -gpu.txt on a GPU
     cmake --workflow --preset demo
     venv/bin/python bench/peers/step.py                              # small models, on the CPU
     venv/bin/python bench/peers/step.py --shapes v4096 --json step.json
@@ -37,6 +37,7 @@ import importlib.util
 import json
 import math
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -408,4 +409,5 @@ def parse(arguments=None):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the peer that runs is ended, too
     sys.exit(main(parse()))

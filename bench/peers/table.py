@@ -20,11 +20,9 @@ def where(document):
     return gpu or f"{document['threads']} threads of {machine['processor']}"
 
 
-def number(value, digits=3):
+def number(value):
     """Three digits, and no exponent."""
-    if value >= 10 ** (digits - 1):
-        return f"{value:.0f}"
-    return f"{value:.{digits}g}"
+    return f"{value:.0f}" if value >= 99.95 else f"{value:#.3g}"
 
 
 def head():

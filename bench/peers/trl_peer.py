@@ -5,8 +5,7 @@ Settings, each a row of the table:
   default      as shipped: gradient checkpointing, fp32 weights, and on a GPU bf16 autocast over them
   tuned        no checkpointing; on a GPU bf16 weights and, as far as they can be imported, Liger's kernels
                and FlashAttention 2. On a CPU it stays in fp32, which is what cudpo computes in there.
-  precomputed  tuned, with the reference's log-probs computed beforehand. Without Liger's kernels where TRL
-               refuses both together.
+  precomputed  tuned, with the reference's log-probs computed beforehand
 Writes a line of JSON per step as it ends, so that a run cut short leaves what it had.
 """
 
@@ -47,10 +46,9 @@ def arguments(job):
         own["bf16"] = True
         if have["flash_attn"] == "ok":
             init["attn_implementation"] = "flash_attention_2"
-        said.append("FlashAttention 2" if have["flash_attn"] == "ok" else "SDPA (no flash_attn)")
-        own["use_liger_kernel"] = have["liger_kernel"] == "ok" and job["setting"] != "precomputed"
-        if job["setting"] != "precomputed":
-            said.append("Liger" if own["use_liger_kernel"] else "no Liger (not importable)")
+        said.append("FlashAttention 2" if have["flash_attn"] == "ok" else f"SDPA (flash_attn: {have['flash_attn']})")
+        own["use_liger_kernel"] = have["liger_kernel"] == "ok"
+        said.append("Liger's layers" if own["use_liger_kernel"] else f"no Liger ({have['liger_kernel']})")
     if job["setting"] == "precomputed":
         said.append("log-probs of the reference computed beforehand")
     return own, init, ", ".join(said)
