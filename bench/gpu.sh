@@ -31,6 +31,10 @@ if [ -n "${DEPS:-}" ] && [ ! -e "$unpacked/done" ]; then
     for package in "$DEPS"/*.deb; do dpkg -x "$package" "$unpacked"; done
     # What these files say of themselves: that they are in /usr.
     find "$unpacked" -name '*.pc' -type f -exec sed -i "s|=/usr|=$unpacked/usr|" {} +
+    find "$unpacked" -type l -lname '/*' | while read -r link; do # those that point to where this would be installed
+        target=$unpacked$(readlink "$link")
+        if [ -e "$target" ]; then ln -sfn "$target" "$link"; fi
+    done
     touch "$unpacked/done"
 fi
 if [ -e "$unpacked/done" ]; then
@@ -39,7 +43,7 @@ if [ -e "$unpacked/done" ]; then
     export PKG_CONFIG_PATH=$folders${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
     export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
     export LIBRARY_PATH=$libraries${LIBRARY_PATH:+:$LIBRARY_PATH}
-    export CMAKE_PREFIX_PATH=$unpacked/usr
+    export C_INCLUDE_PATH=$unpacked/usr/include CPLUS_INCLUDE_PATH=$unpacked/usr/include CMAKE_PREFIX_PATH=$unpacked/usr
 fi
 
 lacking=()

@@ -108,4 +108,26 @@ holds "$folder/other.json" 'not d["rows"][1]["agrees"] and "cudpo_speedup" not i
 other nan && fail "NaN is no loss"
 other 0.5 && fail "nothing was measured"
 holds "$folder/other.json" 'all(r["absent"].startswith("exit status 3") for r in d["rows"])'
+
+# On a GPU: a tiny model in fp32 first, memory by NVML less what was in use before.
+cat >"$folder/nvml.c" <<'END'
+static int calls;
+int nvmlInit_v2(void) { return calls = 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **device) { *device = device; return (int)i; }
+int nvmlDeviceGetHandleByUUID(const char *name, void **device) { *device = device; return name == 0; }
+int nvmlDeviceGetMemoryInfo(void *device, unsigned long long *of)
+{
+    of[0] = 1000000000, of[2] = calls++ ? 350000000 : 100000000, of[1] = of[0] - of[2];
+    return device == 0;
+}
+END
+if cc -shared -fPIC -o "$folder/libnvidia-ml.so.1" "$folder/nvml.c"; then
+    gpu() { OFF=$1 CUDA_VISIBLE_DEVICES=0 LD_LIBRARY_PATH=$folder python3 -S "$sources/bench/peers/step.py" --device cuda --shapes tiny --lengths lognormal --batch 2 --accumulate 1 --steps 5 \
+        --cudpo other --peers cudpo cudpo-precomputed --json "$folder/gpu.json" >/dev/null 2>&1; }
+    gpu 0 || fail "no table on a GPU"
+    holds "$folder/gpu.json" 'all(r["memory"] == "NVML" and r["peak_mb"] == 250 and r["precision"] == "bf16" for r in d["rows"])'
+    holds "$folder/gpu.json" 'd["agreement_fp32"]["cudpo-precomputed"]["loss"] == 0 and d["machine"]["gpu"]["name"] == "NVIDIA T1000"'
+    gpu 0.0005 && fail "5e-4 is too far in fp32"
+    holds "$folder/gpu.json" '"computes another loss" in d["rows"][1]["absent"]'
+fi
 echo "bench/gpu.sh and bench/peers/step.py do what they say"

@@ -86,10 +86,13 @@ class Lengths:
     def __str__(self):
         if self.fixed:
             return "+".join(str(n) for n in self.fixed)
-        if self.rows:
-            return Path(self.words[0]).name
-        means = "+".join(str(n) for n in self.MEANS)
-        return f"lognormal, means {means}, cv {self.cv[0]:g} and {self.cv[1]:g}"
+        return Path(self.words[0]).name if self.rows else "lognormal"
+
+    def facts(self):
+        """What a result says of them."""
+        if self.fixed or self.rows:
+            return {"drawn_from": self.words}
+        return {"drawn_from": self.words, "means": self.MEANS, "cv": self.cv, "least": self.LEAST, "most": self.MOST, "seed": SEED}
 
 
 # -------------------------------------------------------------------------------------- tokenizer

@@ -102,7 +102,7 @@ def cudpo_config(options, folder, common, precision, setting):
     }
     if options.device == "cuda":
         own["bf16"] = precision == "bf16"
-    return common | own
+    return common | own | options.cudpo_keys
 
 
 def lines_of(path):
@@ -179,7 +179,7 @@ def summary(options, case, name, runs, reference_runs, base_runs):
     row = case | {
         "peer": name,
         "reference": PEERS[name][2],
-        "setting": first.get("setting", "fp32" if case["precision"] == "fp32" else "bf16, fp32 master weights"),
+        "setting": first.get("setting") or setting_of_cudpo(options, case["precision"]),
         "steps": 1 + min(len(r["seconds"]) for r in runs),
         "cut_short": any(r["cut_short"] for r in runs),
         "ms": milliseconds(options, runs),
@@ -202,6 +202,11 @@ def summary(options, case, name, runs, reference_runs, base_runs):
         row["cudpo_memory_share"] = min(peak(r) for r in base_runs) / row["peak_mb"]
     row["runs"] = runs
     return row
+
+
+def setting_of_cudpo(options, precision):
+    said = ["fp32" if precision == "fp32" else "bf16"]
+    return ", ".join(said + [f"{key} {json.dumps(value)}" for key, value in options.cudpo_keys.items()])
 
 
 def peak(run):
@@ -337,6 +342,7 @@ def main(options):
         "batch": options.batch,
         "accumulate": options.accumulate,
         "learning_rate": options.learning_rate,
+        "lengths": options.lengths.facts(),
         "shapes": {name: inputs.SHAPES[name] for name in options.shapes},
     }
     report = Report(options.json, head)
@@ -377,6 +383,7 @@ def parse(arguments=None):
     p.add_argument("--seconds", type=float, help="of a run, at most; default: 3600 on a CPU, 90 on a GPU")
     p.add_argument("--budget", type=float, default=86400, help="seconds of everything, at most")
     p.add_argument("--cudpo", help="the program; default: build/cudpo, on a GPU build-cuda/cudpo")
+    p.add_argument("--cudpo_keys", type=json.loads, default={}, help="more of cudpo's keys, as a JSON object")
     p.add_argument("--scratch", help="folder for models and logs; default: the system's")
     p.add_argument("--json", help="write everything here, after each run")
     p.add_argument("--short", action="store_true", help="a tiny model and few steps: whether it works, no figures")
