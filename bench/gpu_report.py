@@ -25,7 +25,11 @@ def write(path, document):
 
 def table_of(titles, rows):
     text = [[str(cell) for cell in row] for row in [titles, *rows]]
-    return ["| " + " | ".join(row) + " |" for row in text[:1]] + ["|" + "---|" * len(titles)] + ["| " + " | ".join(row) + " |" for row in text[1:]]
+    return (
+        ["| " + " | ".join(row) + " |" for row in text[:1]]
+        + ["|" + "---|" * len(titles)]
+        + ["| " + " | ".join(row) + " |" for row in text[1:]]
+    )
 
 
 def kernel_rows(result):
@@ -35,7 +39,15 @@ def kernel_rows(result):
         share = row.get("percent_of_ceiling", row.get("percent_of_copy"))
         op = " ".join(str(row[key]) for key in ("op", "pass") if row.get(key))
         rows.append(
-            [op, row.get("shape", ""), row.get("dtype", ""), row.get("median_us"), row.get("gbps"), row.get("tflops"), share]
+            [
+                op,
+                row.get("shape", ""),
+                row.get("dtype", ""),
+                row.get("median_us"),
+                row.get("gbps"),
+                row.get("tflops"),
+                share,
+            ]
             + [row.get("baseline_ratio", ""), row.get("wrong", row.get("differs", ""))]
         )
     return rows
@@ -69,7 +81,8 @@ def lines(document):
     out += [f"`{document['command']}` at {document['time']}; {', '.join(said)}.", ""]
     stages = document["stages"]
     out += table_of(
-        ["stage", "result", "seconds", "budget"], [[s["name"], s["status"], s["seconds"], s["budget"]] for s in stages]
+        ["stage", "result", "seconds", "budget"],
+        [[s["name"], s["status"], s["seconds"], s["budget"]] for s in stages],
     )
     results = [(s["name"], s["result"]) for s in stages if isinstance(s.get("result"), dict)]
     tests = [tests_line(name, r["tests"]) for name, r in results if "tests" in r]
@@ -82,12 +95,29 @@ def lines(document):
     peers = [r for _, r in results if r.get("kind") == "peers"]
     if peers:
         out += ["", "## Peers", "", *table.head(), *(table.line(row) for r in peers for row in r["rows"])]
-    for name, result in results:
+    for _, result in results:
         rows = kernel_rows(result) if result.get("kind") != "peers" else []
         if rows:
-            titles = ["kernel", "shape", "type", "us", "GB/s", "TFLOP/s", "% of the ceiling", "x the baseline", "wrong"]
+            titles = [
+                "kernel",
+                "shape",
+                "type",
+                "us",
+                "GB/s",
+                "TFLOP/s",
+                "% of the ceiling",
+                "x the baseline",
+                "wrong",
+            ]
             out += ["", "## Kernels", "", *table_of(titles, rows)]
     failed = [s for s in stages if s.get("tail")]
     for stage in failed:
-        out += ["", f"## {stage['name']}: {stage['status']}", "", "```", *stage["tail"].splitlines()[-15:], "```"]
+        out += [
+            "",
+            f"## {stage['name']}: {stage['status']}",
+            "",
+            "```",
+            *stage["tail"].splitlines()[-15:],
+            "```",
+        ]
     return out

@@ -3,8 +3,8 @@
 
     bench/gpu_stages.py [--out FOLDER] [--total SECONDS] [--only NAME ...] [--dry-run] [--stages FILE]
 
-A stage that fails, hangs or finds no time is noted, and the next one begins. FILE holds other stages, as JSON: that is how the
-tests run this without a GPU. The standard library alone is needed.
+A stage that fails, hangs or finds no time is noted, and the next one begins. FILE holds other stages, as JSON:
+that is how the tests run this without a GPU. The standard library alone is needed.
 """
 
 import argparse
@@ -54,7 +54,19 @@ def step(model, **keys):
 
 
 def peers(model, *more):
-    return [sys.executable, "bench/peers/step.py", "--device", "cuda", "--shapes", model, *more, "--budget", "{left}", "--json", "{json}"]
+    return [
+        sys.executable,
+        "bench/peers/step.py",
+        "--device",
+        "cuda",
+        "--shapes",
+        model,
+        *more,
+        "--budget",
+        "{left}",
+        "--json",
+        "{json}",
+    ]
 
 
 def stages(capability):
@@ -69,7 +81,23 @@ def stages(capability):
         ("build", 150, ["bash", "-c", build]),
         ("step Qwen2.5-0.5B", 25, step("Qwen2.5-0.5B", **pack)),
         ("step Qwen2.5-0.5B, cached", 25, step("Qwen2.5-0.5B", **cached)),
-        ("tests", 90, ["ctest", "--test-dir", "build-cuda", "-L", "gpu", "-E", SLOW_TESTS, "-j", "4", "--timeout", "60"]),
+        (
+            "tests",
+            90,
+            [
+                "ctest",
+                "--test-dir",
+                "build-cuda",
+                "-L",
+                "gpu",
+                "-E",
+                SLOW_TESTS,
+                "-j",
+                "4",
+                "--timeout",
+                "60",
+            ],
+        ),
         ("kernels", 40, ["bash", "-c", kernels]),
         ("peers Qwen2.5-0.5B", 110, peers("Qwen2.5-0.5B")),
         ("step Llama-3.2-1B", 30, step("Llama-3.2-1B", **pack)),
@@ -132,7 +160,10 @@ def read_json(path):
 
 def tests_of(log):
     """What ctest or the sanitizer's loop said, also where it was cut short."""
-    counts = {"passed": len(re.findall(r"\.\.\. +Passed", log)), "skipped": len(re.findall(r"\*\*\*Skipped", log))}
+    counts = {
+        "passed": len(re.findall(r"\.\.\. +Passed", log)),
+        "skipped": len(re.findall(r"\*\*\*Skipped", log)),
+    }
     failed = re.findall(r"Test +#\d+: (\S+) \.+\*+(?!Skipped)(\w+)", log)
     counts["failed"] = [f"{name} ({how})" for name, how in failed]
     each = dict(re.findall(r"^(test_\w+): (clean|not finished|FAILED.*)$", log, re.M))
@@ -183,10 +214,17 @@ class Run:
         try:
             with open(log, "wb") as out:
                 self.child = subprocess.Popen(
-                    command, cwd=REPO, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                    command,
+                    cwd=REPO,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    start_new_session=True,
                 )
                 code = wait(self.child, budget)
-            stage["status"] = "ok" if code == 0 else "its time was up" if code is None else f"failed with {code}"
+            stage["status"] = (
+                "ok" if code == 0 else "its time was up" if code is None else f"failed with {code}"
+            )
         except OSError as error:
             stage["status"] = f"failed: {error}"
         self.child = self.stage = None
@@ -217,7 +255,9 @@ def head(options, facts):
         "device": gpu.get("name", "no GPU"),
         "command": " ".join(["bench/gpu.sh", *options.given]),
         "machine": facts,
-        "versions": machine.versions(("torch", "transformers", "trl", "torchtune", "liger-kernel", "flash-attn")),
+        "versions": machine.versions(
+            ("torch", "transformers", "trl", "torchtune", "liger-kernel", "flash-attn")
+        ),
         "stages": [],
     }
 
@@ -248,7 +288,9 @@ def main():
         return 0
     document = head(options, facts)
     name = re.sub(r"[^a-z0-9]+", "-", f"{document['device']}".lower()).strip("-")
-    options.file = Path(options.out) / f"{name}-{document['date']}-{(document['commit'] or 'unknown').strip('+')}.json"
+    options.file = (
+        Path(options.out) / f"{name}-{document['date']}-{(document['commit'] or 'unknown').strip('+')}.json"
+    )
     run = Run(options, document)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, run.interrupted)

@@ -36,7 +36,11 @@ KERNELS = (
     ("rmsnorm_backward", "16896x896", "RMSNorm backward, 16,896 x 896"),
     ("rmsnorm_backward", "16896x2048", "RMSNorm backward, 16,896 x 2,048"),
     ("rmsnorm_backward", "16896x4096", "RMSNorm backward, 16,896 x 4,096"),
-    ("adamw", "134217728 f32, bf16 gradient and copy", "AdamW, 134 M parameters, f32 with bf16 gradient and copy"),
+    (
+        "adamw",
+        "134217728 f32, bf16 gradient and copy",
+        "AdamW, 134 M parameters, f32 with bf16 gradient and copy",
+    ),
     ("sum_squares", "134217728 bf16", "sum of squares, 134 M"),
     ("rope", "16896x40 heads of 64", "RoPE, 16,896 x 40 heads of 64"),
 )
@@ -57,7 +61,9 @@ def link(name):
 
 def programs(document):
     names = {"trl": "TRL", "torch": "PyTorch", "transformers": "transformers", "torchtune": "torchtune"}
-    return ", ".join(f"{said} {document['versions'][key]}" for key, said in names.items() if key in document["versions"])
+    return ", ".join(
+        f"{said} {document['versions'][key]}" for key, said in names.items() if key in document["versions"]
+    )
 
 
 # ------------------------------------------------------------------------------------------ peers
@@ -67,9 +73,8 @@ def model_name(document, row):
     shape = document["shapes"][row["shape"]]
     if not re.fullmatch(r"v\d+", row["shape"]):
         return row["shape"]
-    return (
-        f"{row['parameters'] / 1e6:.1f} M: {shape['hidden']} wide, {shape['layers']} layers, vocabulary {shape['vocab']:,}"
-    )
+    size = f"{row['parameters'] / 1e6:.1f} M: {shape['hidden']} wide, {shape['layers']} layers"
+    return f"{size}, vocabulary {shape['vocab']:,}"
 
 
 def peer_cells(document, row):
@@ -83,19 +88,30 @@ def peer_cells(document, row):
 
 
 def peer_table(document):
-    titles = ["model", "trainer", "s/step", "pairs/s", "peak MB", "cudpo is faster by", "and takes of its memory"]
+    titles = [
+        "model",
+        "trainer",
+        "s/step",
+        "pairs/s",
+        "peak MB",
+        "cudpo is faster by",
+        "and takes of its memory",
+    ]
     return gpu_report.table_of(titles, [peer_cells(document, row) for row in document["rows"]])
 
 
 def peer_text(document, source):
     first = document["rows"][0]
-    apart = max((row["loss_difference"] for row in document["rows"] if "loss_difference" in row), default=None)
-    text = f"{document['batch'] * document['accumulate']} pairs a step of {first['lengths']} tokens, {first['precision']}, "
-    text += f"on {table.where(document)}, {document['date']}, commit {document['commit']}: `{document['command']}`; {source}. "
-    text += f"{programs(document)}. "
-    if apart is not None:
-        text += f"The losses of all are equal at every step, within {apart:.0e}."
-    return [text, ""]
+    apart = [row["loss_difference"] for row in document["rows"] if "loss_difference" in row]
+    pairs = document["batch"] * document["accumulate"]
+    said = [
+        f"{pairs} pairs a step of {first['lengths']} tokens, {first['precision']}, on {table.where(document)},",
+        f"{document['date']}, commit {document['commit']}: `{document['command']}`; {source}.",
+        f"{programs(document)}.",
+    ]
+    if apart:
+        said.append(f"The losses of all are equal at every step, within {max(apart):.0e}.")
+    return [" ".join(said), ""]
 
 
 def peers_cpu():
@@ -140,7 +156,9 @@ def gpu_steps():
 
 
 def gpu_peers():
-    found = gpu_results(lambda result: result.get("kind") == "peers" and any("ms" in row for row in result["rows"]))
+    found = gpu_results(
+        lambda result: result.get("kind") == "peers" and any("ms" in row for row in result["rows"])
+    )
     if found is None:
         return ["No peer was measured beside cudpo on a GPU yet."]
     name, document, results = found
@@ -153,19 +171,27 @@ def gpu_peers():
 def kernels():
     document = load("kernels.json")
     rows = {(row["op"], row["shape"]): row for row in document["rows"]}
-    text = f"On one {document['device']}, driver {document['driver']}, CUDA {document['cuda']}, {document['date']}, commit "
-    text += f"{document['commit']}: `{document['command']}`; {link('kernels.json')}. Shares are of the {document['copy_gbps']:.0f} GB/s "
-    text += "that a copy of 2 GB reached in the same run."
+    said = [
+        f"On one {document['device']}, driver {document['driver']}, CUDA {document['cuda']}, {document['date']},",
+        f"commit {document['commit']}: `{document['command']}`; {link('kernels.json')}.",
+        f"Shares are of the {document['copy_gbps']:.0f} GB/s that a copy of 2 GB reached in the same run.",
+    ]
     body = []
-    for op, shape, said in KERNELS:
+    body = []
+    for op, shape, name in KERNELS:
         row = rows[op, shape]
-        body.append([said, f"{row['median_us']:.0f}", f"{row['percent_of_copy']:.0f} %"])
+        body.append([name, f"{row['median_us']:.0f}", f"{row['percent_of_copy']:.0f} %"])
     attention = []
-    for shape, said in ATTENTION:
+    for shape, name in ATTENTION:
         forward, backward = rows["attention", shape], rows["attention_backward", shape]
         both = (forward["flops"] + backward["flops"]) / (forward["median_us"] + backward["median_us"]) / 1e6
-        attention.append([said, *(f"{value:.0f}" for value in (forward["tflops"], backward["tflops"], both))])
-    lines = [text, "", *gpu_report.table_of(["kernel (bf16 but where said)", "µs", "of the copy"], body), ""]
+        attention.append([name, *(f"{value:.0f}" for value in (forward["tflops"], backward["tflops"], both))])
+    lines = [
+        " ".join(said),
+        "",
+        *gpu_report.table_of(["kernel (bf16 but where said)", "µs", "of the copy"], body),
+        "",
+    ]
     titles = ["attention, 11 groups of 512+512+512", "forward TFLOP/s", "backward", "both"]
     return lines + gpu_report.table_of(titles, attention)
 
@@ -182,7 +208,9 @@ def tokenizers():
     body = []
     for name in names:
         english, chinese = rows[name, "en"], rows[name, "zh"]
-        body.append([name, *(f"{s:.3f}" for s in (english["median_s"], chinese["median_s"], english["load_s"]))])
+        body.append(
+            [name, *(f"{s:.3f}" for s in (english["median_s"], chinese["median_s"], english["load_s"]))]
+        )
     return [text, "", *gpu_report.table_of(["tokenizer", "English", "Chinese", "loading"], body)]
 
 
@@ -213,7 +241,9 @@ def main():
     if "--check" not in sys.argv[1:]:
         path.write_text(new, "utf-8")
         return 0
-    changed = difflib.unified_diff(old.splitlines(), new.splitlines(), "README.md", "bench/results", lineterm="", n=0)
+    changed = difflib.unified_diff(
+        old.splitlines(), new.splitlines(), "README.md", "bench/results", lineterm="", n=0
+    )
     lines = list(changed)
     print("\n".join(lines) if lines else "README's figures are those of bench/results/")
     return 1 if lines else 0

@@ -59,11 +59,27 @@ def make(folder, name, versions):
     lines = []
     for symbol in (s for group in versions.values() for s in group):
         text = re.search(r"String|Name", symbol)
-        lines.append(f'const char *{symbol}(void) {{ return "no CUDA"; }}' if text else f"long {symbol}(void) {{ return {ERROR}; }}")
+        lines.append(
+            f'const char *{symbol}(void) {{ return "no CUDA"; }}'
+            if text
+            else f"long {symbol}(void) {{ return {ERROR}; }}"
+        )
     source.write_text("\n".join(lines) + "\n")
-    command = ["cc", "-w", "-fno-builtin", "-shared", "-fPIC", "-o", folder / name, source, f"-Wl,-soname,{name}"]
+    command = [
+        "cc",
+        "-w",
+        "-fno-builtin",
+        "-shared",
+        "-fPIC",
+        "-o",
+        folder / name,
+        source,
+        f"-Wl,-soname,{name}",
+    ]
     if any(versions):
-        nodes = (f"{v} {{ global: {' '.join(s + ';' for s in group)} }};" for v, group in versions.items() if v)
+        nodes = (
+            f"{v} {{ global: {' '.join(s + ';' for s in group)} }};" for v, group in versions.items() if v
+        )
         script.write_text("\n".join(nodes) + "\n")
         command.append(f"-Wl,--version-script,{script}")
     subprocess.run(command, check=True)

@@ -29,7 +29,16 @@ SHAPES = {
     "v12288": dict(hidden=384, layers=8, heads=6, kv=2, ffn=1056, vocab=12288),
     "v32000": dict(hidden=384, layers=8, heads=6, kv=6, ffn=1056, vocab=32000, tied=True),
     "Qwen2.5-0.5B": dict(
-        hidden=896, layers=24, heads=14, kv=2, ffn=4864, vocab=151936, tied=True, arch="qwen2", theta=1e6, eps=1e-6
+        hidden=896,
+        layers=24,
+        heads=14,
+        kv=2,
+        ffn=4864,
+        vocab=151936,
+        tied=True,
+        arch="qwen2",
+        theta=1e6,
+        eps=1e-6,
     ),
     "Llama-3.2-1B": dict(
         hidden=2048, layers=16, heads=32, kv=8, ffn=8192, vocab=128256, tied=True, theta=5e5, rope_factor=32.0
@@ -92,7 +101,14 @@ class Lengths:
         """What a result says of them."""
         if self.fixed or self.rows:
             return {"drawn_from": self.words}
-        return {"drawn_from": self.words, "means": self.MEANS, "cv": self.cv, "least": self.LEAST, "most": self.MOST, "seed": SEED}
+        return {
+            "drawn_from": self.words,
+            "means": self.MEANS,
+            "cv": self.cv,
+            "least": self.LEAST,
+            "most": self.MOST,
+            "seed": SEED,
+        }
 
 
 # -------------------------------------------------------------------------------------- tokenizer
@@ -123,7 +139,15 @@ def write_tokenizer(folder, vocab):
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            dict(id=vocab - 1, content=EOS, single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+            dict(
+                id=vocab - 1,
+                content=EOS,
+                single_word=False,
+                lstrip=False,
+                rstrip=False,
+                normalized=False,
+                special=True,
+            )
         ],
         "normalizer": None,
         "pre_tokenizer": bytelevel,
@@ -189,7 +213,9 @@ def model_config(shape):
     arch = shape.get("arch", "llama")
     rope = {"rope_type": "default", "rope_theta": shape.get("theta", 10000.0)}
     if "rope_factor" in shape:
-        rope |= dict(rope_type="llama3", factor=shape["rope_factor"], low_freq_factor=1.0, high_freq_factor=4.0)
+        rope |= dict(
+            rope_type="llama3", factor=shape["rope_factor"], low_freq_factor=1.0, high_freq_factor=4.0
+        )
         rope["original_max_position_embeddings"] = 8192
     return {
         "architectures": [{"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[arch]],

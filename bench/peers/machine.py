@@ -10,7 +10,9 @@ from pathlib import Path
 def said(*command):
     """Standard output of a command in one line, or None where it does not run."""
     try:
-        done = subprocess.run([str(w) for w in command], capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(
+            [str(w) for w in command], capture_output=True, text=True, timeout=60, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return " ".join(done.stdout.split())

@@ -95,7 +95,10 @@ def model_of(config):
     }
     rope = config["rope_parameters"]
     if config["model_type"] == "qwen2":
-        own |= {"_component_": "torchtune.models.qwen2.qwen2", "tie_word_embeddings": config["tie_word_embeddings"]}
+        own |= {
+            "_component_": "torchtune.models.qwen2.qwen2",
+            "tie_word_embeddings": config["tie_word_embeddings"],
+        }
         return own, "QWEN2"
     if config["tie_word_embeddings"]:
         if rope["rope_type"] != "llama3":
@@ -167,7 +170,13 @@ def run(job):
     module = recipe()
     imports_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     torch.set_num_threads(job["threads"])
-    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    os.environ |= {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "0",
+    }
     store = torch.distributed.FileStore(job["output"] + ".store", 1)
     backend = "cuda:nccl,cpu:gloo" if job["device"] == "cuda" else "gloo"
     torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)

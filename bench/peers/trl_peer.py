@@ -46,7 +46,9 @@ def arguments(job):
         own["bf16"] = True
         if have["flash_attn"] == "ok":
             init["attn_implementation"] = "flash_attention_2"
-        said.append("FlashAttention 2" if have["flash_attn"] == "ok" else f"SDPA (flash_attn: {have['flash_attn']})")
+        said.append(
+            "FlashAttention 2" if have["flash_attn"] == "ok" else f"SDPA (flash_attn: {have['flash_attn']})"
+        )
         own["use_liger_kernel"] = have["liger_kernel"] == "ok"
         said.append("Liger's layers" if own["use_liger_kernel"] else f"no Liger ({have['liger_kernel']})")
     if job["setting"] == "precomputed":
@@ -83,7 +85,12 @@ def run(job):
 
     own, init, said = arguments(job)
     config = DPOConfig(
-        output_dir=job["output"], report_to="none", disable_tqdm=True, model_init_kwargs=init, **own, **job["told"]
+        output_dir=job["output"],
+        report_to="none",
+        disable_tqdm=True,
+        model_init_kwargs=init,
+        **own,
+        **job["told"],
     )
     trainer = DPOTrainer(
         job["model"],
