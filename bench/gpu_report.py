@@ -33,7 +33,7 @@ def table_of(titles, rows):
 
 
 def kernel_rows(result):
-    """Rows of cudpo bench, or of bench_kernels."""
+    """Rows of cudpo bench."""
     rows = []
     for row in result.get("rows", []):
         share = row.get("percent_of_ceiling", row.get("percent_of_copy"))

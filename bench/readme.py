@@ -26,7 +26,7 @@ TRAINERS = {
     "trl-default": "TRL as shipped",
     "torchtune": "torchtune",
 }
-# Of bench_kernels' rows those that README has, by what it calls them. The shape is bench_kernels' own.
+# Those rows of kernels.json that README has, by what it calls them. It is from before `cudpo bench`, whose names differ.
 KERNELS = (
     ("token_logprob", "1023x151936 f32->bf16", "head, 1,023 rows of 151,936 f32 logits to bf16 gradient"),
     ("token_logprob", "1023x151936 f32->bf16 stats", "the same with statistics"),
