@@ -107,11 +107,6 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-static inline int64_t at_most(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 extern "C" size_t cuda_bias_backward_scratch(int64_t T, int64_t N)
 {
     return bias_bytes(T, N);
