@@ -108,9 +108,13 @@ static void the_same_on_another_machine(void **state)
     assert_false(program_equal_weights("run", "want"));
     train("other", "cache-7", "4", afresh);
     assert_false(program_equal_weights("other", "want"));
-    /* A run that replaces another one has nothing of it. */
+    /* A run that replaces another one has nothing of it, not even where that one's record is damaged. */
     train("other", "cache-8", "2", (how){.replace = true});
     program_same_file("other", "want", "gemm.txt");
+    train("damaged", "cache-9", "4", afresh);
+    (void)scratch_text("damaged/run.json", "{");
+    train("damaged", "cache-10", "2", (how){.replace = true});
+    program_same_file("damaged", "want", "gemm.txt");
 }
 
 /* What the cache knows is taken where the run knows nothing yet, and is then the run's own. */

@@ -201,7 +201,9 @@ cudpo_status output_recall(const cudpo_trainer *t)
     const cudpo_config *c = t->config;
     contents found = {0};
     CUDPO_TRY(read_record(&found, c->output_dir));
-    if (!found.record || is_recorded(&found, t)) CUDPO_TRY(device_recall(t->be, c->output_dir));
+    /* Where the record was lost, checkpoints may still be gone on from. */
+    if (is_recorded(&found, t) || (!found.record && resumes_newest(c)))
+        CUDPO_TRY(device_recall(t->be, c->output_dir));
     if (c->resume_from_checkpoint == NULL || resumes_newest(c)) return CUDPO_OK;
     char *beside = path_join(c->resume_from_checkpoint, "..");
     if (beside == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");

@@ -19,7 +19,7 @@ typedef struct output_folder {
 CUDPO_MUST_USE cudpo_status output_open(output_folder *o, const cudpo_config *c);
 
 /** With all loaded, before anything is computed: the device takes what it chose for this run before, which output_dir holds
- *  unless it holds another run; and what lies beside the checkpoint where it goes on from that of another folder. */
+ *  where it holds this run; and what lies beside the checkpoint where it goes on from that of another folder. */
 CUDPO_MUST_USE cudpo_status output_recall(const cudpo_trainer *t);
 
 /** With all loaded: is resume_from_checkpoint true, and has this very run come to its end there?  Then nothing is to be done. */
