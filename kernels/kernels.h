@@ -64,6 +64,10 @@ size_t cuda_bias_backward_scratch(int64_t T, int64_t N);
 cudpo_status cuda_bias_backward(tensor dbias, tensor dx, scratch s, cudpo_stream stream);
 
 cudpo_status cuda_add(tensor x, tensor y, cudpo_stream stream);
+
+/* --- map.cu, reduce.cu: an op in its single stages */
+cudpo_status cuda_map(tensor out, map_function f, tensor a, tensor b, float k, cudpo_stream stream);
+cudpo_status cuda_reduce(tensor out, tensor a, bool largest, cudpo_stream stream);
 cudpo_status cuda_cast(tensor out, tensor x, cudpo_stream stream);
 cudpo_status cuda_check_finite(tensor x, tensor fault, cudpo_stream stream);
 

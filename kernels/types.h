@@ -68,4 +68,23 @@ typedef struct logprob_tensors {
     dtype gradient_type;                     /* of what is written over the logits */
 } logprob_tensors;
 
+/* A stage of an expression: out = f(a, b, k), element by element, r and c its place.  What an op is made of where nothing
+ * is fused: benchmarks compare with that. */
+typedef enum map_function {
+    MAP_COPY, /* a */
+    MAP_ADD,
+    MAP_SUBTRACT, /* a - b */
+    MAP_MULTIPLY,
+    MAP_DIVIDE, /* a / b */
+    MAP_SCALE,  /* k a */
+    MAP_SHIFT,  /* a + k */
+    MAP_EXP,
+    MAP_LOG,
+    MAP_SQRT,
+    MAP_SIGMOID,
+    MAP_ONEHOT, /* a - 1 where c is b[r], else a; b [R,1] i32, of any value */
+    MAP_CAUSAL, /* a where c - r <= k, else -Inf */
+    MAP_FUNCTIONS
+} map_function;
+
 #endif /* CUDPO_KERNELS_TYPES_H */

@@ -4,6 +4,7 @@
 
 #include "scratch.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -135,12 +136,13 @@ static inline char *program_file(const char *folder, const char *name, size_t *n
     return data;
 }
 
-/* The same file of two such folders holds the same bytes. */
-static inline void program_same_file(const char *a, const char *b, const char *name)
+/* Do the same files of two such folders hold the same bytes? */
+static inline bool program_is_same_file(const char *a, const char *b, const char *name)
 {
     static char x[1 << 16], y[1 << 16];
     char path[1400];
     size_t n, m, total = 0;
+    bool same;
     snprintf(path, sizeof path, "%s/%s", scratch_path(a), name);
     FILE *f = fopen(path, "rb");
     snprintf(path, sizeof path, "%s/%s", scratch_path(b), name);
@@ -149,12 +151,37 @@ static inline void program_same_file(const char *a, const char *b, const char *n
     do {
         n = fread(x, 1, sizeof x, f);
         m = fread(y, 1, sizeof y, g);
-        if (n != m || memcmp(x, y, n) != 0) fail_msg("%s of %s and of %s differ", name, a, b);
+        same = n == m && memcmp(x, y, n) == 0;
         total += n;
-    } while (n > 0);
+    } while (same && n > 0);
     assert_true(total > 0 && !ferror(f) && !ferror(g));
     fclose(f);
     fclose(g);
+    return same;
+}
+
+/* They do. */
+static inline void program_same_file(const char *a, const char *b, const char *name)
+{
+    if (!program_is_same_file(a, b, name)) fail_msg("%s of %s and of %s differ", name, a, b);
+}
+
+/* Did two runs end in the same bits? */
+static inline bool program_equal_weights(const char *a, const char *b)
+{
+    return program_is_same_file(a, b, "model.safetensors");
+}
+
+/* Remove what a run left behind a checkpoint's step, as if it had been killed after it. */
+static inline void program_cut_back(const char *output, int step, int last)
+{
+    char path[1400];
+    while (step++ < last) {
+        snprintf(path, sizeof path, "%s/checkpoint-%d", scratch_path(output), step);
+        CHECK_OK(file_remove_folder(path));
+    }
+    snprintf(path, sizeof path, "%s/model.safetensors", scratch_path(output));
+    assert_true(unlink(path) == 0 || errno == ENOENT);
 }
 
 #endif /* CUDPO_TESTS_PROGRAM_H */

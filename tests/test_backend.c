@@ -14,8 +14,8 @@ static void every_op_is_there(backend *be)
         be->attention_backward && be->cache_store && be->attention_cached && be->swiglu &&
         be->swiglu_backward && be->gather_rows && be->scatter_rows && be->scale_rows &&
         be->token_logprob && be->segment_sum && be->kl_estimate && be->preference_loss &&
-        be->row_coefficients && be->sum_squares && be->clip && be->adamw && be->cast &&
-        be->available_memory && be->working_memory && be->reserve && be->host_alloc &&
+        be->row_coefficients && be->sum_squares && be->clip && be->adamw && be->cast && be->map &&
+        be->reduce && be->available_memory && be->working_memory && be->reserve && be->host_alloc &&
         be->host_free && be->copy_out_later && be->mark && be->wait && be->fetch && be->arrived &&
         be->stamp && be->elapsed && be->range_begin && be->range_end && be->recall && be->keep);
 }

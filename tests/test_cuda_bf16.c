@@ -184,7 +184,7 @@ static void resumed_with_the_same_bits(void **state)
         CHECK_OK(file_make_folder(scratch_path(whole)));
         keep(whole, half.name, "model.safetensors");
         keep(whole, half.name, "metrics.jsonl");
-        job_cut_back(half.name, SAVED, STEPS);
+        program_cut_back(half.name, SAVED, STEPS);
         job_run(&resumed, "cuda", half.name);
         program_same_file(whole, half.name, "model.safetensors");
         job_same_metrics(whole, half.name);

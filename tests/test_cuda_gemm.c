@@ -71,17 +71,6 @@ static const char *path_in(const char *folder, const char *name)
     return path;
 }
 
-/* Remove what a run left behind a step, as if it had been killed after it. */
-static void cut_back(const char *output, int step)
-{
-    char name[64];
-    for (int i = step + 1; i <= 4; i++) {
-        snprintf(name, sizeof name, "checkpoint-%d", i);
-        CHECK_OK(file_remove_folder(path_in(output, name)));
-    }
-    assert_int_equal(unlink(path_in(output, "model.safetensors")), 0);
-}
-
 static void keep_result(const char *output, const char *as)
 {
     static const char *const files[] = {"model.safetensors", "gemm.txt"};
@@ -93,17 +82,6 @@ static void keep_result(const char *output, const char *as)
     }
 }
 
-static bool same_result(const char *a, const char *b)
-{
-    size_t n, m;
-    char *x = program_file(a, "model.safetensors", &n),
-         *y = program_file(b, "model.safetensors", &m);
-    const bool same = n > 0 && n == m && memcmp(x, y, n) == 0;
-    free(x);
-    free(y);
-    return same;
-}
-
 /* With an empty cache, where other algorithms would be the fastest, a run that goes on or begins anew ends in the same bits;
  * without what it kept it does not, where the emulator makes sure of it. */
 static void the_same_on_another_machine(void **state)
@@ -112,10 +90,10 @@ static void the_same_on_another_machine(void **state)
     char checkpoint[1400];
     train("run", "cache-1", "2", afresh);
     keep_result("run", "want");
-    cut_back("run", 1);
+    program_cut_back("run", 1, 4);
     train("run", "cache-2", "4", resumed);
     program_same_file("run", "want", "model.safetensors");
-    cut_back("run", 0);
+    program_cut_back("run", 0, 4);
     train("run", "cache-3", "3", resumed);
     program_same_file("run", "want", "model.safetensors");
     snprintf(checkpoint, sizeof checkpoint, "%s", path_in("run", "checkpoint-1"));
@@ -124,12 +102,12 @@ static void the_same_on_another_machine(void **state)
         program_same_file("moved", "want", "model.safetensors");
     }
     if (!plugin_emulated()) return;
-    cut_back("run", 1);
+    program_cut_back("run", 1, 4);
     assert_int_equal(unlink(path_in("run", "gemm.txt")), 0);
     train("run", "cache-6", "4", resumed);
-    assert_false(same_result("run", "want"));
+    assert_false(program_equal_weights("run", "want"));
     train("other", "cache-7", "4", afresh);
-    assert_false(same_result("other", "want"));
+    assert_false(program_equal_weights("other", "want"));
     /* A run that replaces another one has nothing of it. */
     train("other", "cache-8", "2", (how){.replace = true});
     program_same_file("other", "want", "gemm.txt");
@@ -143,7 +121,7 @@ static void from_the_cache(void **state)
     train("second", "shared", "4", afresh);
     program_same_file("second", "first", "model.safetensors");
     program_same_file("second", "first", "gemm.txt");
-    cut_back("second", 1);
+    program_cut_back("second", 1, 4);
     train("second", "empty", "4", resumed);
     program_same_file("second", "first", "model.safetensors");
 }
@@ -154,7 +132,7 @@ static void scores_of_the_reference(void **state)
     (void)state;
     train("scored", "scores-1", "2", (how){.precompute = true});
     keep_result("scored", "want-scored");
-    cut_back("scored", 1);
+    program_cut_back("scored", 1, 4);
     train("scored", "scores-2", "4", (how){.precompute = true, .from = "true"});
     program_same_file("scored", "want-scored", "model.safetensors");
 }

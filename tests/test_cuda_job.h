@@ -64,18 +64,6 @@ static inline void job_run_lazily(const job *j, const char *output, const char *
     assert_int_equal(unsetenv("SIMT_LAZY"), 0);
 }
 
-/* Remove what a run left behind a checkpoint's step, as if it had been killed after it. */
-static inline void job_cut_back(const char *output, int step, int last)
-{
-    char path[1400];
-    while (step++ < last) {
-        snprintf(path, sizeof path, "%s/checkpoint-%d", scratch_path(output), step);
-        CHECK_OK(file_remove_folder(path));
-    }
-    snprintf(path, sizeof path, "%s/model.safetensors", scratch_path(output));
-    assert_int_equal(unlink(path), 0);
-}
-
 /* Two runs logged the same, to the last digit; but when. */
 static inline void job_same_metrics(const char *a, const char *b)
 {

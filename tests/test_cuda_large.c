@@ -6,19 +6,19 @@
 #include "plugin.h"
 #include "program.h"
 #include "base/json.h"
-#include "cudpo/model.h"
+#include "random_model.h"
 #include "train/trainer.h"
 
-typedef struct shape {
+typedef struct named_shape {
     const char *name;
-    int hidden, layers, heads, kv_heads, ffn, vocabulary;
-} shape;
+    model_shape shape;
+} named_shape;
 
 /* Qwen2.5-0.5B and Llama-3.2-1B as Llamas: the sizes are theirs. */
-static const shape real[] = {{"0.5B", 896, 24, 14, 2, 4864, 151936},
-                             {"1B", 2048, 16, 32, 8, 8192, 128256}};
-static const shape narrow[] = {{"narrow", 64, 2, 4, 2, 128, 512}};
-enum { GPU_STEPS = 20, EMULATED_STEPS = 2, HEAD_DIM = 64 };
+static const named_shape real[] = {{"0.5B", {896, 24, 14, 2, 64, 4864, 151936, "bfloat16"}},
+                                   {"1B", {2048, 16, 32, 8, 64, 8192, 128256, "bfloat16"}}};
+static const named_shape narrow[] = {{"narrow", {64, 2, 4, 2, 64, 128, 512, "bfloat16"}}};
+enum { GPU_STEPS = 20, EMULATED_STEPS = 2 };
 enum { FULL = 132 * 128 }; /* tokens of a pack that fills the chip */
 
 static int steps(void)
@@ -61,32 +61,6 @@ static void make_data(const char *name)
     }
     (void)scratch_write(name, text, (size_t)(at - text));
     free(text);
-}
-
-static void make_model(const char *folder, const shape *s)
-{
-    static const char golden[] = "tests/golden/models/llama3";
-    char from[128], to[800];
-    CHECK_OK(file_make_folder(folder));
-    snprintf(from, sizeof from, "%s/tokenizer.json", golden);
-    snprintf(to, sizeof to, "%s/tokenizer.json", folder);
-    CHECK_OK(file_copy(to, from));
-    snprintf(from, sizeof from, "%s/tokenizer_config.json", golden);
-    snprintf(to, sizeof to, "%s/tokenizer_config.json", folder);
-    CHECK_OK(file_copy(to, from));
-    snprintf(to, sizeof to, "%s/config.json", folder);
-    FILE *f = fopen(to, "wb");
-    assert_non_null(f);
-    fprintf(f,
-            "{\"model_type\": \"llama\", \"architectures\": [\"LlamaForCausalLM\"], "
-            "\"hidden_size\": %d, \"num_hidden_layers\": %d, \"num_attention_heads\": %d, "
-            "\"num_key_value_heads\": %d, \"head_dim\": %d, \"intermediate_size\": %d, "
-            "\"vocab_size\": %d, \"max_position_embeddings\": 2048, \"rms_norm_eps\": 1e-05, "
-            "\"rope_theta\": 500000.0, \"hidden_act\": \"silu\", \"eos_token_id\": 299, "
-            "\"tie_word_embeddings\": true, \"dtype\": \"bfloat16\"}\n",
-            s->hidden, s->layers, s->heads, s->kv_heads, HEAD_DIM, s->ffn, s->vocabulary);
-    assert_int_equal(fclose(f), 0);
-    CHECK_OK(cudpo_model_randomise(folder, 1));
 }
 
 /* Memory that the device has left, while nobody else holds any of it but the backend that is asked. */
@@ -201,11 +175,11 @@ static void as_forecast_and_repeatable(void **state)
     const int shapes = plugin_emulated() ? 1 : 2;
     make_data("pairs.jsonl");
     for (int i = 0; i < shapes; i++) {
-        const shape *s = plugin_emulated() ? &narrow[i] : &real[i];
+        const named_shape *s = plugin_emulated() ? &narrow[i] : &real[i];
         static const char *const outputs[] = {"first", "second"};
         double losses[GPU_STEPS];
         run r;
-        make_model(scratch_path(s->name), s);
+        random_model_make(s->name, &s->shape, 1);
         make_run(&r, s->name);
         train_here(losses, &r);
         CHECK_NEAR(losses[0], log(2.0), 1e-6);

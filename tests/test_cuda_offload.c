@@ -4,7 +4,7 @@
 /* backends: plugin */
 #include "plugin.h"
 #include "program.h"
-#include "cudpo/model.h"
+#include "random_model.h"
 
 /* With $CUDPO_TEST_PART fewer runs: for builds that are slow. */
 static bool part(void)
@@ -15,29 +15,9 @@ static bool part(void)
 /* A model of `layers` random layers, like the golden one of two. */
 static void make_model(const char *name, int layers, uint64_t seed)
 {
-    static const char golden[] = "tests/golden/models/llama3", key[] = "\"num_hidden_layers\": 2";
-    static const char *const files[] = {"tokenizer.json", "tokenizer_config.json"};
-    char folder[640], from[128], to[800], number[64], *config = NULL;
-    size_t n;
-    snprintf(folder, sizeof folder, "%s", scratch_path(name));
-    CHECK_OK(file_make_folder(folder));
-    for (int i = 0; i < 2; i++) {
-        snprintf(from, sizeof from, "%s/%s", golden, files[i]);
-        snprintf(to, sizeof to, "%s/%s", folder, files[i]);
-        CHECK_OK(file_copy(to, from));
-    }
-    snprintf(from, sizeof from, "%s/config.json", golden);
-    snprintf(to, sizeof to, "%s/config.json", folder);
-    CHECK_OK(file_read(&config, &n, from, 1 << 16));
-    char *at = strstr(config, key);
-    assert_non_null(at);
-    FILE *f = fopen(to, "wb");
-    assert_non_null(f);
-    snprintf(number, sizeof number, "\"num_hidden_layers\": %d", layers);
-    fprintf(f, "%.*s%s%s", (int)(at - config), config, number, at + strlen(key));
-    assert_int_equal(fclose(f), 0);
-    free(config);
-    CHECK_OK(cudpo_model_randomise(folder, seed));
+    model_shape s = random_model_small;
+    s.layers = layers;
+    random_model_make(name, &s, seed);
 }
 
 /* Two steps of some packs, with settings that NULL ends. */
@@ -90,17 +70,6 @@ static void expect(program_result r, int status)
     program_free(&r);
 }
 
-static bool same_weights(const char *a, const char *b)
-{
-    size_t n, m;
-    char *x = program_file(a, "model.safetensors", &n),
-         *y = program_file(b, "model.safetensors", &m);
-    const bool same = n == m && memcmp(x, y, n) == 0;
-    free(x);
-    free(y);
-    return same;
-}
-
 /* As it comes, and with the copies as late and as early as the events of the two streams allow. */
 static void check_bits(const char *model, const char *loss, const char *type, const char *reference)
 {
@@ -117,7 +86,7 @@ static void check_bits(const char *model, const char *loss, const char *type, co
         program_result r = TRAIN("streamed", model, loss, "--bf16", type, "--ref_model_offload",
                                  "true", key, other);
         assert_int_equal(unsetenv("SIMT_LAZY"), 0);
-        if (r.status != 0 || !same_weights("resident", "streamed"))
+        if (r.status != 0 || !program_equal_weights("resident", "streamed"))
             fail_msg("%s, %s, bf16 %s, SIMT_LAZY %s: status %d, or other weights: %s", model, loss,
                      type, mode, r.status, r.err);
         program_free(&r);
@@ -146,7 +115,7 @@ static void reference_of_its_own(void **state)
     make_model("other", 3, 4);
     check_bits("three", "sigmoid", "false", "other");
     expect(TRAIN("itself", "three", "sigmoid", "--bf16", "false"), 0);
-    assert_false(same_weights("itself", "resident")); /* or it was not read */
+    assert_false(program_equal_weights("itself", "resident")); /* or it was not read */
 }
 
 /* Does the run fit?  One that does not is refused before its first step. */
@@ -212,7 +181,7 @@ static void streams_where_that_is_what_fits(void **state)
     r = TRAIN("roomy", "six", "sigmoid", "--bf16", "false", "--max_tokens_per_pack", "96");
     assert_null(strstr(r.err, said));
     expect(r, 0);
-    assert_true(same_weights("chosen", "roomy"));
+    assert_true(program_equal_weights("chosen", "roomy"));
 }
 
 /* A GPU's setting that the CPU follows too. */
@@ -222,7 +191,7 @@ static void on_the_cpu(void **state)
     expect(TRAIN("cpu", "three", "kto", "--device", "cpu"), 0);
     expect(TRAIN("cpu-streamed", "three", "kto", "--device", "cpu", "--ref_model_offload", "true"),
            0);
-    assert_true(same_weights("cpu", "cpu-streamed"));
+    assert_true(program_equal_weights("cpu", "cpu-streamed"));
 }
 
 int main(void)

@@ -197,13 +197,13 @@ static void resumed_on_either_device(void **state)
     run(j, "cpu", "cpu", "9");
     run(j, "cuda", "whole-run", "9");
     run(j, "cuda", "resumed", "9");
-    job_cut_back("resumed", SAVED, LAST);
+    program_cut_back("resumed", SAVED, LAST);
     run(&again, "cuda", "resumed", "9");
     program_same_file("resumed", "whole-run", "model.safetensors");
-    job_cut_back("resumed", SAVED, LAST);
+    program_cut_back("resumed", SAVED, LAST);
     run(&again, "cpu", "resumed", "9");
     compare("cpu", "resumed", LAST);
-    job_cut_back("cpu", SAVED, LAST);
+    program_cut_back("cpu", SAVED, LAST);
     run(&again, "cuda", "cpu", "9");
     compare("whole-run", "cpu", LAST);
 }

@@ -161,6 +161,35 @@ static void every_parameter_must_be_there(void **state)
     CHECK_FAILS(load(path, false), CUDPO_EDATA, "has shape [1,8]; by config.json it is [8]");
 }
 
+/* Values that bfloat16 rounds: what is read of a folder is known by what its files hold, in the order of the block, whatever
+ * it becomes in memory.  A head that equals the embedding does so before both are rounded. */
+static void a_fingerprint_is_of_what_the_files_hold(void **state)
+{
+    (void)state;
+    static const dtype types[] = {DTYPE_F32, DTYPE_BF16};
+    const char *path = model_folder("fingerprint", "");
+    model_config c = llama, tied = llama;
+    tied.tie_word_embeddings = true;
+    model_weights w;
+    CHECK_OK(model_weights_create(&w, backend_cpu(), &c, DTYPE_F32));
+    CHECK_OK(model_weights_randomise(&w, &c, 7));
+    memcpy(w.head.data, w.embed.data, tensor_bytes(w.embed));
+    CHECK_OK(model_weights_save(&w, file_in(path, "model.safetensors"), DTYPE_F32));
+    const hash128 all = hash_bytes(values(&w), (size_t)w.all.rows * 4);
+    const hash128 without_head = hash_bytes(values(&w), (size_t)(w.all.rows - 11 * 8) * 4);
+    model_weights_destroy(&w);
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(model_weights_create(&w, backend_cpu(), &c, types[i]));
+        CHECK_OK(model_weights_load(&w, &c, path));
+        assert_memory_equal(&w.fingerprint, &all, sizeof all);
+        model_weights_destroy(&w);
+        CHECK_OK(model_weights_create(&w, backend_cpu(), &tied, types[i]));
+        CHECK_OK(model_weights_load(&w, &tied, path));
+        assert_memory_equal(&w.fingerprint, &without_head, sizeof all);
+        model_weights_destroy(&w);
+    }
+}
+
 static void pickles_are_refused_by_name(void **state)
 {
     (void)state;
@@ -407,6 +436,7 @@ int main(void)
         cmocka_unit_test(float32_files_restore_bit_for_bit),
         cmocka_unit_test(one_step_makes_a_folder_of_random_weights),
         cmocka_unit_test(every_parameter_must_be_there),
+        cmocka_unit_test(a_fingerprint_is_of_what_the_files_hold),
         cmocka_unit_test(pickles_are_refused_by_name),
         cmocka_unit_test(an_index_must_agree_with_its_shards),
         cmocka_unit_test(an_index_can_not_leave_the_folder),

@@ -134,13 +134,6 @@ static void random_weights_depend_on_seed_and_element(void **state)
         const weight_name *other = find(&b, a.names[i].name);
         assert_memory_equal(a.names[i].view.data, other->view.data, tensor_bytes(a.names[i].view));
     }
-    hash128 five, again, six;
-    CHECK_OK(model_weights_fingerprint(&b, &five));
-    CHECK_OK(model_weights_fingerprint(&b, &again));
-    assert_memory_equal(&five, &again, sizeof five);
-    values(&b)[b.all.rows - 1] += 1e-7f;
-    CHECK_OK(model_weights_fingerprint(&b, &six));
-    assert_memory_not_equal(&five, &six, sizeof five);
     /* n = 1.2e6 draws of deviation 0.02: errors of mean 0.02/sqrt(n) = 1.8e-5, of the deviation 1.3e-5. */
     double sum = 0, squares = 0;
     const float *e = tensor_f32(b.embed);
@@ -156,12 +149,14 @@ static void random_weights_depend_on_seed_and_element(void **state)
         CHECK_NEAR(tensor_f32(b.norm)[i], 1, 0);
         CHECK_NEAR(tensor_f32(b.layer[0].o_bias)[i], 0, 0);
     }
-    CHECK_OK(model_weights_fingerprint(&b, &five)); /* a tensor of several pieces survives a file */
+    const size_t bytes = (size_t)b.all.rows * sizeof(float);
+    const hash128 before = hash_bytes(values(&b), bytes);
     CHECK_OK(model_weights_save(&b, scratch_path("wide.safetensors"), DTYPE_F32));
-    memset(values(&b), 0xff, (size_t)b.all.rows * 4);
+    memset(values(&b), 0xff, bytes);
     CHECK_OK(model_weights_restore(&b, scratch_path("wide.safetensors")));
-    CHECK_OK(model_weights_fingerprint(&b, &six));
-    assert_memory_equal(&five, &six, sizeof five);
+    const hash128 after =
+        hash_bytes(values(&b), bytes); /* a tensor of several pieces survives a file */
+    assert_memory_equal(&before, &after, sizeof before);
     CHECK_OK(model_weights_randomise(&a, &c, 6));
     assert_true(tensor_f32(a.head)[0] != tensor_f32(b.head)[0]);
     assert_true(tensor_f32(a.head)[0] != tensor_f32(a.embed)[0]);

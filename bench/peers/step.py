@@ -1,404 +1,218 @@
 #!/usr/bin/env python3
-"""One optimizer step of DPO on CPU threads: cudpo and TRL side by side.
+"""One optimizer step of DPO: cudpo, TRL and torchtune side by side, on CPU threads or on a GPU.
 
-    python3 -m venv venv && venv/bin/pip install -r tests/golden/requirements.txt
-    cmake --preset release && cmake --build build --target cudpo
-    venv/bin/python bench/peers/step.py                        # every shape, both kinds of reference
+    python3 -m venv venv && venv/bin/pip install -r bench/peers/requirements.txt       # -gpu.txt on a GPU
+    cmake --workflow --preset demo
+    venv/bin/python bench/peers/step.py                              # small models, on the CPU
     venv/bin/python bench/peers/step.py --shapes v4096 --json step.json
+    venv/bin/python bench/peers/step.py --device cuda --cudpo build-cuda/cudpo --shapes Qwen2.5-0.5B --lengths lognormal
+    venv/bin/python bench/peers/step.py --short                      # whether everything here works
 
-Both programs get the same folder (a random Llama in fp32, a BPE tokenizer), the same file of pairs, the
-same configuration and the same number of threads, and run in turn. Both losses are compared step by
-step: where they differ by more than 1e-3, the figures mean nothing and the script fails.
+All are given the same folder (random weights, a BPE tokenizer), the same pairs in the same order, the same
+loss, learning rates and number of threads, and run in turn, each in a process of its own. Peers that can't be
+imported are listed with the reason. Settings of TRL: the head of trl_peer.py; of torchtune: torchtune_peer.py.
+
+Losses and log-probs of each peer are compared with cudpo's step by step, before a figure of its is printed: where
+a loss differs by more than 1e-4 in fp32 or 1e-3 in bf16, or a log-prob by as large a share, the row has no ratio
+and the script fails. On a GPU all train a tiny model in fp32 first, and whoever computes another loss there is not measured.
 
 What is measured, for each peer in the same way:
-  ms/step  wall clock from the end of one step to the end of the next (data, both models, loss, backward,
-           clipping, AdamW, logging). The first step is dropped. The median of a run; the least of the
-           runs, because what disturbs a run only ever adds to it.
-  peak MB  the largest resident set of the process, as the kernel accounts it, from start to exit. For
-           TRL, "imports" is what Python and its packages held before the model was loaded.
+  ms/step    wall clock from the end of one step to the end of the next (data, both models, loss, backward,
+             clipping, AdamW, logging), the first ones left out. Of a run the median where all pairs have the
+             same lengths, else the mean; of several runs the least, because what disturbs a run only ever
+             adds to it. The ratio is over the steps that both have done.
+  peak MB    on a CPU the largest resident set of the process, as the kernel accounts it, from start to exit.
+             On a GPU what NVML says is in use on it, at its most, less what was in use before: the same
+             for all, and with all that a process reserves. Nothing else may run there. The JSON has
+             torch.cuda.max_memory_allocated and _reserved beside it, and the resident set.
+  one MB is 1e6 bytes.
 
-Nothing is padded for the length of the completions by default (--spread 0): every sequence is as long as
-every other, which is the case that suits TRL best. --spread 0.5 draws lengths within 50 % of the mean.
+--lengths is PROMPT CHOSEN REJECTED, or `lognormal` (means 300, 400 and 360, --cv), or a file of JSON lines
+with prompt, chosen and rejected, each a number of tokens or a text, of which four bytes count as one token.
+Equal lengths are the case that suits a trainer that pads best.
 """
 
 import argparse
 import json
-import os
-import platform
-import random
-import statistics
-import subprocess
+import signal
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
+import inputs
+import machine
+import table
+from peers import PEERS, Absent, peers_that_run, run, told
+from rows import TOLERANCE, Report, agree, apart, summary, verdict
+
 REPO = Path(__file__).resolve().parents[2]
-PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "tokenizers", "numpy")
-EOS = "<|endoftext|>"
-TOLERANCE = 1e-3  # of a loss, in nats
-MODES = {"resident": False, "precomputed": True}  # the reference: precompute_ref_log_probs
-
-# The share of the vocabulary decides much: TRL scores prompts too on a CPU, and projects to the
-# vocabulary twice. So one shape has almost none (and is wide and shallow, so that matrix products, in
-# which no program can be much faster than another, are nearly all of it), one has Llama 2's, two are
-# between.
-SHAPES = {
-    "v1024": dict(hidden=640, layers=4, heads=10, kv=10, ffn=1760, vocab=1024, tied=False),
-    "v4096": dict(hidden=512, layers=6, heads=8, kv=8, ffn=1408, vocab=4096, tied=False),
-    "v12288": dict(hidden=384, layers=8, heads=6, kv=2, ffn=1056, vocab=12288, tied=False),
-    "v32000": dict(hidden=384, layers=8, heads=6, kv=6, ffn=1056, vocab=32000, tied=True),
-}
 
 
-# --------------------------------------------------------------------------------------- inputs
-
-
-def make_words(rng, count):
-    """Invented words, the frequent ones first."""
-    onsets = "b c d f g h j k l m n p r s t v w z br ch cl dr fl gr pl sh st th tr".split()
-    vowels = "a e i o u ai ea ou".split()
-    ends = ["", "", "n", "r", "s", "t", "l", "nd", "st"]
-    words = {}
-    while len(words) < count:
-        syllables = range(rng.choice([1, 2, 2, 3]))
-        words["".join(rng.choice(onsets) + rng.choice(vowels) + rng.choice(ends) for _ in syllables)] = None
-    return list(words)
-
-
-def make_tokenizer(folder, vocab, words, weights, rng):
-    """Byte-level BPE, trained until it has `vocab` ids or merges run out."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-
-    tok = Tokenizer(models.BPE())
-    tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    tok.decoder = decoders.ByteLevel()
-    tok.post_processor = processors.ByteLevel(trim_offsets=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=vocab - 1, initial_alphabet=alphabet, show_progress=False)
-    text = (" ".join(rng.choices(words, weights, k=1000)) for _ in range(1500))
-    tok.train_from_iterator(text, trainer)
-    tok.add_special_tokens([AddedToken(EOS, normalized=False)])
-    tok.save(str(folder / "tokenizer.json"))
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": EOS,
-        "pad_token": EOS,
-        "clean_up_tokenization_spaces": False,
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    return tok
-
-
-def make_text(tok, rng, words, weights, tokens, lead=""):
-    """Text of exactly `tokens` tokens, which starts with `lead` and ends with a word's end."""
-    while True:
-        text = lead + " ".join(rng.choices(words, weights, k=tokens))
-        encoding = tok.encode(text)
-        cut = text[: encoding.offsets[tokens - 1][1]]
-        if len(tok.encode(cut).ids) == tokens:
-            return cut
-
-
-def build(folder, shape, lengths, spread, rows):
-    """Write model/ and pairs.jsonl into the folder; returns how many parameters the model has."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    rng = random.Random(1)
-    words = make_words(rng, 2 * shape["vocab"])
-    weights = [1 / (rank + 10) for rank in range(len(words))]  # as Zipf has it
-    model_folder = folder / "model"
-    model_folder.mkdir()
-    tok = make_tokenizer(model_folder, shape["vocab"], words, weights, rng)
-
-    def length(mean):
-        return round(mean * (1 + spread * rng.uniform(-1, 1)))
-
-    with open(folder / "pairs.jsonl", "w", encoding="utf-8") as out:
-        for _ in range(rows):
-            row = {"prompt": make_text(tok, rng, words, weights, length(lengths[0]))}
-            for side, mean in (("chosen", lengths[1]), ("rejected", lengths[2])):
-                row[side] = make_text(tok, rng, words, weights, length(mean) - 1, " ")  # and the EOS
-            assert tok.encode(row["prompt"] + row["chosen"]).ids[: len(tok.encode(row["prompt"]).ids)]
-            out.write(json.dumps(row) + "\n")
-
-    torch.manual_seed(0)
-    eos = tok.token_to_id(EOS)
-    config = LlamaConfig(
-        hidden_size=shape["hidden"],
-        num_hidden_layers=shape["layers"],
-        num_attention_heads=shape["heads"],
-        num_key_value_heads=shape["kv"],
-        intermediate_size=shape["ffn"],
-        vocab_size=shape["vocab"],
-        tie_word_embeddings=shape["tied"],
-        max_position_embeddings=2048,
-        bos_token_id=None,
-        eos_token_id=eos,
-        pad_token_id=eos,
-    )
-    model = LlamaForCausalLM(config).float()
-    model.save_pretrained(model_folder)
-    return sum(p.numel() for p in model.parameters())
-
-
-def configuration(folder, steps, batch, precompute):
-    """What both are told; every key is TRL's, but for the three paths."""
-    return {
-        "model_name_or_path": str(folder / "model"),
-        "train_dataset": str(folder / "pairs.jsonl"),
-        "loss_type": "sigmoid",
-        "beta": 0.1,
-        "max_length": 2048,
-        "learning_rate": 1e-4,
-        "lr_scheduler_type": "linear",
-        "max_steps": steps,
-        "per_device_train_batch_size": batch,
-        "gradient_accumulation_steps": 1,
-        "gradient_checkpointing": False,
-        "precompute_ref_log_probs": precompute,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "seed": 42,
-    }
-
-
-# ------------------------------------------------------------------------------------- the peers
-
-
-def run_trl(config, threads, output, result):
-    """In a process of its own: train, and write down losses, gradient norms, times."""
-    import resource
-
-    import datasets
-    import torch
-    from transformers import AutoTokenizer, TrainerCallback
-    from trl import DPOConfig, DPOTrainer
-
-    imports_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    torch.set_num_threads(threads)
-    datasets.disable_progress_bars()
-    datasets.config.HF_DATASETS_CACHE = Path(output) / "cache"
-
-    class Clock(TrainerCallback):
-        ends = []
-
-        def on_step_end(self, *args, **kwargs):
-            self.ends.append(time.monotonic())
-
-    paths = ("model_name_or_path", "train_dataset")
-    arguments = {k: v for k, v in config.items() if k not in paths}
-    args = DPOConfig(
-        output_dir=output,
-        bf16=False,
-        use_cpu=True,
-        report_to="none",
-        disable_tqdm=True,
-        model_init_kwargs={"dtype": "float32"},
-        **arguments,
-    )
-    trainer = DPOTrainer(
-        config["model_name_or_path"],
-        args=args,
-        train_dataset=datasets.load_dataset("json", data_files=config["train_dataset"], split="train"),
-        processing_class=AutoTokenizer.from_pretrained(config["model_name_or_path"]),
-        callbacks=[Clock()],
-    )
-    trainer.train()
-    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
-    Path(result).write_text(
-        json.dumps(
-            {
-                "imports_mb": imports_kb / 1024,
-                "seconds": [b - a for a, b in zip(Clock.ends, Clock.ends[1:])],
-                "loss": [float(entry["loss"]) for entry in logged],
-                "grad_norm": [float(entry["grad_norm"]) for entry in logged],
-                "attention": trainer.model.config._attn_implementation,
-                "optim": str(trainer.args.optim.value),
-            }
+def agreement(options, reasons, scratch):
+    """On a GPU: whether all compute the same, of a tiny model in fp32; the others are not measured."""
+    folder = scratch / "agreement"
+    lengths = inputs.Lengths(["48", "24", "20"])
+    steps = 4
+    inputs.build(folder, inputs.SHAPES["tiny"], lengths, options.batch * options.accumulate * steps)
+    common, first, told_of = told(options, steps, 1e-4), None, {}
+    for name in [n for n in options.peers if reasons[n] is None]:
+        try:
+            now = run(options, name, folder, common, "fp32")
+        except Absent as why:
+            reasons[name] = f"a tiny model in fp32: {why}"
+            continue
+        first = first or now
+        told_of[name] = apart(now, first)
+        if not agree(told_of[name], "fp32"):
+            reasons[name] = f"computes another loss: {told_of[name][0]:.1e} apart in fp32"
+            options.failures.append(f"{name} {reasons[name]}")
+        print(
+            f"{name}: {told_of[name][0]:.0e} of a loss and {told_of[name][1]:.0e} of a log-prob apart in fp32",
+            flush=True,
         )
-    )
+    return {name: {"loss": d[0], "logps": d[1]} for name, d in told_of.items()}
 
 
-def spawn(command, threads, log):
-    """Run a command to its end; returns its peak resident set in MB.
-
-    This process must stay small: a child starts with the resident set of its parent.
-    """
-    settings = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS")}
-    settings |= {
-        "HF_HUB_OFFLINE": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "TQDM_DISABLE": "1",
-        "XDG_CACHE_HOME": str(log.parent),
-    }
-    with open(log, "wb") as out:
-        child = subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | settings)
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode != 0:
-        sys.stderr.write(log.read_text(errors="replace")[-4000:])
-        raise SystemExit(f"{command[0]} failed with exit code {child.returncode}")
-    return usage.ru_maxrss / 1024
-
-
-def peer_trl(folder, config_file, threads):
-    result = folder / "trl.json"
-    command = [sys.executable, __file__, "--as-trl", str(config_file), str(result), "--threads", str(threads)]
-    peak = spawn(command, threads, folder / "trl.log")
-    return json.loads(result.read_text()) | {"peak_mb": peak}
-
-
-def peer_cudpo(program, folder, config_file, threads):
-    peak = spawn([str(program), "train", str(config_file)], threads, folder / "cudpo.log")
-    lines = (folder / "out" / "metrics.jsonl").read_text().splitlines()
-    logged = [entry for entry in map(json.loads, lines) if "loss" in entry]
-    ends = [entry["time"] for entry in logged]
-    return {
-        "seconds": [b - a for a, b in zip(ends, ends[1:])],
-        "loss": [entry["loss"] for entry in logged],
-        "grad_norm": [entry["grad_norm"] for entry in logged],
-        "peak_mb": peak,
-    }
-
-
-# ------------------------------------------------------------------------------------ comparison
-
-
-def compare(trl, cudpo):
-    """The largest difference between the losses; stops the script where it is too large."""
-    if len(trl["loss"]) != len(cudpo["loss"]):
-        raise SystemExit(f"TRL logged {len(trl['loss'])} steps, cudpo {len(cudpo['loss'])}")
-    worst = max(abs(a - b) for a, b in zip(trl["loss"], cudpo["loss"]))
-    if not worst <= TOLERANCE:
-        raise SystemExit(f"the losses differ by {worst:.2e}:\n  TRL   {trl['loss']}\n  cudpo {cudpo['loss']}")
-    return worst
-
-
-def best(runs):
-    """Median step and peak of the best run."""
-    return {
-        "ms": 1000 * min(statistics.median(run["seconds"]) for run in runs),
-        "peak_mb": min(run["peak_mb"] for run in runs),
-        "loss": runs[0]["loss"],
-    }
-
-
-def measure(options, shape_name, mode, folder):
-    runs = {"trl": [], "cudpo": []}
-    for _ in range(options.runs):
-        for peer in runs:
-            config = configuration(folder, options.steps, options.batch, MODES[mode])
-            config["overwrite_output_dir"] = True
-            config["output_dir"] = str(folder / "out")
-            config_file = folder / "config.json"
-            config_file.write_text(json.dumps(config))
-            if peer == "trl":
-                runs[peer].append(peer_trl(folder, config_file, options.threads))
-            else:
-                runs[peer].append(peer_cudpo(options.cudpo, folder, config_file, options.threads))
-    worst = max(compare(a, b) for a, b in zip(runs["trl"], runs["cudpo"]))
-    trl, cudpo = best(runs["trl"]), best(runs["cudpo"])
-    first = runs["trl"][0]
-    return {
-        "shape": shape_name,
-        "reference": mode,
-        "trl": trl | {k: first[k] for k in ("imports_mb", "attention", "optim")},
-        "cudpo": cudpo,
-        "time_ratio": cudpo["ms"] / trl["ms"],
-        "memory_ratio": cudpo["peak_mb"] / trl["peak_mb"],
-        "loss_difference": worst,
-        "runs": runs,
-    }
-
-
-def print_row(r):
-    t, c = r["trl"], r["cudpo"]
-    print(
-        f"{r['shape']:8} {r['reference']:12} {t['ms']:9.0f} {c['ms']:9.0f} {r['time_ratio']:6.2f}"
-        f" {t['peak_mb']:9.0f} {c['peak_mb']:9.0f} {r['memory_ratio']:6.2f}"
-        f" {t['imports_mb']:9.0f} {r['loss_difference']:9.0e}",
-        flush=True,
-    )
-
-
-def processor():
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.processor()
+def measure_case(options, shape, reasons, scratch, report):
+    """All peers on a shape, `runs` times in turn."""
+    folder = scratch / shape
+    rows = options.batch * options.accumulate * options.steps
+    built = inputs.build(folder, inputs.SHAPES[shape], options.lengths, rows)
+    case = {"shape": shape, "lengths": str(options.lengths), "precision": options.precision} | built
+    common = told(options, options.steps, options.learning_rate)
+    runs = {}
+    for turn in range(options.runs):
+        for name in options.peers:
+            program, _, reference = PEERS[name]
+            try:
+                if reasons[name]:
+                    raise Absent(reasons[name])
+                if options.left() < 10:
+                    raise Absent("no time was left")
+                runs.setdefault(name, []).append(run(options, name, folder, common, options.precision))
+            except Absent as why:
+                if turn == 0:
+                    row = case | {"peer": name, "reference": reference, "absent": str(why)}
+                    report.put(row)
+                    table.print_row(row)
+                continue
+            base = runs.get("cudpo" if reference == "resident" else "cudpo-precomputed")
+            compared = runs.get("cudpo") or runs.get("cudpo-precomputed") or next(iter(runs.values()))
+            row = summary(options, case, name, runs[name], compared, base)
+            report.put(row)
+            if turn == options.runs - 1:
+                table.print_row(row)
 
 
 def main(options):
-    versions = {p: version(p) for p in PACKAGES}
-    told = subprocess.run([options.cudpo, "--version"], capture_output=True, text=True, check=True).stdout
-    versions["cudpo"] = told.strip()
-    prompt, chosen, rejected = options.lengths
-    print(f"{options.batch} pairs a step, {prompt}+{chosen}+{rejected} tokens, fp32, {options.threads} threads,")
-    print(f"{processor()}, {', '.join(f'{k} {v}' for k, v in versions.items())}", flush=True)
-    results, sizes = [], {}
-    with tempfile.TemporaryDirectory(prefix="cudpo-step-") as scratch:
-        for name in options.shapes:
-            folder = Path(scratch) / name
-            folder.mkdir()
-            command = [sys.executable, __file__, "--as-build", name, str(folder)]
-            command += ["--lengths", *map(str, options.lengths), "--spread", str(options.spread)]
-            command += ["--batch", str(options.batch), "--steps", str(options.steps)]
-            spawn(command, options.threads, folder / "build.log")
-            sizes[name] = json.loads((folder / "size.json").read_text())
-            print(f"{name}: {sizes[name] / 1e6:.1f} M parameters, {SHAPES[name]}", flush=True)
-        print(f"\n{'':21} {'ms/step':>19} {'':6} {'peak MB':>19} {'':6} {'MB':>9} {'nats':>9}")
-        head = "shape    reference          TRL     cudpo  ratio       TRL     cudpo  ratio   imports     apart"
-        print(head, flush=True)
-        for name in options.shapes:
-            for mode in options.references:
-                results.append(measure(options, name, mode, Path(scratch) / name))
-                print_row(results[-1])
-    if options.json:
-        head = {
-            "date": time.strftime("%Y-%m-%d"),
-            "command": " ".join(["bench/peers/step.py", *sys.argv[1:]]),
-            "versions": versions,
-            "processor": processor(),
-            "threads": options.threads,
-            "batch": options.batch,
-            "lengths": options.lengths,
-            "spread": options.spread,
-            "shapes": {n: SHAPES[n] | {"parameters": sizes[n]} for n in options.shapes},
-        }
-        Path(options.json).write_text(json.dumps(head | {"results": results}, indent=1) + "\n")
+    started = time.monotonic()
+    options.left = lambda: options.budget - (time.monotonic() - started)
+    options.failures = []
+    reasons, versions = peers_that_run(options)
+    head = {
+        "kind": "peers",
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": machine.commit(REPO),
+        "command": " ".join(["bench/peers/step.py", *sys.argv[1:]]),
+        "machine": machine.facts(options.device),
+        "versions": versions,
+        "threads": options.threads,
+        "batch": options.batch,
+        "accumulate": options.accumulate,
+        "learning_rate": options.learning_rate,
+        "lengths": options.lengths.facts(),
+        "shapes": {name: inputs.SHAPES[name] for name in options.shapes},
+    }
+    report = Report(options.json, head)
+    pairs = options.batch * options.accumulate
+    print(f"{pairs} pairs a step, {options.lengths} tokens, {options.precision}, {table.where(head)}")
+    print(", ".join(f"{k} {v}" for k, v in versions.items()), flush=True)
+    with tempfile.TemporaryDirectory(prefix="cudpo-step-", dir=options.scratch) as scratch:
+        if options.device == "cuda" and not options.short:
+            report.document["agreement_fp32"] = agreement(options, reasons, Path(scratch))
+            report.write()
+        table.print_head()
+        for shape in options.shapes:
+            measure_case(options, shape, reasons, Path(scratch), report)
+    failures = verdict(options, report.document["rows"])
+    report.document["failures"] = failures
+    report.write()
+    for failure in failures:
+        print(f"step.py: {failure}", file=sys.stderr)
+    return 1 if failures else 0
 
 
-def parse():
+def parse(arguments=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    p.add_argument("--references", nargs="+", choices=MODES, default=list(MODES))
+    p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    p.add_argument(
+        "--shapes",
+        nargs="+",
+        choices=inputs.SHAPES,
+        help="default: the small ones on a CPU, 0.5B and 1B on a GPU",
+    )
+    p.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    p.add_argument(
+        "--require", nargs="*", choices=PEERS, default=[], help="fail where one of these is absent"
+    )
+    p.add_argument("--lengths", nargs="+", help="default: 256 128 128 on a CPU, 512 512 512 on a GPU")
+    p.add_argument(
+        "--cv",
+        nargs=2,
+        type=float,
+        default=(0.75, 0.65),
+        help="of lognormal lengths: of prompts, of completions",
+    )
+    p.add_argument("--precision", choices=TOLERANCE, help="default: fp32 on a CPU, bf16 on a GPU")
     p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--batch", type=int, default=8, help="pairs of a step")
-    p.add_argument("--lengths", nargs=3, type=int, default=(256, 128, 128), help="prompt, chosen, rejected")
-    p.add_argument("--spread", type=float, default=0.0, help="relative spread of the lengths")
-    p.add_argument("--steps", type=int, default=6)
-    p.add_argument("--runs", type=int, default=2, help="of each peer, in turn")
-    p.add_argument("--cudpo", default=str(REPO / "build" / "cudpo"), help="the program")
-    p.add_argument("--json", help="write everything here")
-    p.add_argument("--as-trl", nargs=2, help=argparse.SUPPRESS)
-    p.add_argument("--as-build", nargs=2, help=argparse.SUPPRESS)
-    return p.parse_args()
+    p.add_argument("--batch", type=int, default=8, help="pairs of a batch")
+    p.add_argument("--accumulate", type=int, help="batches of a step; default: 1 on a CPU, 4 on a GPU")
+    p.add_argument("--learning_rate", type=float, help="default: 1e-4 in fp32, TRL's 1e-6 in bf16")
+    p.add_argument("--steps", type=int, help="default: 6 on a CPU, 10 on a GPU")
+    p.add_argument("--warmup", type=int, help="steps left out; default: 1 on a CPU, 3 on a GPU")
+    p.add_argument("--runs", type=int, help="of each peer, in turn; default: 2 on a CPU, 1 on a GPU")
+    p.add_argument("--seconds", type=float, help="of a run, at most; default: 3600 on a CPU, 90 on a GPU")
+    p.add_argument("--budget", type=float, default=86400, help="seconds of everything, at most")
+    p.add_argument("--cudpo", help="the program; default: build/cudpo, on a GPU build-cuda/cudpo")
+    p.add_argument("--cudpo_keys", type=json.loads, default={}, help="more of cudpo's keys, as a JSON object")
+    p.add_argument("--scratch", help="folder for models and logs; default: the system's")
+    p.add_argument("--json", help="write everything here, after each run")
+    p.add_argument(
+        "--short", action="store_true", help="a tiny model and few steps: whether it works, no figures"
+    )
+    options = p.parse_args(arguments)
+    cuda = options.device == "cuda"
+    if options.short:
+        small = dict(
+            shapes=["tiny"], lengths=["48", "24", "24"], batch=4, accumulate=1, steps=4, warmup=1, runs=1
+        )
+        for key, value in small.items():
+            setattr(options, key, value)
+    default = {
+        "shapes": ["Qwen2.5-0.5B", "Llama-3.2-1B"]
+        if cuda
+        else [n for n in inputs.SHAPES if n.startswith("v")],
+        "lengths": ["512", "512", "512"] if cuda else ["256", "128", "128"],
+        "precision": "bf16" if cuda else "fp32",
+        "accumulate": 4 if cuda else 1,
+        "steps": 10 if cuda else 6,
+        "warmup": 3 if cuda else 1,
+        "runs": 1 if cuda else 2,
+        "seconds": 90 if cuda else 3600,
+        "cudpo": str(REPO / ("build-cuda" if cuda else "build") / "cudpo"),
+    }
+    for key, value in default.items():
+        if getattr(options, key) is None:
+            setattr(options, key, value)
+    if options.learning_rate is None:
+        options.learning_rate = 1e-4 if options.precision == "fp32" else 1e-6
+    if options.precision == "bf16" and not cuda:
+        p.error("cudpo computes in fp32 on a CPU")
+    options.lengths = inputs.Lengths(options.lengths, options.cv)
+    return options
 
 
 if __name__ == "__main__":
-    options = parse()
-    if options.as_build:
-        name, folder = options.as_build
-        rows = options.batch * options.steps
-        size = build(Path(folder), SHAPES[name], options.lengths, options.spread, rows)
-        (Path(folder) / "size.json").write_text(json.dumps(size))
-    elif options.as_trl:
-        settings = json.loads(Path(options.as_trl[0]).read_text())
-        output = settings.pop("output_dir")
-        settings.pop("overwrite_output_dir")
-        run_trl(settings, options.threads, output, options.as_trl[1])
-    else:
-        main(options)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the peer that runs is ended, too
+    sys.exit(main(parse()))

@@ -65,6 +65,7 @@ struct backend {
     const char *name;
     const char *description;    /* for people: which device it is */
     size_t memory;              /* bytes of the device, whoever holds them; 0: unknown */
+    size_t cache;               /* bytes of its largest cache; 0: unknown */
     void (*close)(backend *be); /* NULL is fine */
     bool
         on_device; /* float tensors may be bf16 too; indices are not checked before an op, but kept in bounds by it */
@@ -226,6 +227,12 @@ struct backend {
 
     /* w, m, v after one step on gradient * factor; see adamw_tensors.  The CPU knows f32 alone. */
     cudpo_status (*adamw)(backend *be, const adamw_tensors *tensors, adamw_step step);
+
+    /* Stages of an op that is not fused: what benchmarks compare with.  map: out [R,C] = f(a, b, k), see map_function; a, b
+     * [R or a divisor of it, C or 1], and broadcast; b absent where f takes one; out may be a or b itself.
+     * reduce: out [R,1] f32 over the columns of a [R,C], or out [G,C] f32 over runs of R / G rows: sums, or the largest. */
+    cudpo_status (*map)(backend *be, tensor out, map_function f, tensor a, tensor b, float k);
+    cudpo_status (*reduce)(backend *be, tensor out, tensor a, bool largest);
 };
 
 /** What is enqueued from here on is of that part of a step. */

@@ -7,8 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { ALIGNMENT = 64 }; /* a cache line, and the widest vector */
+#define COPY_CHUNK ((size_t)1 << 20)
 
 static cudpo_status cpu_alloc(backend *be, void **out, size_t bytes)
 {
@@ -48,6 +50,17 @@ static tensor as_one_row(tensor t)
     return t;
 }
 
+/* One core alone does not reach what the memory can give. */
+static void copy_bytes(char *dst, const char *src, size_t bytes)
+{
+    const size_t chunks = (bytes + COPY_CHUNK - 1) / COPY_CHUNK;
+#pragma omp parallel for schedule(static) if (chunks > 1)
+    for (size_t i = 0; i < chunks; i++) {
+        const size_t begin = i * COPY_CHUNK, left = bytes - begin;
+        memcpy(dst + begin, src + begin, left < COPY_CHUNK ? left : COPY_CHUNK);
+    }
+}
+
 static cudpo_status cpu_copy(backend *be, tensor dst, tensor src)
 {
     (void)be;
@@ -58,6 +71,10 @@ static cudpo_status cpu_copy(backend *be, tensor dst, tensor src)
         src = as_one_row(src);
     }
     const size_t size = dtype_size(src.type);
+    if (src.rows == 1) {
+        copy_bytes(dst.data, src.data, (size_t)src.cols * size);
+        return CUDPO_OK;
+    }
     for (int64_t r = 0; r < src.rows; r++) {
         memcpy((char *)dst.data + (size_t)(r * dst.stride) * size,
                (const char *)src.data + (size_t)(r * src.stride) * size, (size_t)src.cols * size);
@@ -235,9 +252,13 @@ backend *backend_cpu(void)
         .clip = cpu_clip,
         .adamw = cpu_adamw,
         .cast = cpu_cast,
+        .map = cpu_map,
+        .reduce = cpu_reduce,
     };
     /* The ops split their work over OpenMP threads themselves and call BLAS from each: were BLAS to split it again,
      * threads would compete, and the bits would depend on their number. */
     openblas_set_num_threads(1);
+    const long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    cpu.cache = cache > 0 ? (size_t)cache : 0;
     return &cpu;
 }

@@ -1,13 +1,121 @@
 /* bench.c - `cudpo bench`. */
+#include "cudpo/bench.h"
 #include "cli/cli.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+static const cli_page page = {
+    "bench",
+    "how fast each op is, against what the machine can do",
+    "cudpo bench [OP ...] [--option value ...]\n"
+    "cudpo bench step MODEL [--option value ...]\n"
+    "cudpo bench --compare BEFORE.json AFTER.json\n"
+    "cudpo bench --plot PICTURE.svg FILE.json",
+    "Measures ops of the backend, each on random operands at the shapes of a model, and prints a "
+    "line for each: the median and the least time of a call; bytes and operations a second, by the "
+    "formula that stands beside the op in bench/; the share of what the same device reaches in the "
+    "same run in a large copy or, where operations take longer, in a large product of matrices; "
+    "how many times longer the same result takes unfused, a kernel for each stage and its "
+    "intermediate results in memory; and how many elements of the outputs are wrong.\n"
+    "\n"
+    "OP is a name of the table, such as swiglu; none: all of them.\n"
+    "\n"
+    "Operands are there as often as it takes for twice the largest cache, and used in turn; what a "
+    "call changes is restored before it. Calls are repeated until their times settle, and then "
+    "timed: on a GPU by the device's own clock. Rows of so few bytes that they stay in the cache "
+    "all the same are marked.\n"
+    "\n"
+    "Outputs are looked at when all calls were timed: on a GPU they are compared with the CPU's "
+    "op, on a CPU with the op in its single stages, or with its definition in double; of a product "
+    "of matrices a thousand elements. Exit status 79 where one is wrong.\n"
+    "\n"
+    "--compare prints the rows of two JSON files whose times differ by more than both runs spread, "
+    "and by more than 5 %.\n"
+    "\n"
+    "`cudpo bench step --help` is about whole training steps.",
+    NULL,
+    "  cudpo bench --json before.json\n"
+    "  cudpo bench swiglu attention --shape Llama-3.1-8B --device cuda\n"
+    "  cudpo bench --shape my-model/config.json --groups 2 --length 128 --seconds 0.1\n"
+    "  cudpo bench --compare before.json after.json\n"
+    "  cudpo bench --plot before.svg before.json"};
+
+static void print_line(void *context, const char *text)
+{
+    (void)context;
+    puts(text);
+    fflush(stdout); /* a row takes a while */
+}
+
+static cudpo_status compare(const char *before, const char *after)
+{
+    char *text = NULL;
+    int64_t changed;
+    CUDPO_TRY(cudpo_bench_compare(&text, &changed, before, after));
+    fputs(text, stdout);
+    free(text);
+    return CUDPO_OK;
+}
+
+static cudpo_status run(int argc, char **argv, const char **words, const char **shapes)
+{
+    cudpo_bench_options o = {.seconds = 0.5, .length = 512, .device = "auto"};
+    cli_list models = {shapes, 0};
+    const char *svg = NULL;
+    bool help, is_compare = false, list = false;
+    const cli_option options[] = {
+        {"--shape", CLI_LIST, "MODEL",
+         "Qwen2.5-0.5B, Llama-3.2-1B, Llama-3.1-8B, a config.json or a folder that has one; may "
+         "stand several times. All three on a GPU, the first on a CPU",
+         &models},
+        {"--device", CLI_TEXT, "auto|cpu|cuda (auto)", "what is measured", &o.device},
+        {"--groups", CLI_INTEGER, "N", "pairs of a pack: 11 on a GPU, 1 on a CPU", &o.groups},
+        {"--length", CLI_INTEGER, "N (512)", "tokens of each prompt and each completion",
+         &o.length},
+        {"--seconds", CLI_REAL, "S (0.5)", "of timed calls of each op, about", &o.seconds},
+        {"--no_baseline", CLI_FLAG, "", "do not measure ops unfused", &o.no_baseline},
+        {"--no_check", CLI_FLAG, "", "do not look for wrong elements", &o.no_check},
+        {"--json", CLI_TEXT, "FILE", "all results; whole behind every row", &o.json},
+        {"--compare", CLI_FLAG, "", "of two such files: what changed", &is_compare},
+        {"--calibrate", CLI_TEXT, "FILE", "rates of this device, for `cudpo plan --calibration`",
+         &o.calibration},
+        {"--plot", CLI_TEXT, "SVG", "draw a JSON file of `cudpo bench` or `cudpo plan`", &svg},
+        {"--list", CLI_FLAG, "", "print the names of all ops", &list},
+    };
+    const int64_t n = sizeof options / sizeof options[0];
+    CUDPO_TRY(cli_parse(options, n, words, argc, &help, argc, argv));
+    if (help) {
+        cli_print_page(&page, options, n, false);
+        return CUDPO_OK;
+    }
+    o.ops = words;
+    while (o.op_count < argc && words[o.op_count] != NULL)
+        o.op_count++;
+    if (is_compare && o.op_count != 2)
+        return cudpo_fail(CUDPO_EUSAGE, "--compare", "needs two files, before and after");
+    if (is_compare) return compare(words[0], words[1]);
+    if (svg != NULL && o.op_count != 1)
+        return cudpo_fail(CUDPO_EUSAGE, "--plot", "needs one JSON file to draw");
+    if (svg != NULL) return cudpo_bench_plot(svg, words[0]);
+    for (int64_t i = 0; list && cudpo_bench_op(i) != NULL; i++)
+        puts(cudpo_bench_op(i));
+    if (list) return CUDPO_OK;
+    o.shapes = shapes;
+    o.shape_count = models.n;
+    return cudpo_bench(&o, print_line, NULL);
+}
 
 cudpo_status cli_bench(int argc, char **argv)
 {
-    char step[] = "step";
-    char *help[] = {step, argv[argc - 1], NULL};
     if (argc > 1 && strcmp(argv[1], "step") == 0) return cli_bench_step(argc - 1, argv + 1);
-    if (argc > 1 && strcmp(argv[1], "--help") == 0) return cli_bench_step(2, help);
-    return cudpo_fail(CUDPO_EUSAGE, "bench", "needs what to measure: step");
+    const char **words = calloc((size_t)argc + 1, sizeof *words);
+    const char **shapes = calloc((size_t)argc + 1, sizeof *shapes);
+    const cudpo_status status = words == NULL || shapes == NULL
+                                    ? cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "%d words", argc)
+                                    : run(argc, argv, words, shapes);
+    free(shapes);
+    free(words);
+    return status;
 }

@@ -24,14 +24,22 @@ typedef struct mapped {
     const char *file, *tensor;
 } mapped;
 
+/* Where values stand; entry NULL: nowhere. */
+typedef struct source {
+    const safetensors *file;
+    const safetensors_entry *entry;
+} source;
+
 typedef struct loader {
     model_weights *w;
     bool tied;
     const weight_name **sorted; /* [w->count] */
-    bool *seen;                 /* [w->count], by the index in w->names */
-    char *head_path;            /* the file that has a head though the head is tied; or NULL */
-    int64_t unused;             /* tensors that the model has no use for */
-    char unused_name[96];       /* one of them */
+    source *from;               /* [w->count], by the index in w->names */
+    source head;                /* of a head though the head is tied */
+    safetensors **files;        /* [file_count], open until all is read */
+    int64_t file_count;
+    int64_t unused;       /* tensors that the model has no use for */
+    char unused_name[96]; /* one of them */
 } loader;
 
 static bool ends_with(const char *s, const char *suffix)
@@ -46,21 +54,15 @@ static bool is_buffer(const char *name)
     return ends_with(name, ".rotary_emb.inv_freq");
 }
 
-static cudpo_status load_tensor(loader *l, const safetensors *st, const safetensors_entry *e)
+static void note_tensor(loader *l, const safetensors *st, const safetensors_entry *e)
 {
     const weight_name *to = weights_find(l->sorted, l->w->count, e->name);
-    if (to != NULL) {
-        l->seen[to - l->w->names] = true;
-        return weights_read(l->w, to, st, e, true);
-    }
-    if (l->tied && strcmp(e->name, head_name) == 0) {
-        free(l->head_path);
-        l->head_path = strdup(safetensors_path(st));
-        if (l->head_path == NULL) return cudpo_fail(CUDPO_ENOMEM, safetensors_path(st), "path");
-    } else if (!is_buffer(e->name)) {
-        if (l->unused++ == 0) snprintf(l->unused_name, sizeof l->unused_name, "%s", e->name);
-    }
-    return CUDPO_OK;
+    if (to != NULL)
+        l->from[to - l->w->names] = (source){st, e};
+    else if (l->tied && strcmp(e->name, head_name) == 0)
+        l->head = (source){st, e};
+    else if (!is_buffer(e->name) && l->unused++ == 0)
+        snprintf(l->unused_name, sizeof l->unused_name, "%s", e->name);
 }
 
 static int by_file_and_tensor(const void *pa, const void *pb)
@@ -88,15 +90,18 @@ static cudpo_status check_shard(const safetensors *st, const mapped *map, int64_
 }
 
 /* `map` is what the index places in this file; NULL where there is no index. */
-static cudpo_status load_file(loader *l, const char *path, const mapped *map, int64_t count)
+static cudpo_status open_file(loader *l, const char *path, const mapped *map, int64_t count)
 {
+    safetensors **files = realloc(l->files, ((size_t)l->file_count + 1) * sizeof *files);
+    if (files == NULL) return cudpo_fail(CUDPO_ENOMEM, path, "file");
+    l->files = files;
     safetensors *st = NULL;
     CUDPO_TRY(safetensors_open(&st, path));
-    cudpo_status status = map == NULL ? CUDPO_OK : check_shard(st, map, count);
-    for (int64_t i = 0; i < safetensors_count(st) && status == CUDPO_OK; i++)
-        status = load_tensor(l, st, safetensors_at(st, i));
-    safetensors_close(st);
-    return status;
+    files[l->file_count++] = st;
+    if (map != NULL) CUDPO_TRY(check_shard(st, map, count));
+    for (int64_t i = 0; i < safetensors_count(st); i++)
+        note_tensor(l, st, safetensors_at(st, i));
+    return CUDPO_OK;
 }
 
 static bool is_shard_name(const char *name)
@@ -131,7 +136,7 @@ static cudpo_status read_index(mapped **out, int64_t *count, const json *root, c
     return CUDPO_OK;
 }
 
-static cudpo_status load_shards(loader *l, const char *folder, const char *index_path)
+static cudpo_status open_shards(loader *l, const char *folder, const char *index_path)
 {
     json *root = NULL;
     mapped *map = NULL;
@@ -143,7 +148,7 @@ static cudpo_status load_shards(loader *l, const char *folder, const char *index
             end++;
         char *path = path_join(folder, map[begin].file);
         status = path == NULL ? cudpo_fail(CUDPO_ENOMEM, folder, "path")
-                              : load_file(l, path, map + begin, end - begin);
+                              : open_file(l, path, map + begin, end - begin);
         free(path);
     }
     free(map);
@@ -151,36 +156,32 @@ static cudpo_status load_shards(loader *l, const char *folder, const char *index
     return status;
 }
 
-/* The head of a model whose config ties it: the same bits as the embedding, or the config is wrong. */
+/* The head of a model whose config ties it: the same values as the embedding, or the config is wrong. */
 static cudpo_status check_tied_head(const loader *l)
 {
-    const tensor embed = l->w->embed;
-    safetensors *st = NULL;
-    CUDPO_TRY(safetensors_open(&st, l->head_path));
-    const safetensors_entry *e = safetensors_find(st, head_name);
+    const weight_name *name = weights_find(l->sorted, l->w->count, "model.embed_tokens.weight");
+    const source embed = l->from[name - l->w->names], head = l->head;
+    const char *path = safetensors_path(head.file);
+    const int64_t total = tensor_elements(name->view);
+    if (head.entry->rank != 2 || head.entry->shape[0] != name->view.rows ||
+        head.entry->shape[1] != name->view.cols)
+        return weights_bad(path, head_name, "has another shape than %s", name->name);
     float *ours = malloc(WEIGHTS_CHUNK * sizeof *ours);
     float *theirs = malloc(WEIGHTS_CHUNK * sizeof *theirs);
     cudpo_status status = CUDPO_OK;
-    if (ours == NULL || theirs == NULL) {
-        status = cudpo_fail(CUDPO_ENOMEM, l->head_path, "chunk");
-    } else if (e == NULL || e->rank != 2 || e->shape[0] != embed.rows ||
-               e->shape[1] != embed.cols) {
-        status = weights_bad(l->head_path, head_name,
-                             "has another shape than model.embed_tokens.weight");
-    }
-    const int64_t total = tensor_elements(embed);
+    if (ours == NULL || theirs == NULL) status = cudpo_fail(CUDPO_ENOMEM, path, "chunk");
     for (int64_t at = 0; at < total && status == CUDPO_OK; at += WEIGHTS_CHUNK) {
         const int64_t n = total - at < WEIGHTS_CHUNK ? total - at : WEIGHTS_CHUNK;
-        status = safetensors_read(st, e, theirs, at, n);
-        if (status == CUDPO_OK) status = weights_download(l->w, embed, at, ours, n);
+        status = safetensors_read(head.file, head.entry, theirs, at, n);
+        if (status == CUDPO_OK) status = safetensors_read(embed.file, embed.entry, ours, at, n);
         if (status == CUDPO_OK && memcmp(ours, theirs, (size_t)n * sizeof *ours) != 0)
-            status = weights_bad(l->head_path, head_name,
-                                 "differs from model.embed_tokens.weight, though config.json has "
-                                 "\"tie_word_embeddings\": true");
+            status = weights_bad(path, head_name,
+                                 "differs from %s, though config.json has "
+                                 "\"tie_word_embeddings\": true",
+                                 name->name);
     }
     free(theirs);
     free(ours);
-    safetensors_close(st);
     return status;
 }
 
@@ -188,7 +189,7 @@ static cudpo_status check_complete(const loader *l, const char *path)
 {
     for (int64_t i = 0; i < l->w->count; i++) {
         const char *name = l->w->names[i].name;
-        if (l->seen[i]) continue;
+        if (l->from[i].entry != NULL) continue;
         if (strcmp(name, head_name) == 0)
             return weights_bad(path, name,
                                "missing; if the model shares it with the embedding, set "
@@ -198,7 +199,7 @@ static cudpo_status check_complete(const loader *l, const char *path)
     if (l->unused > 0)
         log_warn("%s: %lld tensors are no part of the model and are ignored, such as %s", path,
                  (long long)l->unused, l->unused_name);
-    return l->head_path != NULL ? check_tied_head(l) : CUDPO_OK;
+    return CUDPO_OK;
 }
 
 /* No safetensors file: say so, and name the pickled weights if that is what is there. */
@@ -224,7 +225,7 @@ static cudpo_status no_weights(const char *folder)
                        "transformers' save_pretrained()");
 }
 
-static cudpo_status load_folder(loader *l, const char *folder)
+static cudpo_status open_folder(loader *l, const char *folder)
 {
     char *whole = path_join(folder, "model.safetensors");
     char *index = path_join(folder, "model.safetensors.index.json");
@@ -232,10 +233,10 @@ static cudpo_status load_folder(loader *l, const char *folder)
     if (whole == NULL || index == NULL) {
         status = cudpo_fail(CUDPO_ENOMEM, folder, "path");
     } else if (file_is_regular(whole)) { /* transformers prefers it too */
-        status = load_file(l, whole, NULL, 0);
+        status = open_file(l, whole, NULL, 0);
         if (status == CUDPO_OK) status = check_complete(l, whole);
     } else if (file_is_regular(index)) {
-        status = load_shards(l, folder, index);
+        status = open_shards(l, folder, index);
         if (status == CUDPO_OK) status = check_complete(l, index);
     } else {
         status = no_weights(folder);
@@ -245,17 +246,41 @@ static cudpo_status load_folder(loader *l, const char *folder)
     return status;
 }
 
+/* In the order of the block, so that the fingerprint is one of values, however the files hold them. */
+static cudpo_status read_all(const loader *l)
+{
+    hash_state *h = NULL;
+    CUDPO_TRY(hash_begin(&h));
+    cudpo_status status = CUDPO_OK;
+    for (int64_t i = 0; i < l->w->count && status == CUDPO_OK; i++)
+        status = weights_read(l->w, &l->w->names[i], l->from[i].file, l->from[i].entry, true, h);
+    if (status == CUDPO_OK)
+        l->w->fingerprint = hash_end(h);
+    else
+        hash_abandon(h);
+    return status;
+}
+
+static void close_all(loader *l)
+{
+    for (int64_t i = 0; i < l->file_count; i++)
+        safetensors_close(l->files[i]);
+    free(l->files);
+    free(l->from);
+    free(l->sorted);
+}
+
 cudpo_status model_weights_load(model_weights *w, const model_config *c, const char *folder)
 {
     CUDPO_REQUIRE(w->offload == NULL);
     loader l = {.w = w, .tied = c->tie_word_embeddings};
-    l.seen = calloc((size_t)w->count, sizeof *l.seen);
+    l.from = calloc((size_t)w->count, sizeof *l.from);
     cudpo_status status = weights_sorted(&l.sorted, w);
-    if (status == CUDPO_OK && l.seen == NULL)
+    if (status == CUDPO_OK && l.from == NULL)
         status = cudpo_fail(CUDPO_ENOMEM, folder, "%lld names", (long long)w->count);
-    if (status == CUDPO_OK) status = load_folder(&l, folder);
-    free(l.head_path);
-    free(l.seen);
-    free(l.sorted);
+    if (status == CUDPO_OK) status = open_folder(&l, folder);
+    if (status == CUDPO_OK) status = read_all(&l);
+    if (status == CUDPO_OK && l.head.entry != NULL) status = check_tied_head(&l);
+    close_all(&l);
     return status;
 }

@@ -195,25 +195,3 @@ cudpo_status model_weights_repeat(model_weights *w, const model_config *c, uint6
 {
     return randomise(w, c, seed, true);
 }
-
-cudpo_status model_weights_fingerprint(const model_weights *w, hash128 *out)
-{
-    hash_state *h = NULL;
-    CUDPO_REQUIRE(w->offload == NULL);
-    CUDPO_TRY(hash_begin(&h));
-    float *chunk = malloc(WEIGHTS_CHUNK * sizeof *chunk);
-    cudpo_status status = CUDPO_OK;
-    if (chunk == NULL) status = cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "chunk");
-    for (int64_t at = 0; at < w->all.rows && status == CUDPO_OK; at += WEIGHTS_CHUNK) {
-        const int64_t n = w->all.rows - at < WEIGHTS_CHUNK ? w->all.rows - at : WEIGHTS_CHUNK;
-        status = weights_download(w, w->all, at, chunk, n);
-        if (status == CUDPO_OK) hash_add(h, chunk, (size_t)n * sizeof *chunk);
-    }
-    free(chunk);
-    if (status != CUDPO_OK) {
-        hash_abandon(h);
-        return status;
-    }
-    *out = hash_end(h);
-    return CUDPO_OK;
-}

@@ -46,6 +46,7 @@ typedef struct model_weights {
         *names; /* [count] in transformers' order, but for the biases of fused matrices, which
                              follow them together; each tensor once: tied heads are not repeated */
     int64_t count;
+    hash128 fingerprint; /* of the values that model_weights_load() read, before it rounded them */
     struct offload *offload; /* NULL; else see offload.h: there is neither `all` nor `names` */
 } model_weights;
 
@@ -54,7 +55,8 @@ CUDPO_MUST_USE cudpo_status model_weights_create(model_weights *out, backend *be
                                                  const model_config *c, dtype type);
 void model_weights_destroy(model_weights *w);
 
-/** Read model.safetensors, rounding to the weights' own type, or the shards that model.safetensors.index.json names, of a folder.
+/** Read model.safetensors, rounding to the weights' own type, or the shards that model.safetensors.index.json names, of a folder;
+ *  and take the fingerprint of what they hold, which is the same whatever that type is.
  *  Every parameter must be there with its shape; other tensors of the files are named in a warning.  A file that
  *  has lm_head.weight though the config ties it must hold the same values.
  *  Returns: CUDPO_OK; CUDPO_ENOINPUT; CUDPO_EDATA as "file: tensor: reason"; .bin and .pt files are refused by name. */
@@ -85,8 +87,5 @@ CUDPO_MUST_USE cudpo_status model_weights_randomise(model_weights *w, const mode
 /** The same, but that a tensor's values repeat after the first million: where values do not matter, 8e9 of them take seconds. */
 CUDPO_MUST_USE cudpo_status model_weights_repeat(model_weights *w, const model_config *c,
                                                  uint64_t seed);
-
-/** Fingerprint of the values. */
-CUDPO_MUST_USE cudpo_status model_weights_fingerprint(const model_weights *w, hash128 *out);
 
 #endif /* CUDPO_MODEL_WEIGHTS_H */

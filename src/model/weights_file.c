@@ -94,7 +94,7 @@ static cudpo_status check_finite(const float *x, int64_t n, int64_t first, const
 }
 
 cudpo_status weights_read(model_weights *w, const weight_name *to, const safetensors *st,
-                          const safetensors_entry *from, bool finite)
+                          const safetensors_entry *from, bool finite, hash_state *fingerprint)
 {
     CUDPO_TRY(check_shape(to, st, from));
     const int64_t total = tensor_elements(to->view);
@@ -107,6 +107,8 @@ cudpo_status weights_read(model_weights *w, const weight_name *to, const safeten
         status = safetensors_read(st, from, chunk, at, n);
         if (status == CUDPO_OK && finite)
             status = check_finite(chunk, n, at, safetensors_path(st), from->name);
+        if (status == CUDPO_OK && fingerprint != NULL)
+            hash_add(fingerprint, chunk, (size_t)n * sizeof *chunk);
         if (status == CUDPO_OK) status = weights_upload(w, to->view, at, chunk, n);
     }
     free(chunk);
@@ -205,7 +207,7 @@ cudpo_status model_weights_restore(model_weights *w, const char *path)
         } else if (!from->supported || from->type != DTYPE_F32) {
             status = weights_bad(path, to->name, "is %s; F32 was written", from->type_name);
         } else {
-            status = weights_read(w, to, st, from, false); /* moments may overflow */
+            status = weights_read(w, to, st, from, false, NULL); /* moments may overflow */
         }
     }
     safetensors_close(st);

@@ -13,10 +13,11 @@ CUDPO_MUST_USE cudpo_status weights_upload(const model_weights *w, tensor view, 
 CUDPO_MUST_USE cudpo_status weights_download(const model_weights *w, tensor view, int64_t first,
                                              float *host, int64_t n);
 
-/* Read one tensor of a file into a parameter of the same shape; `finite`: NaN and Inf in it are CUDPO_EDATA. */
+/* Read one tensor of a file into a parameter of the same shape; `finite`: NaN and Inf in it are CUDPO_EDATA; `fingerprint`, or
+ * NULL: its values, as float32, are added. */
 CUDPO_MUST_USE cudpo_status weights_read(model_weights *w, const weight_name *to,
                                          const safetensors *st, const safetensors_entry *from,
-                                         bool finite);
+                                         bool finite, hash_state *fingerprint);
 
 /* CUDPO_EDATA naming file and parameter. */
 cudpo_status weights_bad(const char *path, const char *name, const char *fmt, ...)

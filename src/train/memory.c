@@ -174,9 +174,11 @@ static cudpo_status fit(memory_forecast *m, const cudpo_trainer *t, bool train)
     const int64_t asked = t->config->max_tokens_per_pack;
     int64_t tokens = asked > 0 ? asked : t->be->on_device ? GPU_PACK_TOKENS : CPU_PACK_TOKENS;
     m->limits = limits_of(t, train, tokens);
+    m->reduced = false;
     CUDPO_TRY(count(m, t, train));
     while (asked == 0 && m->bytes > m->available && m->limits.tokens > m->limits.largest_group) {
         tokens -= PACK_STEP;
+        m->reduced = true;
         m->limits = limits_of(t, train, tokens);
         CUDPO_TRY(count(m, t, train));
     }

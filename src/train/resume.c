@@ -111,29 +111,34 @@ static const checkpoint_part *part_named(const checkpoint_state *s, const char *
     return NULL;
 }
 
-/* Parts of the type that is computed in.  Nobody asked for one: another device has another, and goes on from it. */
-static bool may_differ(const cudpo_trainer *t, const char *name)
+/* Parts of the type that is computed in. */
+static bool is_of_type(const char *name)
 {
-    static const char *const names[] = {"bf16", "master_weights", "gradient_dtype"};
-    bool of_type = false;
-    for (int i = 0; i < 3; i++)
-        of_type = of_type || strcmp(name, names[i]) == 0;
-    return of_type && t->config->bf16 < 0;
+    return strcmp(name, "bf16") == 0 || strcmp(name, "master_weights") == 0 ||
+           strcmp(name, "gradient_dtype") == 0;
 }
 
-/* Names of the parts of a that b has not, or has with another hash. */
-static cudpo_status name_others(buffer *others, bool *moved, const cudpo_trainer *t,
-                                const checkpoint_state *a, const checkpoint_state *b, bool absent)
+/* Names of the parts of a that b has not, or has with another hash.  In/Out: moved  true where parts of the type are not there
+ * in b, which is no reason to name them; NULL: it is. */
+static cudpo_status name_others(buffer *others, bool *moved, const checkpoint_state *a,
+                                const checkpoint_state *b, bool absent)
 {
     for (int64_t i = 0; i < a->part_count; i++) {
         const checkpoint_part *p = &a->parts[i], *q = part_named(b, p->name);
         if (absent ? q != NULL : q != NULL && q->hash == p->hash) continue;
-        if (q == NULL && may_differ(t, p->name))
+        if (q == NULL && moved != NULL && is_of_type(p->name))
             *moved = true;
         else
             CUDPO_TRY(buffer_printf(others, "%s%s", others->size == 0 ? "" : ", ", p->name));
     }
     return CUDPO_OK;
+}
+
+/* Nobody asked for a type: another device than that of the checkpoint has another, and goes on in it. */
+static bool may_move(const checkpoint_state *saved, const cudpo_trainer *t)
+{
+    return t->config->bf16 < 0 && saved->device[0] != '\0' &&
+           strcmp(saved->device, t->be->name) != 0;
 }
 
 /* All that differs, by name. */
@@ -142,12 +147,12 @@ static cudpo_status check_same(const checkpoint_state *saved, const cudpo_traine
 {
     checkpoint_state mine = {0};
     buffer others = {0};
-    bool moved = false;
+    bool moved = false, *const may = may_move(saved, t) ? &moved : NULL;
     add_parts(&mine, t);
     if (saved->sum_count != 2 * METRICS)
         return cudpo_fail(CUDPO_EDATA, path, "was made by another version of cudpo");
-    cudpo_status status = name_others(&others, &moved, t, &mine, saved, false);
-    if (status == CUDPO_OK) status = name_others(&others, &moved, t, saved, &mine, true);
+    cudpo_status status = name_others(&others, may, &mine, saved, false);
+    if (status == CUDPO_OK) status = name_others(&others, may, saved, &mine, true);
     if (status == CUDPO_OK && others.size > 0)
         status = cudpo_fail(CUDPO_ECONFIG, path,
                             "was made with other values of: %s; going on from it would not be the "
@@ -161,62 +166,120 @@ static cudpo_status check_same(const checkpoint_state *saved, const cudpo_traine
     return status;
 }
 
+/* A limit of packs as it was when the run began; `least` and as it is now are what it can be.  False where packs that take
+ * `most` or less may come out otherwise. */
+static bool keep_limit(int64_t *limit, int64_t then, int64_t least, int64_t most)
+{
+    const int64_t kept = then > *limit ? *limit : then < least ? least : then;
+    *limit = kept;
+    return kept == then || (kept >= most && then >= most);
+}
+
+/* Tokens of a group that is trained on, at most. */
+static int64_t longest_trained(const cudpo_trainer *t)
+{
+    const int64_t own = dataset_longest(t->train.data);
+    const int64_t mismatch = t->traits->kl ? dataset_longest_mismatch(t->train.data) : 0;
+    return own > mismatch ? own : mismatch;
+}
+
+/* Are the reference's scores computed before the first step, where the cache folder has none? */
+static bool scores_first(const cudpo_trainer *t)
+{
+    return t->rewards && t->config->precompute_ref_log_probs;
+}
+
 /* Packs as they were before: where their size follows from the memory that is free, that may be other now, and sums of other
- * packs round differently. */
+ * packs round differently.  A limit that no step comes to decides nothing; but there is none that packs in which the
+ * reference's scores are computed do not come to. */
 static void keep_packs(cudpo_trainer *t, const checkpoint_state *s)
 {
+    const cudpo_config *c = t->config;
     pack *k = &t->pass.pack;
-    if (t->config->max_tokens_per_pack > 0 || strcmp(s->device, t->be->name) != 0) return;
-    if (s->pack_tokens <= k->capacity_T && s->pack_groups <= k->capacity_G &&
-        s->pack_tokens >= t->memory.limits.largest_group) {
-        k->capacity_T = s->pack_tokens;
-        k->capacity_G = s->pack_groups;
-        return;
-    }
-    log_warn("packs were of %lld tokens and are of %lld now, because less memory is free: the "
-             "result will not be bit for bit that of a run without a break",
-             (long long)s->pack_tokens, (long long)k->capacity_T);
+    if (c->max_tokens_per_pack > 0 || strcmp(s->device, t->be->name) != 0) return;
+    const int64_t step = c->per_device_train_batch_size * c->gradient_accumulation_steps;
+    const int64_t groups = scores_first(t) ? INT64_MAX : step;
+    const int64_t tokens = scores_first(t) ? INT64_MAX : step * longest_trained(t);
+    const bool same_groups = keep_limit(&k->capacity_G, s->pack_groups, 1, groups);
+    const bool same_tokens =
+        keep_limit(&k->capacity_T, s->pack_tokens, t->memory.limits.largest_group, tokens);
+    if (same_groups && same_tokens) return;
+    log_warn(
+        "packs were of %lld tokens and %lld groups at most and are of %lld and %lld now%s: the "
+        "result may not be bit for bit that of a run without a break",
+        (long long)s->pack_tokens, (long long)s->pack_groups, (long long)k->capacity_T,
+        (long long)k->capacity_G, t->memory.reduced ? ", because less memory is free" : "");
 }
 
-static cudpo_status restore(cudpo_trainer *t, const char *path)
+/* The checkpoint at a path, which is to be one of this run. */
+static cudpo_status look_at(checkpoint_state *s, const cudpo_trainer *t, const char *path)
 {
-    checkpoint_state s;
-    CUDPO_TRY(checkpoint_read(&s, path));
-    CUDPO_TRY(check_same(&s, t, path));
-    if (s.step > t->total_steps)
-        return cudpo_fail(CUDPO_EDATA, path, "is at step %lld of %lld", (long long)s.step,
-                          (long long)t->total_steps);
-    CUDPO_TRY(checkpoint_restore(trainer_weights(t), &t->first, &t->second, path));
-    CUDPO_TRY(trainer_refresh(t));
-    keep_packs(t, &s);
-    t->step = s.step;
-    t->tokens_seen = s.tokens;
-    memcpy(t->sums.sum, s.sums, sizeof t->sums.sum);
-    memcpy(t->sums.count, s.sums + METRICS, sizeof t->sums.count);
-    log_info("going on from %s", path);
-    return CUDPO_OK;
+    CUDPO_TRY(checkpoint_read(s, path));
+    CUDPO_TRY(check_same(s, t, path));
+    if (s->step <= t->total_steps) return CUDPO_OK;
+    return cudpo_fail(CUDPO_EDATA, path, "is at step %lld of %lld", (long long)s->step,
+                      (long long)t->total_steps);
 }
 
-/* The newest checkpoint.  With overwrite_output_dir, one of another run, or a damaged one, is no reason to stop. */
-static cudpo_status restore_newest(cudpo_trainer *t)
+static bool goes_on_from_newest(const cudpo_config *c)
+{
+    return strcmp(c->resume_from_checkpoint, "true") == 0;
+}
+
+/* The checkpoint that is gone on from, to t->from, and packs as they were then. */
+static cudpo_status find(cudpo_trainer *t)
 {
     const cudpo_config *c = t->config;
     char *path = NULL;
-    cudpo_status status = checkpoint_newest(&path, c->output_dir);
-    const bool none = status == CUDPO_OK && path == NULL;
-    if (status == CUDPO_OK && path != NULL) status = restore(t, path);
-    free(path);
-    if (none) log_info("%s holds no checkpoint yet: starting anew", c->output_dir);
-    if (!c->overwrite_output_dir || (status != CUDPO_EDATA && status != CUDPO_ECONFIG))
+    if (goes_on_from_newest(c)) {
+        CUDPO_TRY(checkpoint_newest(&path, c->output_dir));
+        if (path == NULL) return CUDPO_OK;
+    } else if ((path = strdup(c->resume_from_checkpoint)) == NULL) {
+        return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+    }
+    const cudpo_status status = look_at(&t->saved, t, path);
+    if (status != CUDPO_OK) {
+        free(path);
+        return status;
+    }
+    t->from = path;
+    keep_packs(t, &t->saved);
+    return CUDPO_OK;
+}
+
+cudpo_status trainer_recall_packs(cudpo_trainer *t)
+{
+    if (t->config->resume_from_checkpoint == NULL || !scores_first(t)) return CUDPO_OK;
+    if (find(t) != CUDPO_OK) cudpo_error_clear();
+    return CUDPO_OK;
+}
+
+static cudpo_status restore(cudpo_trainer *t)
+{
+    const checkpoint_state *s = &t->saved;
+    CUDPO_TRY(checkpoint_restore(trainer_weights(t), &t->first, &t->second, t->from));
+    CUDPO_TRY(trainer_refresh(t));
+    t->step = s->step;
+    t->tokens_seen = s->tokens;
+    memcpy(t->sums.sum, s->sums, sizeof t->sums.sum);
+    memcpy(t->sums.count, s->sums + METRICS, sizeof t->sums.count);
+    log_info("going on from %s", t->from);
+    return CUDPO_OK;
+}
+
+/* With overwrite_output_dir, a newest checkpoint that is of another run, or damaged, is no reason to stop. */
+cudpo_status trainer_resume(cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    if (c->resume_from_checkpoint == NULL) return CUDPO_OK;
+    cudpo_status status = t->from == NULL ? find(t) : CUDPO_OK;
+    if (status == CUDPO_OK && t->from == NULL)
+        log_info("%s holds no checkpoint yet: starting anew", c->output_dir);
+    if (status == CUDPO_OK && t->from != NULL) status = restore(t);
+    if (!goes_on_from_newest(c) || !c->overwrite_output_dir ||
+        (status != CUDPO_EDATA && status != CUDPO_ECONFIG))
         return status;
     log_info("starting anew: %s", cudpo_error_message());
     cudpo_error_clear();
     return CUDPO_OK;
-}
-
-cudpo_status trainer_resume(cudpo_trainer *t)
-{
-    const char *asked = t->config->resume_from_checkpoint;
-    if (asked == NULL) return CUDPO_OK;
-    return strcmp(asked, "true") == 0 ? restore_newest(t) : restore(t, asked);
 }

@@ -95,7 +95,8 @@ static cudpo_status read_reference(cudpo_trainer *t, model_weights *w)
     CUDPO_TRY(model_config_load(&other, folder));
     CUDPO_TRY(model_config_same(&other, &t->model, folder));
     CUDPO_TRY(model_weights_load(w, &t->model, folder));
-    return model_weights_fingerprint(w, &t->reference_fingerprint);
+    t->reference_fingerprint = w->fingerprint;
+    return CUDPO_OK;
 }
 
 /* The reference beside the policy, which is there. */
@@ -153,7 +154,8 @@ static cudpo_status open_files(cudpo_trainer *t)
 static cudpo_status load_policy(cudpo_trainer *t)
 {
     CUDPO_TRY(model_weights_load(trainer_weights(t), &t->model, t->config->model_name_or_path));
-    return model_weights_fingerprint(trainer_weights(t), &t->policy_fingerprint);
+    t->policy_fingerprint = trainer_weights(t)->fingerprint;
+    return CUDPO_OK;
 }
 
 /* What they are a function of is their fingerprint. */
@@ -383,6 +385,7 @@ static cudpo_status open_run(cudpo_trainer **out, const cudpo_config *config, bo
     STAGE(pass_create(&t->pass, t->be, &t->model, &t->memory.limits));
     STAGE(create_results(t));
     if (train && made == NULL) STAGE(output_recall(t));
+    if (train && made == NULL) STAGE(trainer_recall_packs(t));
     STAGE(precompute(t));
     if (train) STAGE(create_optimizer(t));
     if (train) STAGE(create_flights(t));
@@ -434,6 +437,7 @@ void cudpo_trainer_close(cudpo_trainer *t)
     free(t->order);
     free(t->units);
     free(t->parameters);
+    free(t->from);
     pass_destroy(&t->pass);
     model_weights_destroy(&t->second);
     model_weights_destroy(&t->first);

@@ -12,6 +12,7 @@
 #include "optim/schedule.h"
 #include "preference/loss.h"
 #include "text/tokenizer.h"
+#include "train/checkpoint.h"
 #include "train/metrics.h"
 #include "train/parts.h"
 #include "train/pass.h"
@@ -67,6 +68,7 @@ typedef struct memory_parts {
 typedef struct memory_forecast {
     pass_limits limits;
     bool offload; /* the layers of the reference come from the host's memory */
+    bool reduced; /* packs are smaller than would suit the device, to fit its memory */
     memory_parts parts;
     size_t bytes;     /* of all parts together */
     size_t available; /* that the device can give; SIZE_MAX: unknown */
@@ -116,6 +118,9 @@ struct cudpo_trainer {
     part_clock parts;    /* of the step that is being enqueued */
     step_flight flight[FLIGHTS];
     int64_t begun, finished; /* steps of this process: those between are under way */
+
+    char *from;             /* the checkpoint that is gone on from; NULL: none, or none found yet */
+    checkpoint_state saved; /* its state */
 
     int64_t step; /* optimizer steps done, or under way */
     int64_t total_steps, steps_per_epoch, batches_per_epoch, warmup_steps;
@@ -246,6 +251,10 @@ CUDPO_MUST_USE cudpo_status trainer_evaluate(cudpo_trainer *t, metric_sums *sums
 
 /** Write a checkpoint of this step, unless the weights are no numbers any more (CUDPO_ENUMERIC). */
 CUDPO_MUST_USE cudpo_status trainer_save(cudpo_trainer *t);
+
+/** Before the reference's scores are computed: packs get the size of those of the checkpoint that is gone on from.  Where
+ *  there is none, or a wrong one, nothing happens: trainer_resume() says so. */
+CUDPO_MUST_USE cudpo_status trainer_recall_packs(cudpo_trainer *t);
 
 /** Go on from the checkpoint that the configuration names, if it names one and there is one. */
 CUDPO_MUST_USE cudpo_status trainer_resume(cudpo_trainer *t);

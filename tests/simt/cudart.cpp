@@ -256,6 +256,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device)
     memset(out, 0, sizeof *out);
     snprintf(out->name, sizeof out->name, "emulated GPU");
     out->totalGlobalMem = device_bytes();
+    out->l2CacheSize = 1 << 20;
     out->major = device_is("old") ? 7 : 9;
     out->multiProcessorCount = 2;
     return cudaSuccess;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """mutate.py - does the suite notice when a kernel is broken?  Mutates kernels/ line by line, and runs the tests of each.
 
-    tests/simt/mutate.py [--sample N] [--seed S] [--file NAME ...] [--again OUTPUT] [--jobs J] [--list]
+    tests/simt/mutate.py [--sample N] [--seed S] [--file NAME ...] [--again OUTPUT] [--done OUTPUT] [--jobs J] [--list]
 
 Needs built trees of the presets release and sanitize (with the test programs of the kernels).  A mutant is caught when a
 configuration fails that the unmutated code passes: the emulator in three schedules, under ASan and UBSan, or under the
@@ -51,6 +51,7 @@ OPERATORS = [
     ("half the lanes", r"offset = 16;", "offset = 8;"),
     ("drop a negation", r"(?<=[ (=])-(?=[a-z(])", ""),
 ]
+OUTCOMES = ("caught", "survived", "invalid", "explained")
 SKIP = re.compile(r"^\s*(//|/?\*|#|enum|CUDPO_REQUIRE|template|static __global__|__launch|LAUNCH|extern|typedef|for \(int64_t i = 0; gradient)|@")
 
 
@@ -233,6 +234,7 @@ def main():
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--file", nargs="*", help="names in kernels/, such as rmsnorm.cu")
     p.add_argument("--again", help="what an earlier run printed: only the mutants that survived it")
+    p.add_argument("--done", help="what an earlier run of this sample printed, that was broken off: none of them again")
     p.add_argument("--jobs", type=int, default=os.cpu_count())
     p.add_argument("--list", action="store_true", help="print the mutants and end")
     p.add_argument("--build", default=os.path.join(ROOT, "build"))
@@ -248,6 +250,9 @@ def main():
         work += [(file, m) for m in found if survived is None or line_of(file, m) in survived]
     if a.sample and len(work) > a.sample:
         work = random.Random(a.seed).sample(work, a.sample)
+    if a.done:
+        done = {line.split(maxsplit=1)[1].rpartition("  ")[0].strip() for line in open(a.done) if line[:9].strip() in OUTCOMES}
+        work = [(f, m) for f, m in work if line_of(f, m) not in done]
     if a.list:
         for file, (number, what, line) in work:
             print(line_of(file, (number, what, line)))

@@ -54,4 +54,7 @@ cudpo_status cpu_adamw(backend *be, const adamw_tensors *tensors, adamw_step ste
 cudpo_status cpu_clip(backend *be, tensor norm, tensor factor, tensor gradient, float max_norm);
 cudpo_status cpu_cast(backend *be, tensor out, tensor x);
 
+cudpo_status cpu_map(backend *be, tensor out, map_function f, tensor a, tensor b, float k);
+cudpo_status cpu_reduce(backend *be, tensor out, tensor a, bool largest);
+
 #endif /* CUDPO_BACKEND_CPU_OPS_H */

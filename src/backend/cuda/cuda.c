@@ -19,11 +19,10 @@ static cudpo_status cuda_alloc(backend *be, void **out, size_t bytes)
     CUDPO_REQUIRE(out != NULL);
     *out = NULL;
     const cudaError_t error = cudaMalloc(out, bytes > 0 ? bytes : 1);
+    if (error == cudaSuccess) return CUDPO_OK;
     char call[64];
-    snprintf(call, sizeof call, "no memory for %.3f GB", (double)bytes * 1e-9);
-    if (error == cudaErrorMemoryAllocation) return cuda_failed(CUDPO_HERE, call, error);
-    CUDA_TRY(error);
-    return CUDPO_OK;
+    snprintf(call, sizeof call, "cudaMalloc of %.3f GB", (double)bytes * 1e-9);
+    return cuda_failed(CUDPO_HERE, call, error);
 }
 
 static void cuda_free(backend *be, void *memory)
@@ -258,6 +257,7 @@ static cudpo_status choose_device(cuda_backend *be, int device)
              (double)p.totalGlobalMem * 1e-9);
     be->table.description = be->description;
     be->table.memory = p.totalGlobalMem;
+    be->table.cache = (size_t)p.l2CacheSize;
     be->large_scratch = cuda_large_scratch(p.totalGlobalMem);
     return CUDPO_OK;
 }

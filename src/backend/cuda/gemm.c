@@ -214,8 +214,9 @@ static cudpo_status time_all(int *best, const cuda_gemm *g, const plan *p,
 }
 
 /* An algorithm for p by the clock.  Where c is added to, products are timed into memory of their own; where there is none,
- * cuBLASLt's own first choice must do. */
-static cudpo_status choose(const cuda_gemm *g, plan *p, const operands *o, cudaStream_t stream)
+ * cuBLASLt's own first choice must do, and *settled is false: with more memory it might be another. */
+static cudpo_status choose(bool *settled, const cuda_gemm *g, plan *p, const operands *o,
+                           cudaStream_t stream)
 {
     cublasLtMatmulHeuristicResult_t candidates[CANDIDATES];
     int count = 0, best = 0;
@@ -223,15 +224,17 @@ static cudpo_status choose(const cuda_gemm *g, plan *p, const operands *o, cudaS
     void *d = o->c;
     CUDPO_TRY(ask(candidates, &count, g, p));
     p->algorithm = candidates[0].algo;
+    *settled = true;
     if (count == 1) return CUDPO_OK;
     if (s->accumulate) {
         const size_t bytes = (size_t)(s->M * s->c_stride) * dtype_size(s->c_type);
         const cudaError_t error = cudaMalloc(&d, bytes);
         if (error == cudaErrorMemoryAllocation) {
             (void)cudaGetLastError();
+            *settled = false;
             return CUDPO_OK;
         }
-        CUDA_TRY(error);
+        if (error != cudaSuccess) return cuda_failed(CUDPO_HERE, "cudaMalloc", error);
     }
     const cudpo_status status = time_all(&best, g, p, candidates, count, d, o, stream);
     if (s->accumulate) (void)cudaFree(d);
@@ -259,15 +262,17 @@ static cudpo_status fit(const cuda_gemm *g, plan *p)
     return take_first(g, p);
 }
 
-/* The algorithm of p: that which the run took before, else that of all runs on such a GPU, else the fastest. */
+/* The algorithm of p: that which the run took before, else that of all runs on such a GPU, else the fastest, which is that of
+ * all runs from now on. */
 static cudpo_status find_or_choose(cuda_gemm *g, plan *p, const operands *o, cudaStream_t stream)
 {
     const gemm_shape *s = &p->shape;
     if (g->first) return take_first(g, p);
     if (gemm_table_find(g->own, s, &p->algorithm)) return fit(g, p);
     if (!gemm_table_find(g->shared, s, &p->algorithm)) {
-        CUDPO_TRY(choose(g, p, o, stream));
-        CUDPO_TRY(gemm_table_add(g->shared, s, &p->algorithm));
+        bool settled;
+        CUDPO_TRY(choose(&settled, g, p, o, stream));
+        if (settled) CUDPO_TRY(gemm_table_add(g->shared, s, &p->algorithm));
         /* Another process may have been first. */
         (void)gemm_table_find(g->shared, s, &p->algorithm);
     }

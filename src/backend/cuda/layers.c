@@ -79,6 +79,16 @@ static cudpo_status swiglu_backward(backend *be, tensor dgate_up, tensor act, te
     return cuda_swiglu_backward(dgate_up, act, dact, gate_up, of(be)->stream);
 }
 
+static cudpo_status map(backend *be, tensor out, map_function f, tensor a, tensor b, float k)
+{
+    return cuda_map(out, f, a, b, k, of(be)->stream);
+}
+
+static cudpo_status reduce(backend *be, tensor out, tensor a, bool largest)
+{
+    return cuda_reduce(out, a, largest, of(be)->stream);
+}
+
 void cuda_layers_install(backend *t)
 {
     t->gemm = gemm;
@@ -93,4 +103,6 @@ void cuda_layers_install(backend *t)
     t->rope = rope;
     t->swiglu = swiglu;
     t->swiglu_backward = swiglu_backward;
+    t->map = map;
+    t->reduce = reduce;
 }

@@ -20,6 +20,7 @@ typedef enum {
 struct cudaDeviceProp {
     char name[256];
     size_t totalGlobalMem;
+    int l2CacheSize;
     int major, minor;
     int multiProcessorCount;
 };
