@@ -4,6 +4,7 @@
  * one, and the host's time is told apart. */
 #include "bench/step.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "bench/models.h"
 #include "bench/peak.h"
 #include "data/lengths.h"
@@ -30,8 +31,9 @@ enum {
     SEED = 1
 };
 
-static const double settled = 0.1; /* of two steps in a row, which differ by less */
-static const double enough = 10.0; /* seconds to time */
+static const double settled = 0.1;   /* of two steps in a row, which differ by less */
+static const double patience = 30.0; /* seconds of warming up */
+static const double enough = 10.0;   /* seconds to time */
 
 static double now(void)
 {
@@ -167,16 +169,21 @@ static cudpo_status settle(step_result *r, cudpo_trainer *t, int64_t left, int64
 /* Steps until two in a row take the same time for each of their tokens. */
 static cudpo_status warm_up(step_result *r, cudpo_trainer *t)
 {
-    double before = 0.0, rate = 0.0;
+    double before = 0.0, rate = 0.0, last = 0.0;
+    const double start = now();
     for (r->warm_up = 0; r->warm_up < WARM_UP_MOST; r->warm_up++) {
         const double begin = now();
         const int64_t tokens = t->tokens_seen;
-        if (r->warm_up >= WARM_UP_LEAST && fabs(rate - before) <= settled * before) break;
+        if (r->warm_up >= WARM_UP_LEAST &&
+            (fabs(rate - before) <= settled * before || begin - start > patience))
+            break;
         CUDPO_TRY(trainer_begin(t));
         CUDPO_TRY(settle(r, t, 0, NULL));
         before = rate;
-        rate = (now() - begin) / (double)(t->tokens_seen - tokens);
+        last = now() - begin;
+        rate = last / (double)(t->tokens_seen - tokens);
     }
+    log_info("%lld steps to warm up, %.3f s the last", (long long)r->warm_up, last);
     return CUDPO_OK;
 }
 

@@ -102,27 +102,28 @@ static cudpo_status table_of_memory(buffer *out, const step_result *r)
     CUDPO_TRY(buffer_printf(out, "\n  %-20s %10s\n", "memory", "GB"));
     for (int i = 0; i < MEMORY_PARTS; i++)
         if (lines[i].bytes > 0)
-            CUDPO_TRY(buffer_printf(out, "  %-20s %10.3f\n", lines[i].name,
+            CUDPO_TRY(buffer_printf(out, "  %-20s %10.4f\n", lines[i].name,
                                     (double)lines[i].bytes * 1e-9));
-    return buffer_printf(out, "  %-20s %10.3f\n  %-20s %10.3f\n", "all, by forecast",
+    return buffer_printf(out, "  %-20s %10.4f\n  %-20s %10.4f\n", "all, by forecast",
                          (double)r->memory.bytes * 1e-9, "measured", (double)r->measured * 1e-9);
 }
 
 cudpo_status step_table(buffer *out, const step_result *r)
 {
     const cudpo_config *c = r->config;
-    CUDPO_TRY(buffer_printf(out, "%s, %.1f million parameters, %s, loss %s%s\n%s\n", r->name,
+    CUDPO_TRY(buffer_printf(out, "%s, %.4g million parameters, %s, loss %s%s\n%s\n", r->name,
                             (double)r->parameters * 1e-6, dtype_name(r->type), c->loss_type,
                             c->gradient_checkpointing ? ", gradient checkpointing" : "",
                             r->device));
     CUDPO_TRY(lengths_line(out, r));
-    CUDPO_TRY(buffer_printf(out,
-                            "step    %.3f ms median, %.3f ms least of %lld, after %lld to warm up; "
-                            "the host enqueues one in %.3f ms\n",
-                            r->median * 1e3, r->least * 1e3, (long long)r->steps,
-                            (long long)r->warm_up, r->host_median * 1e3));
-    CUDPO_TRY(buffer_printf(out, "rate    %.3f %s/s, %.0f tokens/s\n", (double)r->units / r->total,
-                            r->pairs ? "pairs" : "completions", (double)r->tokens / r->total));
+    CUDPO_TRY(
+        buffer_printf(out, "step    %.3f ms median, %.3f ms least of %lld, after %lld to warm up",
+                      r->median * 1e3, r->least * 1e3, (long long)r->steps, (long long)r->warm_up));
+    if (strcmp(r->backend, "cpu") != 0)
+        CUDPO_TRY(buffer_printf(out, "; the host enqueues one in %.3f ms", r->host_median * 1e3));
+    CUDPO_TRY(buffer_printf(out, "\nrate    %.3f %s/s, %.0f tokens/s\n",
+                            (double)r->units / r->total, r->pairs ? "pairs" : "completions",
+                            (double)r->tokens / r->total));
     CUDPO_TRY(useful_line(out, r));
     CUDPO_TRY(buffer_printf(out, "losses "));
     for (int i = 0; i < r->losses; i++)

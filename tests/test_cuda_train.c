@@ -134,7 +134,7 @@ static void same_bits_again_and_lazily(void **state)
 
 /* What the host did in a run. */
 typedef struct counts {
-    long waits, allocations, launches;
+    long waits, allocations, launches, ranges;
 } counts;
 
 /* Of so many steps of a job, logged at the end, or each. */
@@ -142,7 +142,8 @@ static counts counts_of(const job *j, const char *steps, bool log_each)
 {
     char output[64], path[1400];
     const job logged = JOB_WITH(j, "--logging_steps", log_each ? "1" : "100");
-    counts c = {-1, -1, -1};
+    counts c = {-1, -1, -1, -1};
+    long ended = 0;
     snprintf(output, sizeof output, "%s-%s-%s", j->name, steps, log_each ? "each" : "end");
     snprintf(path, sizeof path, "%s", scratch_path("COUNTS"));
     assert_int_equal(setenv("SIMT_COUNT", path, 1), 0);
@@ -151,9 +152,10 @@ static counts counts_of(const job *j, const char *steps, bool log_each)
     size_t size;
     char *text = NULL;
     CHECK_OK(file_read(&text, &size, path, 1 << 10));
-    assert_int_equal(sscanf(text, "waits %ld allocations %ld launches %ld", &c.waits,
-                            &c.allocations, &c.launches),
-                     3);
+    assert_int_equal(sscanf(text, "waits %ld allocations %ld launches %ld ranges %ld ended %ld",
+                            &c.waits, &c.allocations, &c.launches, &c.ranges, &ended),
+                     5);
+    assert_int_equal(c.ranges, ended);
     assert_int_equal(unlink(path), 0);
     free(text);
     return c;
@@ -178,6 +180,7 @@ static void a_step_waits_once(void **state)
         assert_int_equal(more.waits - few.waits, 2);
         assert_int_equal(more.allocations, few.allocations);
         assert_true(more.waits > 0 && more.allocations > 0 && each.waits > more.waits);
+        assert_true(few.ranges > 0 && more.ranges * 3 == few.ranges * 5); /* alike in each step */
         printf("%-12s waits once in a step, after %ld launches\n", j->name,
                (more.launches - few.launches) / 2);
     }
