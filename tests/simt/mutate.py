@@ -156,7 +156,8 @@ def includers(name):
     """The .cu files that a header of kernels/ reaches; of those that reach most of them, a few that use all they have."""
     few = {"check.h": {"adamw", "attention", "cast", "rope", "segment_sum"}, "vector.h": {"cast", "rmsnorm", "segment_sum", "swiglu"},
            "quad.h": {"adamw", "gather_rows"},
-           "sizes.h": {"attention_plan", "bias", "embed", "gather_rows", "head_norm", "rmsnorm", "sum_squares"}, "piece.h": {"add", "bias", "cast", "check_finite", "rope", "swiglu"}}
+           "sizes.h": {"attention_plan", "bias", "embed", "gather_rows", "head_norm", "rmsnorm", "sum_squares"},
+           "piece.h": {"add", "bias", "cast", "check_finite", "rope", "swiglu"}}
     if name in few:
         return few[name]
     stems, seen, left = set(), set(), [name]
