@@ -165,7 +165,14 @@ static void initial_values(float *out, const weight_name *name, double deviation
         out[i] = (float)(deviation * rng_normal(seed, stream, (uint64_t)(first + i)));
 }
 
-/* Chunk after chunk of each tensor, or its first one again and again. */
+/* Elements first .. first+n-1 of a dense view. */
+static tensor piece(tensor view, int64_t first, int64_t n)
+{
+    return tensor_matrix((char *)view.data + (size_t)first * dtype_size(view.type), view.type, 1,
+                         n);
+}
+
+/* Chunk after chunk of each tensor; or its first one, and copies of it, which need not come from the host. */
 static cudpo_status randomise(model_weights *w, const model_config *c, uint64_t seed, bool repeat)
 {
     CUDPO_REQUIRE(w->offload == NULL);
@@ -177,8 +184,11 @@ static cudpo_status randomise(model_weights *w, const model_config *c, uint64_t 
         const int64_t total = tensor_elements(view);
         for (int64_t at = 0; at < total && status == CUDPO_OK; at += WEIGHTS_CHUNK) {
             const int64_t n = total - at < WEIGHTS_CHUNK ? total - at : WEIGHTS_CHUNK;
-            if (at == 0 || !repeat)
-                initial_values(chunk, &w->names[i], c->initializer_range, seed, at, n);
+            if (repeat && at > 0) {
+                status = w->be->copy(w->be, piece(view, at, n), piece(view, 0, n));
+                continue;
+            }
+            initial_values(chunk, &w->names[i], c->initializer_range, seed, at, n);
             status = weights_upload(w, view, at, chunk, n);
         }
     }
