@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
+#include <unistd.h>
 
 const char *plan_limit_name(plan_limit limit)
 {
@@ -251,11 +251,16 @@ static cudpo_status add_passes(plan *p)
     return CUDPO_OK;
 }
 
-/* Of this process, which has what training has but what is counted. */
+/* Of this process, which has what training has but what is counted; 0 where the system does not say.  Not the most that it
+ * ever had, which a process takes over from the one that started it. */
 static size_t resident(void)
 {
-    struct rusage usage;
-    return getrusage(RUSAGE_SELF, &usage) == 0 ? (size_t)usage.ru_maxrss * 1024 : 0;
+    long long all = 0, pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (f == NULL) return 0;
+    const int n = fscanf(f, "%lld %lld", &all, &pages);
+    fclose(f);
+    return n == 2 ? (size_t)pages * (size_t)sysconf(_SC_PAGESIZE) : 0;
 }
 
 cudpo_status plan_open(plan *p, const cudpo_config *config, const cudpo_plan_options *o)
