@@ -1,0 +1,207 @@
+/* test_bench_files.c - what `cudpo bench` writes and reads: its table, rates for a plan, pictures. */
+/* rooms: bench */
+/* backends: cpu plugin */
+#include "test.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "bench/bench.h"
+#include "cudpo/bench.h"
+#include "plan/rates.h"
+#include "plugin.h"
+#include "scratch.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void bad_files_are_refused(void **state)
+{
+    (void)state;
+    static const char *const bad[][2] = {
+        {"[]", "rows"},
+        {"{\"rows\": 3}", "rows"},
+        {"{\"rows\": [3]}", "row 0 has no \"op\""},
+        {"{\"rows\": [{\"op\": \"add\", \"pass\": \"\", \"model\": \"m\", \"shape\": \"s\"}]}",
+         "row 0 has no \"dtype\""},
+        {"{\"rows\": [{\"op\": \"add\", \"pass\": \"\", \"model\": \"m\", \"shape\": \"s\", "
+         "\"dtype\": \"float32\", \"median_us\": 0, \"spread_us\": 1}]}",
+         "no time above 0"}};
+    char *text = NULL;
+    int64_t changed;
+    for (int i = 0; i < 5; i++) {
+        const char *path = scratch_text("bad.json", bad[i][0]);
+        CHECK_FAILS(cudpo_bench_compare(&text, &changed, path, path), CUDPO_EDATA, bad[i][1]);
+        assert_null(text);
+    }
+    const char *none = scratch_path("none.json");
+    CHECK_FAILS(cudpo_bench_compare(&text, &changed, none, none), CUDPO_ENOINPUT, "none.json");
+}
+
+static void count_line(void *context, const char *text)
+{
+    assert_non_null(text);
+    ++*(int *)context;
+}
+
+/* The whole table of a tiny model: every field of every row, and numbers that belong together.  On a device its ops are
+ * compared with the CPU's. */
+static void the_file_has_all_fields(void **state)
+{
+    (void)state;
+    static const char *const numbers[] = {"median_us", "min_us", "bytes", "gbps",
+                                          "percent_of_ceiling"};
+    const char *path = scratch_path("bench.json");
+    const char *shapes[] = {"tests/golden/models/llama3"};
+    const cudpo_bench_options o = {.shapes = shapes,
+                                   .shape_count = 1,
+                                   .device = plugin_asked() ? "cuda" : "cpu",
+                                   .json = path,
+                                   .groups = 1,
+                                   .length = plugin_asked() ? 4 : 16,
+                                   .no_baseline = plugin_asked()};
+    int lines = 0;
+    json *tree;
+    CHECK_OK(cudpo_bench(&o, count_line, &lines));
+    assert_int_equal(lines, bench_op_count + 2);
+    CHECK_OK(json_load(&tree, path, 1 << 20));
+    const json *rows = json_get(tree, "rows"), *ceilings = json_get(tree, "ceilings");
+    assert_true(json_number(json_get(ceilings, "copy_gbps")) > 0);
+    assert_true(json_number(json_get(ceilings, "float32_tflops")) > 0);
+    assert_non_null(json_string(json_get(tree, "device")));
+    assert_int_equal(json_count(rows), bench_op_count);
+    for (const json *row = json_first(rows); row != NULL; row = json_next(row)) {
+        for (int i = 0; i < 5; i++)
+            assert_true(json_number(json_get(row, numbers[i])) > 0);
+        const double us = json_number(json_get(row, "median_us"));
+        const double gbps = json_number(json_get(row, "bytes")) / us * 1e-3;
+        assert_true(fabs(json_number(json_get(row, "gbps")) / gbps - 1) < 0.01 || us < 0.1);
+        assert_true(json_number(json_get(row, "wrong")) == 0);
+        assert_true(json_get(row, "flops") && json_get(row, "tflops") && json_get(row, "dtype") &&
+                    json_get(row, "spread_us") && json_get(row, "baseline_ratio") &&
+                    json_get(row, "cached") && json_get(row, "sets") && json_get(row, "calls"));
+    }
+    json_free(tree);
+}
+
+/* Rates are those of the rows: what a plan reads is what was measured. */
+static void a_plan_reads_the_rates(void **state)
+{
+    (void)state;
+    const char *json_path = scratch_path("rows.json"), *path = scratch_path("rates.json");
+    const char *ops[] = {"gemm", "adamw", "attention"}, *shapes[] = {"tests/golden/models/llama3"};
+    const cudpo_bench_options o = {.ops = ops,
+                                   .op_count = 3,
+                                   .shapes = shapes,
+                                   .shape_count = 1,
+                                   .device = "cpu",
+                                   .json = json_path,
+                                   .calibration = path,
+                                   .length = 32};
+    int lines = 0, n;
+    bool found = false;
+    device_rates r = {.head = 5, .elementwise = 7};
+    json *tree;
+    CHECK_OK(cudpo_bench(&o, count_line, &lines));
+    CHECK_OK(rates_load(&r, &found, path, gpu_table(&n)));
+    assert_true(found && r.head == 5 && r.elementwise == 7); /* were not measured */
+    CHECK_OK(json_load(&tree, json_path, 1 << 20));
+    double flops = 0, us = 0, least = 1e9, adamw = 0;
+    for (const json *row = json_first(json_get(tree, "rows")); row != NULL; row = json_next(row)) {
+        least = fmin(least, json_number(json_get(row, "min_us")));
+        if (strcmp(json_string(json_get(row, "op")), "adamw") == 0)
+            adamw =
+                json_number(json_get(row, "bytes")) / json_number(json_get(row, "median_us")) * 1e6;
+        if (strcmp(json_string(json_get(row, "op")), "gemm") != 0) continue;
+        flops += json_number(json_get(row, "flops"));
+        us += json_number(json_get(row, "median_us"));
+    }
+    assert_true(fabs(r.gemm_f32 / (flops / us * 1e6) - 1) < 1e-3);
+    assert_true(fabs(r.adamw / adamw - 1) < 1e-3 && fabs(r.launch / (least * 1e-6) - 1) < 1e-2);
+    assert_true(r.attention[0] > 0 && r.attention_backward[0] > 0 && r.gemm_bf16 == 0);
+    json_free(tree);
+}
+
+static int64_t count_of(const char *text, const char *word)
+{
+    int64_t n = 0;
+    for (; (text = strstr(text, word)) != NULL; text += strlen(word))
+        n++;
+    return n;
+}
+
+/* A bar for each row, a mark for each that counts operations, on a roof of two lines; names are escaped. */
+static void pictures(void **state)
+{
+    (void)state;
+    static const char *const row =
+        "{\"op\": \"%s\", \"pass\": \"a<b\", \"model\": \"m\", \"shape\": \"1x2\", \"dtype\": "
+        "\"float32\", \"median_us\": 2, \"percent_of_ceiling\": 50, \"bytes\": 4, \"flops\": %d, "
+        "\"tflops\": 0.5, \"cached\": false}";
+    char rows[2][400], text[1200], *svg = NULL;
+    size_t n;
+    const char *path = scratch_path("picture.svg");
+    snprintf(rows[0], sizeof rows[0], row, "gemm", 8);
+    snprintf(rows[1], sizeof rows[1], row, "add", 0);
+    snprintf(
+        text, sizeof text,
+        "{\"version\": \"1\", \"device\": \"d\", \"date\": \"now\", \"ceilings\": {\"copy_gbps\": "
+        "10, \"float32_tflops\": 1, \"bfloat16_tflops\": 0}, \"rows\": [%s, %s]}",
+        rows[0], rows[1]);
+    CHECK_OK(cudpo_bench_plot(path, scratch_text("rows.json", text)));
+    CHECK_OK(file_read(&svg, &n, path, 1 << 20));
+    assert_int_equal(count_of(svg, "<rect"), 1 + 2); /* and what is behind all */
+    assert_int_equal(count_of(svg, "<circle"), 1);
+    assert_int_equal(count_of(svg, "stroke-width=\"1.5\""), 2);
+    assert_true(strstr(svg, "a&lt;b") != NULL && strstr(svg, "a<b") == NULL);
+    assert_true(strstr(svg, "nan") == NULL && strstr(svg, "inf") == NULL);
+    free(svg);
+    CHECK_FAILS(cudpo_bench_plot(path, scratch_text("rows.json", "{\"rows\": []}")), CUDPO_EDATA,
+                "rows.json");
+    CHECK_FAILS(cudpo_bench_plot(path, scratch_text("rows.json", "[1]")), CUDPO_EDATA, "rows.json");
+    static const char point[] = "[{\"gpus\": 1, \"examples_per_second\": 10, \"efficiency\": 1, "
+                                "\"fits\": true}, {\"gpus\": 2, \"examples_per_second\": 19, "
+                                "\"efficiency\": 0.95, \"fits\": false}]";
+    snprintf(text, sizeof text, "{\"gpu\": \"h200\", \"same_batch\": %s, \"growing_batch\": %s}",
+             point, point);
+    CHECK_OK(cudpo_bench_plot(path, scratch_text("plan.json", text)));
+    CHECK_OK(file_read(&svg, &n, path, 1 << 20));
+    assert_int_equal(count_of(svg, "<circle"),
+                     2 * 2 * 2 + 2); /* points of two curves twice; a key */
+    assert_true(strstr(svg, "does not fit") != NULL && strstr(svg, "nan") == NULL);
+    free(svg);
+}
+
+static void what_can_not_be_measured_is_refused(void **state)
+{
+    (void)state;
+    int lines = 0;
+    const char *ops[] = {"swigloo"}, *known[] = {"add"}, *shapes[] = {"Qwen2.5-0.5"};
+    cudpo_bench_options o = {.ops = ops, .op_count = 1, .device = "cpu", .length = 16};
+    CHECK_FAILS(cudpo_bench(&o, count_line, &lines), CUDPO_EUSAGE, "did you mean swiglu?");
+    o.ops = known;
+    o.length = 1;
+    CHECK_FAILS(cudpo_bench(&o, count_line, &lines), CUDPO_EUSAGE, "lengths of 2");
+    o.length = 16;
+    o.groups = -1;
+    CHECK_FAILS(cudpo_bench(&o, count_line, &lines), CUDPO_EUSAGE, "groups of 1");
+    o.groups = 0;
+    o.seconds = (double)NAN;
+    CHECK_FAILS(cudpo_bench(&o, count_line, &lines), CUDPO_EUSAGE, "seconds");
+    o.seconds = 0;
+    o.shapes = shapes, o.shape_count = 1;
+    CHECK_FAILS(cudpo_bench(&o, count_line, &lines), CUDPO_EUSAGE, "Qwen2.5-0.5B");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bad_files_are_refused),
+        cmocka_unit_test(the_file_has_all_fields),
+        cmocka_unit_test(a_plan_reads_the_rates),
+        cmocka_unit_test(pictures),
+        cmocka_unit_test(what_can_not_be_measured_is_refused),
+    };
+    const struct CMUnitTest on_device[] = {cmocka_unit_test(the_file_has_all_fields)};
+    if (!plugin_asked()) return cmocka_run_group_tests(tests, NULL, scratch_remove);
+    return plugin_missing() ? 77 : cmocka_run_group_tests(on_device, NULL, scratch_remove);
+}
