@@ -75,7 +75,7 @@ def stages(capability):
     build = f"cmake --preset cuda {' '.join(architecture)} && cmake --build --preset cuda"
     pack = {"per_device_train_batch_size": 32}
     cached = pack | {"precompute_ref_log_probs": "true"}
-    fits = cached | {"gradient_dtype": "bfloat16", "master_weights": "false"}
+    fits = cached | {"gradient_dtype": "bfloat16", "master_weights": "false", "steps": 3}
     kernels = ["build-cuda/cudpo", "bench", "--device", "cuda", "--seconds", "0.05", "--json", "{json}"]
     table = [
         ("build", 150, ["bash", "-c", build]),

@@ -177,7 +177,6 @@ def kernels():
         f"Shares are of the {document['copy_gbps']:.0f} GB/s that a copy of 2 GB reached in the same run.",
     ]
     body = []
-    body = []
     for op, shape, name in KERNELS:
         row = rows[op, shape]
         body.append([name, f"{row['median_us']:.0f}", f"{row['percent_of_copy']:.0f} %"])
@@ -194,6 +193,28 @@ def kernels():
     ]
     titles = ["attention, 11 groups of 512+512+512", "forward TFLOP/s", "backward", "both"]
     return lines + gpu_report.table_of(titles, attention)
+
+
+# -------------------------------------------------------------------------------------------- ops
+
+
+def ops_cpu():
+    """Rows of `cudpo bench` on a CPU whose operands leave the cache."""
+    document = load("ops-cpu.json")
+    ceilings = document["ceilings"]
+    said = f"On {document['machine']}, {document['date'][:10]}, commit {document['commit']}: `{document['command']}`; "
+    said += f"{link('ops-cpu.json')}. In the same run a large copy reached {ceilings['copy_gbps']:.1f} GB/s and a "
+    said += f"large product {1000 * ceilings['float32_tflops']:.0f} GFLOP/s."
+    body = []
+    for row in document["rows"]:
+        if row["cached"]:
+            continue
+        speed = f"{1000 * row['tflops']:.0f} GFLOP/s" if row["flops"] else f"{row['gbps']:.1f} GB/s"
+        unfused = f"{row['baseline_ratio']:.1f} x" if row["baseline_ratio"] else ""
+        cells = [f"{row['op']} {row['pass']}".strip(), row["shape"], f"{row['median_us'] / 1000:.3g}", speed]
+        body.append(cells + [f"{row['percent_of_ceiling']:.0f} %", unfused, str(row["wrong"])])
+    titles = ["op", "shape", "ms", "", "of the ceiling", "unfused takes", "wrong"]
+    return [said, "", *gpu_report.table_of(titles, body)]
 
 
 # ------------------------------------------------------------------------------------------- text
@@ -216,6 +237,7 @@ def tokenizers():
 
 FIGURES = {
     "peers on a CPU": peers_cpu,
+    "ops on a CPU": ops_cpu,
     "steps on a GPU": gpu_steps,
     "peers on a GPU": gpu_peers,
     "kernels": kernels,
