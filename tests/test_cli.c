@@ -10,7 +10,9 @@
 #define REFERENCE "tests/golden/models/llama-ref"
 #define PAIRS "tests/golden/data/eval.jsonl"
 
-static const char *const commands[] = {"train", "eval", "score", "generate", "tokenize", "demo"};
+static const char *const commands[] = {"train",    "eval", "score", "generate",
+                                       "tokenize", "demo", "plan"};
+enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void helps(void **state)
 {
@@ -18,10 +20,10 @@ static void helps(void **state)
     static const char *const sections[] = {"NAME\n", "\nSYNOPSIS\n", "\nDESCRIPTION\n",
                                            "\nEXIT STATUS\n", "\nEXAMPLES\n"};
     program_result r = RUN(0, "--help");
-    for (int i = 0; i < 6; i++)
+    for (int i = 0; i < COMMANDS; i++)
         has(r.out, commands[i]);
     program_free(&r);
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < COMMANDS; i++) {
         r = RUN(0, commands[i], "--help");
         for (int j = 0; j < 5; j++)
             has(r.out, sections[j]);

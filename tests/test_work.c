@@ -234,6 +234,31 @@ static void pairs_by_enumeration(void **state)
     assert_int_equal(cases, 9 * 2 * 10);
 }
 
+/* A data set is its examples, group by group. */
+static void counts_of_a_data_set(void **state)
+{
+    (void)state;
+    tokenizer *t;
+    dataset *d;
+    const model_config c = windowed(9);
+    const dataset_options options = {.kind = ROW_PAIR, .max_length = 64, .rules = RULES_JOINED};
+    CHECK_OK(tokenizer_load(&t, "tests/golden/models/llama"));
+    CHECK_OK(dataset_open(&d, "tests/golden/data/train.jsonl", t, &options));
+    for (int plain = 0; plain < 2; plain++) {
+        work_counts got = {0}, want = {0};
+        CHECK_OK(work_count_dataset(&got, d, &c, plain, false));
+        for (int64_t i = 0; i < dataset_count(d); i++) {
+            const example e = dataset_get(d, i);
+            const int64_t n[2] = {e.completion_length[0], e.completion_length[1]};
+            work_count_group(&want, &c, e.prompt_length, n, 2, plain);
+        }
+        assert_true(want.groups == dataset_count(d) && want.tokens > 0);
+        assert_memory_equal(&got, &want, sizeof got);
+    }
+    dataset_close(d);
+    tokenizer_free(t);
+}
+
 /* A step of a small model, by formula and as it was called. */
 
 typedef struct job {
@@ -360,6 +385,7 @@ int main(void)
         cmocka_unit_test(layouts_in_milliseconds),
         cmocka_unit_test(operations_as_published),
         cmocka_unit_test(pairs_by_enumeration),
+        cmocka_unit_test(counts_of_a_data_set),
         cmocka_unit_test(a_step_calls_what_the_formula_says),
     };
     return cmocka_run_group_tests(tests, NULL, scratch_remove);

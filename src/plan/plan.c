@@ -164,7 +164,7 @@ static cudpo_status find_remedies(plan *p)
     cudpo_config c;
     plan_remedy *r = &p->remedy[p->remedies++];
     CUDPO_TRY(config_copy(&c, p->config));
-    for (int64_t i = n - 1; i >= 0 && status == CUDPO_OK && !r->fits; i--) {
+    for (int64_t i = 0; i < n && status == CUDPO_OK && !r->fits; i++) {
         if (strcmp(list[i].key, "ref_model_offload") == 0) continue; /* no reference is less */
         status = add_setting(r, &c, &list[i]);
         if (status == CUDPO_OK) status = try_settings(r, p, &c, shards);

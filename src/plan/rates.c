@@ -111,6 +111,10 @@ device_rates rates_assumed(const gpu_facts *gpu, int64_t hidden_size, namer name
         r.copy * 1e-9);
     say(name, context, "an op takes 2.5 us at least: an assumption");
     say(name, context,
+        "layers of a streamed reference: %.0f GB/s from the host's memory: an assumption about "
+        "PCIe",
+        gpu->host * 1e-9);
+    say(name, context,
         "network: %.0f GB/s in a node, 80 %% of the link (360 of 450 in published runs of "
         "nccl-tests), "
         "%.0f GB/s a GPU between nodes, 92 %% of the NIC (46 of 50); hops of 3.4 and 14 us (NCCL's "
