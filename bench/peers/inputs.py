@@ -49,6 +49,13 @@ SHAPES = {
 }
 LARGE = ("Qwen2.5-0.5B", "Llama-3.2-1B", "Llama-3.1-8B")
 
+
+def tiny_of(shape):
+    """A tiny model of the same architecture."""
+    kept = ("arch", "tied", "theta", "eps", "rope_factor")
+    return SHAPES["tiny"] | {key: shape[key] for key in kept if key in shape}
+
+
 # ---------------------------------------------------------------------------------------- lengths
 
 

@@ -49,13 +49,15 @@ from rows import TOLERANCE, Report, agree, apart, summary, verdict
 REPO = Path(__file__).resolve().parents[2]
 
 
-def agreement(options, reasons, scratch):
-    """On a GPU: whether all compute the same, of a tiny model in fp32; the others are not measured."""
-    folder = scratch / "agreement"
+def agreement(options, shape, reasons, scratch):
+    """On a GPU: whether all compute the same, of a tiny model of this architecture in fp32. Returns how far apart they
+    are; who is too far gets a reason and is not measured."""
+    folder = scratch / f"tiny-{shape}"
     lengths = inputs.Lengths(["48", "24", "20"])
     steps = 4
-    inputs.build(folder, inputs.SHAPES["tiny"], lengths, options.batch * options.accumulate * steps)
-    common, first, told_of = told(options, steps, 1e-4), None, {}
+    rows = options.batch * options.accumulate * steps
+    inputs.build(folder, inputs.tiny_of(inputs.SHAPES[shape]), lengths, rows)
+    common, first, found = told(options, steps, 1e-4), None, {}
     for name in [n for n in options.peers if reasons[n] is None]:
         try:
             now = run(options, name, folder, common, "fp32")
@@ -63,15 +65,14 @@ def agreement(options, reasons, scratch):
             reasons[name] = f"a tiny model in fp32: {why}"
             continue
         first = first or now
-        told_of[name] = apart(now, first)
-        if not agree(told_of[name], "fp32"):
-            reasons[name] = f"computes another loss: {told_of[name][0]:.1e} apart in fp32"
-            options.failures.append(f"{name} {reasons[name]}")
-        print(
-            f"{name}: {told_of[name][0]:.0e} of a loss and {told_of[name][1]:.0e} of a log-prob apart in fp32",
-            flush=True,
-        )
-    return {name: {"loss": d[0], "logps": d[1]} for name, d in told_of.items()}
+        loss, logps = apart(now, first)
+        found[name] = {"loss": loss, "logps": logps}
+        if not agree((loss, logps), "fp32"):
+            reasons[name] = f"computes another loss: {loss:.1e} apart in fp32"
+            options.failures.append(f"{shape}: {name} {reasons[name]}")
+    said = ", ".join(f"{name} {difference['loss']:.0e}" for name, difference in found.items())
+    print(f"losses of a tiny {shape} in fp32 apart: {said}", flush=True)
+    return found
 
 
 def measure_case(options, shape, reasons, scratch, report):
@@ -129,12 +130,13 @@ def main(options):
     print(f"{pairs} pairs a step, {options.lengths} tokens, {options.precision}, {table.where(head)}")
     print(", ".join(f"{k} {v}" for k, v in versions.items()), flush=True)
     with tempfile.TemporaryDirectory(prefix="cudpo-step-", dir=options.scratch) as scratch:
-        if options.device == "cuda" and not options.short:
-            report.document["agreement_fp32"] = agreement(options, reasons, Path(scratch))
-            report.write()
-        table.print_head()
         for shape in options.shapes:
-            measure_case(options, shape, reasons, Path(scratch), report)
+            reasons_here = dict(reasons)
+            if options.device == "cuda" and not options.short:
+                found = agreement(options, shape, reasons_here, Path(scratch))
+                report.document.setdefault("agreement_fp32", {})[shape] = found
+            table.print_head()
+            measure_case(options, shape, reasons_here, Path(scratch), report)
     failures = verdict(options, report.document["rows"])
     report.document["failures"] = failures
     report.write()
