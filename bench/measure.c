@@ -189,9 +189,10 @@ static cudpo_status look(int64_t *wrong, bench_sets *s)
 static cudpo_status measure(bench_result *r, bench_sets *s, const bench_settings *settings)
 {
     const bench_op *op = s->c->op;
-    const size_t bytes = bench_set_bytes(s->c, s->be->on_device);
+    const double held = (double)bench_set_bytes(s->c, s->be->on_device);
     r->sets = s->count;
-    r->cached = (size_t)s->count * bytes < 2 * s->be->cache;
+    /* Of a table only those rows are read that are asked for. */
+    r->cached = (double)s->count * fmin(held, s->c->bytes) < 2.0 * (double)s->be->cache;
     CUDPO_TRY(take_time(&r->time, s, op->call, settings->seconds));
     if (settings->check) CUDPO_TRY(look(&r->wrong, s));
     if (settings->baseline && op->plain != NULL)

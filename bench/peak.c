@@ -13,8 +13,9 @@ enum {
     TRIES = 7
 };
 
-static const double long_enough =
-    5e-3; /* seconds of a product: launches and caches are no matter then */
+/* Seconds of a product: launches and caches are no matter then; it would take too long to try a larger one. */
+static const double long_enough = 5e-3, too_long = 0.5;
+#define GAIN 1.05 /* of a size over the one before, or it is as fast as it gets */
 
 /* Values of mean 0: products of zeros, or of small numbers, take less power and so less time. */
 static cudpo_status fill(backend *be, tensor t, uint64_t stream)
@@ -76,11 +77,12 @@ cudpo_status bench_product_peak(double *rate, int64_t *size, backend *be, dtype 
         double seconds = 0.0;
         CUDPO_TRY(time_size(&seconds, be, type, n));
         const double reached = 2.0 * (double)n * (double)n * (double)n / seconds;
+        const bool faster = reached > GAIN * *rate;
         if (reached > *rate) {
             *rate = reached;
             *size = n;
         }
-        if (seconds >= long_enough) break;
+        if (seconds >= long_enough && (!faster || seconds >= too_long)) break;
     }
     return CUDPO_OK;
 }

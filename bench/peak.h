@@ -4,7 +4,7 @@
 
 #include "backend/backend.h"
 
-/** Time square products of random matrices, each size twice the one before, until one takes long enough.
+/** Time square products of random matrices, each size twice the one before, until one takes long enough and is no faster.
  *  Out:     rate  operations per second of the fastest;  size  its rows and columns.
  *  Returns: CUDPO_OK; CUDPO_ENOMEM; the backend's failures. */
 CUDPO_MUST_USE cudpo_status bench_product_peak(double *rate, int64_t *size, backend *be,

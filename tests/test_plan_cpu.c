@@ -1,14 +1,15 @@
 /* test_plan_cpu.c - a plan for this CPU, calibrated a moment ago, against steps that are measured: time and memory. */
-/* rooms: plan */
-#include "calibrate.h"
+/* rooms: bench */
 #include "program.h"
 #include "base/json.h"
+#include "cudpo/bench.h"
 #include "cudpo/model.h"
 #include "plan/plan.h"
 
 #include <omp.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 
 enum { PAIRS = 48, STEPS = 3, ROUNDS = 3 };
 
@@ -93,12 +94,49 @@ static void counted_free(backend *be, void *memory)
     original.free(be, block);
 }
 
-static void write_calibration(const device_rates *r)
+static void ignore_line(void *context, const char *text)
 {
-    buffer b = {0};
-    CHECK_OK(rates_print(&b, r, "cpu", "measured by this test"));
-    (void)scratch_write("here.json", b.data, b.size);
-    buffer_free(&b);
+    (void)context;
+    (void)text;
+}
+
+/* What `cudpo bench --calibrate` says of the ops that a plan tells apart, in packs as large as those of the steps. */
+static void calibrate(const char *path)
+{
+    const char *ops[] = {"gemm", "attention",     "add_rmsnorm", "rmsnorm",
+                         "rope", "token_logprob", "swiglu",      "adamw"};
+    const char *shapes[] = {scratch_path("small")};
+    const cudpo_bench_options o = {.ops = ops,
+                                   .op_count = sizeof ops / sizeof *ops,
+                                   .shapes = shapes,
+                                   .shape_count = 1,
+                                   .device = "cpu",
+                                   .calibration = path,
+                                   .seconds = 0.03,
+                                   .groups = 3,
+                                   .length = 100,
+                                   .no_baseline = true,
+                                   .no_check = true};
+    CHECK_OK(cudpo_bench(&o, ignore_line, NULL));
+}
+
+static double clock_now(void)
+{
+    struct timespec now_;
+    clock_gettime(CLOCK_MONOTONIC, &now_);
+    return (double)now_.tv_sec + (double)now_.tv_nsec * 1e-9;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *x, int n)
+{
+    qsort(x, (size_t)n, sizeof *x, by_value);
+    return x[n / 2];
 }
 
 /* The ratio of a step's time to the plan's, in rounds of calibration and steps, because what else the machine does changes:
@@ -120,13 +158,12 @@ static void time_of_steps(void **state)
             plan p;
             CHECK_OK(cudpo_trainer_open(&t, &c));
             CHECK_OK(cudpo_trainer_step(t, NULL)); /* memory is touched for the first time */
-            const device_rates r = calibrate_cpu(&t->model, 900, 300, 512);
-            write_calibration(&r);
             snprintf(path, sizeof path, "%s", scratch_path("here.json"));
+            calibrate(path);
             for (int i = 0; i < STEPS; i++) {
-                const double begin = calibrate_clock();
+                const double begin = clock_now();
                 CHECK_OK(cudpo_trainer_step(t, NULL));
-                measured[i] = calibrate_clock() - begin;
+                measured[i] = clock_now() - begin;
             }
             cudpo_trainer_close(t);
             const cudpo_plan_options o = {.gpu = "cpu", .calibration = path};
@@ -134,7 +171,7 @@ static void time_of_steps(void **state)
             CHECK_OK(plan_steps_exactly(planned, &p, 1, STEPS));
             for (int i = 0; i < STEPS; i++)
                 each[i] = measured[i] / planned[i];
-            ratio[n] = calibrate_median(each, STEPS);
+            ratio[n] = median(each, STEPS);
             printf(
                 "  checkpointing %d: %.0f GFLOP/s, copy %.1f GB/s, elementwise %.1f; step %.0f ms, "
                 "planned %.0f: %.3f\n",
@@ -145,7 +182,7 @@ static void time_of_steps(void **state)
         }
         cudpo_config_free(&c);
     }
-    const double middle = calibrate_median(ratio, n);
+    const double middle = median(ratio, n);
     if (!(middle >= 0.75 && middle <= 1.25)) fail_msg("steps take %.2f of what is planned", middle);
 }
 

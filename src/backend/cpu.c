@@ -4,13 +4,14 @@
 #include "backend/cpu/ops.h"
 
 #include <cblas.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { ALIGNMENT = 64 }; /* a cache line, and the widest vector */
-#define COPY_CHUNK ((size_t)1 << 20)
+enum { ALIGNMENT = 64 };               /* a cache line, and the widest vector */
+#define COPY_THREADS ((size_t)1 << 20) /* bytes that threads share */
 
 static cudpo_status cpu_alloc(backend *be, void **out, size_t bytes)
 {
@@ -50,14 +51,16 @@ static tensor as_one_row(tensor t)
     return t;
 }
 
-/* One core alone does not reach what the memory can give. */
+/* One core alone does not reach what the memory can give.  A piece for each, because the C library writes around the caches
+ * where a piece is large. */
 static void copy_bytes(char *dst, const char *src, size_t bytes)
 {
-    const size_t chunks = (bytes + COPY_CHUNK - 1) / COPY_CHUNK;
-#pragma omp parallel for schedule(static) if (chunks > 1)
-    for (size_t i = 0; i < chunks; i++) {
-        const size_t begin = i * COPY_CHUNK, left = bytes - begin;
-        memcpy(dst + begin, src + begin, left < COPY_CHUNK ? left : COPY_CHUNK);
+    const size_t threads = bytes > COPY_THREADS ? (size_t)omp_get_max_threads() : 1;
+    const size_t piece = (bytes / threads + ALIGNMENT) / ALIGNMENT * ALIGNMENT;
+#pragma omp parallel for schedule(static) if (threads > 1)
+    for (size_t i = 0; i < threads; i++) {
+        const size_t begin = i * piece < bytes ? i * piece : bytes, left = bytes - begin;
+        memcpy(dst + begin, src + begin, left < piece ? left : piece);
     }
 }
 
