@@ -86,11 +86,6 @@ static __global__ void __launch_bounds__(THREADS)
     store_quad(out + row * stride + column, x);
 }
 
-static bool takes_two(map_function f)
-{
-    return f == MAP_ADD || f == MAP_SUBTRACT || f == MAP_MULTIPLY || f == MAP_DIVIDE;
-}
-
 /* A float matrix that broadcasts to [R,C]. */
 static bool is_operand(tensor t, tensor out)
 {
@@ -131,13 +126,13 @@ extern "C" cudpo_status cuda_map(tensor out, map_function f, tensor a, tensor b,
     CUDPO_REQUIRE(std::isfinite(k));
     if (out.rows == 0) return CUDPO_OK;
     CUDPO_REQUIRE(is_operand(a, out) && is_in_place(a, out));
-    if (takes_two(f))
+    if (map_takes_two(f))
         CUDPO_REQUIRE(is_operand(b, out) && is_in_place(b, out));
     else if (f == MAP_ONEHOT)
         CUDPO_REQUIRE(is_i32(b, out.rows, 1) && tensor_disjoint(b, out));
     else
         CUDPO_REQUIRE(!tensor_present(b));
-    const tensor second = takes_two(f) ? b : tensor{};
+    const tensor second = map_takes_two(f) ? b : tensor{};
     const bool quads = has_quads(out) && has_quads_too(a, out) && has_quads_too(second, out);
     const int64_t pieces = quads ? out.cols / 4 : out.cols;
     CUDPO_REQUIRE(fits_grid(out.rows * pieces, THREADS));

@@ -4,6 +4,7 @@
 
 #include "tensor/tensor.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Bits of a fault word. */
@@ -86,5 +87,10 @@ typedef enum map_function {
     MAP_CAUSAL, /* a where c - r <= k, else -Inf */
     MAP_FUNCTIONS
 } map_function;
+
+static inline bool map_takes_two(map_function f)
+{
+    return f >= MAP_ADD && f <= MAP_DIVIDE;
+}
 
 #endif /* CUDPO_KERNELS_TYPES_H */

@@ -36,11 +36,6 @@ static double reference(map_function f, double a, double b, double k, int64_t r,
     }
 }
 
-static bool takes_two(map_function f)
-{
-    return f >= MAP_ADD && f <= MAP_DIVIDE;
-}
-
 typedef struct shape {
     int64_t rows, cols, a_rows, a_cols, b_rows, b_cols;
     int pad, shift; /* of rows; of the first one from its boundary */
@@ -75,7 +70,7 @@ static void check(backend *be, map_function f, dtype out_type, dtype a_type, dty
     ops o = ops_begin(be);
     const tensor out = laid_out(&o, out_type, NULL, s.rows, s.cols, s);
     const tensor x = laid_out(&o, a_type, a, s.a_rows, s.a_cols, s);
-    const tensor y = takes_two(f)      ? laid_out(&o, b_type, b, s.b_rows, s.b_cols, s)
+    const tensor y = map_takes_two(f)  ? laid_out(&o, b_type, b, s.b_rows, s.b_cols, s)
                      : f == MAP_ONEHOT ? ops_indices(&o, index, s.rows, 1)
                                        : (tensor){0};
     CHECK_OK(be->map(be, out, f, x, y, k));

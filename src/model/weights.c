@@ -160,7 +160,7 @@ static void initial_values(float *out, const weight_name *name, double deviation
         return;
     }
     const uint64_t stream = hash64_bytes(name->name, length);
-#pragma omp parallel for
+#pragma omp parallel for if (n > 65536)
     for (int64_t i = 0; i < n; i++)
         out[i] = (float)(deviation * rng_normal(seed, stream, (uint64_t)(first + i)));
 }

@@ -2,11 +2,6 @@
 #include "backend/cpu/check.h"
 #include "backend/cpu/ops.h"
 
-static bool takes_two(map_function f)
-{
-    return f == MAP_ADD || f == MAP_SUBTRACT || f == MAP_MULTIPLY || f == MAP_DIVIDE;
-}
-
 static bool is_operand(tensor t, tensor out)
 {
     return is_matrix(t) && (t.cols == out.cols || t.cols == 1) && t.rows >= 1 &&
@@ -91,7 +86,7 @@ cudpo_status cpu_map(backend *be, tensor out, map_function f, tensor a, tensor b
     CUDPO_REQUIRE(isfinite(k));
     if (out.rows == 0) return CUDPO_OK;
     CUDPO_REQUIRE(is_operand(a, out) && is_in_place(a, out));
-    if (takes_two(f))
+    if (map_takes_two(f))
         CUDPO_REQUIRE(is_operand(b, out) && is_in_place(b, out));
     else if (f == MAP_ONEHOT)
         CUDPO_REQUIRE(is_i32(b, out.rows, 1) && tensor_disjoint(b, out));
