@@ -122,7 +122,7 @@ extern "C" cudpo_status cuda_map(tensor out, map_function f, tensor a, tensor b,
                                  cudpo_stream stream)
 {
     CUDPO_REQUIRE(is_matrix(out));
-    CUDPO_REQUIRE((int)f >= 0 && f < MAP_FUNCTIONS);
+    CUDPO_REQUIRE(f < MAP_FUNCTIONS);
     CUDPO_REQUIRE(std::isfinite(k));
     if (out.rows == 0) return CUDPO_OK;
     CUDPO_REQUIRE(is_operand(a, out) && is_in_place(a, out));

@@ -49,7 +49,8 @@ static void too_much_memory_is_refused(backend *be)
     for (int i = 0; i < 3; i++) {
         int there = 0;
         void *memory = &there;
-        CHECK_FAILS(be->alloc(be, &memory, sizes[i]), CUDPO_ENOMEM, "no memory");
+        CHECK_FAILS(be->alloc(be, &memory, sizes[i]), CUDPO_ENOMEM,
+                    be->on_device ? "out of memory" : "no memory");
         assert_null(memory);
     }
 }

@@ -183,8 +183,7 @@ static void refused(backend *be)
     REFUSED(c.out.data = NULL, "is_matrix(out)");
     REFUSED(c.out.type = DTYPE_I32, "is_matrix(out)");
     REFUSED(c.out.cols = 0, "is_matrix(out)");
-    REFUSED(c.f = (map_function)-1, "f");
-    REFUSED(c.f = MAP_FUNCTIONS, "f");
+    REFUSED(c.f = MAP_FUNCTIONS, "f < MAP_FUNCTIONS");
     REFUSED(c.k = NAN, "isfinite(k)");
     REFUSED(c.k = INFINITY, "isfinite(k)");
     REFUSED(c.a.data = NULL, "is_operand(a, out)");

@@ -82,7 +82,7 @@ cudpo_status cpu_map(backend *be, tensor out, map_function f, tensor a, tensor b
 {
     (void)be;
     CUDPO_REQUIRE(is_matrix(out));
-    CUDPO_REQUIRE((int)f >= 0 && f < MAP_FUNCTIONS);
+    CUDPO_REQUIRE(f < MAP_FUNCTIONS);
     CUDPO_REQUIRE(isfinite(k));
     if (out.rows == 0) return CUDPO_OK;
     CUDPO_REQUIRE(is_operand(a, out) && is_in_place(a, out));
