@@ -125,6 +125,7 @@ static void more_than_there_can_be(backend *be)
     }
 #undef CALL
     assert_int_equal(cuda_embed_backward_scratch(beyond), 0);
+    assert_int_equal(cuda_embed_backward_scratch(beyond - 1), (size_t)(2 * beyond - 1) * 8);
     assert_int_equal(cuda_embed_backward_scratch(INT64_MAX), 0);
     assert_int_equal(cuda_embed_backward_scratch(0), 0);
     assert_int_equal(cuda_embed_backward_scratch(-1), 0);
