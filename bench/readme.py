@@ -173,7 +173,7 @@ def kernels():
     rows = {(row["op"], row["shape"]): row for row in document["rows"]}
     said = [
         f"On one {document['device']}, driver {document['driver']}, CUDA {document['cuda']}, {document['date']},",
-        f"commit {document['commit']}: `{document['command']}`; {link('kernels.json')}.",
+        f"commit {document['commit']}: `{document['command']}`, which `cudpo bench` has taken the place of; {link('kernels.json')}.",
         f"Shares are of the {document['copy_gbps']:.0f} GB/s that a copy of 2 GB reached in the same run.",
     ]
     body = []
