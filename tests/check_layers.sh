@@ -8,8 +8,8 @@ sees() { # what each room may include, besides itself and include/cudpo
     data) echo "base text" ;;
     model | preference | dist | optim) echo "base tensor backend" ;;
     train) echo "base tensor backend text data model preference dist optim" ;;
-    plan) echo "base tensor backend text data model preference optim train" ;;
-    bench) echo "base tensor backend text data model preference optim train plan kernels" ;;
+    plan) echo "base tensor backend text data model preference optim dist train" ;;
+    bench) echo "base tensor backend text data model preference optim dist train plan kernels" ;;
     cli) echo "base" ;;
     kernels) echo "preference tensor" ;;
     esac

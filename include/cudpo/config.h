@@ -57,6 +57,12 @@ typedef struct cudpo_config {
     int64_t max_tokens_per_pack; /* 0 (null): chosen; changes memory and speed, not results */
     bool gradient_checkpointing;
 
+    /* several ranks */
+    char *ddp_backend;        /* "nccl", "mpi", "tcp"; NULL: chosen */
+    double ddp_timeout;       /* s that ranks wait for one that stands still */
+    double ddp_bucket_cap_mb; /* of gradients that are added up at a time; 0 (null): 25 */
+    int64_t zero_stage;       /* 1: moments and master weights are shared out */
+
     /* what is reported and kept */
     int64_t logging_steps;
     bool logging_first_step;

@@ -18,17 +18,19 @@ extern "C" {
  * exit status for it. */
 typedef enum cudpo_status {
     CUDPO_OK = 0,
-    CUDPO_EINVAL,   /* the caller broke a documented contract; nothing was changed */
-    CUDPO_EUSAGE,   /* the command line makes no sense */
-    CUDPO_ECONFIG,  /* a configuration value is unknown, wrong or impossible */
-    CUDPO_ENOINPUT, /* an input file or folder does not exist or can't be opened */
-    CUDPO_EDATA,    /* an input file is malformed: model, tokenizer, preferences, checkpoint */
-    CUDPO_EPERM,    /* the system denies access */
-    CUDPO_EWRITE,   /* an output could not be created, written or renamed */
-    CUDPO_ENOMEM,   /* host or device memory ran out */
-    CUDPO_ENUMERIC, /* NaN or Inf in loss or gradient, or the self-check of step 0 failed */
-    CUDPO_EDEVICE,  /* a CUDA, cuBLAS or NCCL call failed; the device may be lost */
-    CUDPO_ESTOPPED, /* stopped by a signal, what was done is saved: run the same command again */
+    CUDPO_EINVAL,      /* the caller broke a documented contract; nothing was changed */
+    CUDPO_EUSAGE,      /* the command line makes no sense */
+    CUDPO_ECONFIG,     /* a configuration value is unknown, wrong or impossible */
+    CUDPO_ENOINPUT,    /* an input file or folder does not exist or can't be opened */
+    CUDPO_EDATA,       /* an input file is malformed: model, tokenizer, preferences, checkpoint */
+    CUDPO_EPERM,       /* the system denies access */
+    CUDPO_EWRITE,      /* an output could not be created, written or renamed */
+    CUDPO_ENOMEM,      /* host or device memory ran out */
+    CUDPO_ENUMERIC,    /* NaN or Inf in loss or gradient, or the self-check of step 0 failed */
+    CUDPO_EDEVICE,     /* a CUDA, cuBLAS or NCCL call failed; the device may be lost */
+    CUDPO_ESTOPPED,    /* stopped by a signal, what was done is saved: run the same command again */
+    CUDPO_EPEER,       /* another rank was lost, or stands still */
+    CUDPO_ERENDEZVOUS, /* the ranks did not find one another, or are not of one run */
 } cudpo_status;
 
 /** Record why a call failed and return `code`, so a function can end with `return cudpo_fail(...)`.
@@ -52,8 +54,8 @@ const char *cudpo_error_message(void);
 void cudpo_error_clear(void);
 
 /** Exit status of the program for a result, after sysexits.h: 0 done, 64 usage, 65 bad data or model
- *  file, 66 missing input, 69 device, 70 internal, 71 memory, 73 cannot write, 75 saved and stopped,
- *  77 permission, 78 configuration, 79 numerics. */
+ *  file, 66 missing input, 69 device or another rank, 70 internal, 71 memory, 73 cannot write, 75 saved and
+ *  stopped, 76 rendezvous, 77 permission, 78 configuration, 79 numerics. */
 int cudpo_exit_code(cudpo_status status);
 
 #define CUDPO_STR_(x) #x

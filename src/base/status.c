@@ -45,6 +45,7 @@ int cudpo_exit_code(cudpo_status status)
     case CUDPO_ENOINPUT:
         return 66;
     case CUDPO_EDEVICE:
+    case CUDPO_EPEER:
         return 69;
     case CUDPO_EINVAL:
         return 70;
@@ -54,6 +55,8 @@ int cudpo_exit_code(cudpo_status status)
         return 73;
     case CUDPO_ESTOPPED:
         return 75;
+    case CUDPO_ERENDEZVOUS:
+        return 76;
     case CUDPO_EPERM:
         return 77;
     case CUDPO_ECONFIG:

@@ -136,12 +136,9 @@ static const foreign_key foreign_keys[] = {
     IGNORED("accelerator_config"),
     IGNORED("parallelism_config"),
     IGNORED("fsdp_config"),
-    IGNORED("ddp_backend"),
     IGNORED("ddp_find_unused_parameters"),
-    IGNORED("ddp_bucket_cap_mb"),
     IGNORED("ddp_broadcast_buffers"),
     IGNORED("ddp_static_graph"),
-    IGNORED("ddp_timeout"),
     IGNORED("local_rank"),
     IGNORED("debug"),
 #undef IGNORED

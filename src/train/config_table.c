@@ -16,6 +16,7 @@ static const char *const truncations[] = {"keep_start", "keep_end", NULL};
 static const char *const samplings[] = {"random", "sequential", NULL};
 static const char *const strategies[] = {"no", "steps", "epoch", NULL};
 static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
+static const char *const ddp_backends[] = {"nccl", "mpi", "tcp", NULL};
 static const char *const gradient_types[] = {"float32", "bfloat16", NULL};
 static const char *const dtypes[] = {"float32", "bfloat16", "float16", "auto", NULL};
 
@@ -131,6 +132,15 @@ static const config_key table[] = {
         "tokens that are worked on at a time: changes memory and speed, not results; null: chosen"),
     BOOL(gradient_checkpointing, "true",
          "compute each layer a second time in the backward pass: less memory, more time"),
+    /* several ranks */
+    CHOICE(CONFIG_CHOICE, ddp_backend, "null", 0, ddp_backends,
+           "what adds up the gradients of several ranks; null: nccl on GPUs, tcp on CPUs"),
+    NUMBER(CONFIG_REAL, ddp_timeout, "1800.0", NO_NULL, ABOVE_0, WHOLE, "above 0",
+           "seconds that ranks wait for one that stands still before they end"),
+    NUMBER(CONFIG_REAL, ddp_bucket_cap_mb, "null", 0, ABOVE_0, WHOLE, "above 0",
+           "megabytes of gradients that are added up at a time; null: 25"),
+    NUMBER(CONFIG_INTEGER, zero_stage, "0", NO_NULL, 0, 1, "0 or 1",
+           "1: each rank keeps its share of the moments and master weights alone"),
     /* what is reported and kept */
     NUMBER(CONFIG_INTEGER, logging_steps, "10", NO_NULL, 1, WHOLE, "of 1 or more",
            "steps from one line of metrics to the next"),

@@ -1,0 +1,62 @@
+/* communicator.h - what ranks do together with tensors in backend memory: sums, and copies to all.
+ *
+ * Calls are made by one thread, in the same order with the same sizes on every rank.  Each begins once all ops that were
+ * enqueued on the backend before are done, and runs beside those that are enqueued later: its tensor is the communicator's until
+ * an op behind join().  Sums have the same bits on every rank and in every run of as many ranks.
+ * A peer that is lost or stands still makes them fail, with control's reason; no wait is for ever. */
+#ifndef CUDPO_DIST_COMMUNICATOR_H
+#define CUDPO_DIST_COMMUNICATOR_H
+
+#include "backend/backend.h"
+#include "cudpo/status.h"
+#include "dist/control.h"
+#include "dist/flight.h"
+
+#include <stdint.h>
+
+typedef struct communicator communicator;
+struct communicator {
+    const char *name; /* "self", "tcp", "mpi", "nccl" */
+    int32_t rank, size;
+    backend *be;
+    flight *record; /* NULL: none */
+    control *company;
+    int64_t step;     /* of what is begun from here on, for messages and the record */
+    int64_t sequence; /* collectives begun */
+    void (*close)(communicator *c);
+
+    /* As communicator_*() below, which check and record; x is contiguous f32 or, on a GPU, bf16. */
+    cudpo_status (*all_reduce)(communicator *c, tensor x, int64_t sequence);
+    cudpo_status (*reduce_scatter)(communicator *c, tensor x, int64_t sequence);
+    cudpo_status (*all_gather)(communicator *c, tensor x, int64_t sequence);
+    cudpo_status (*broadcast)(communicator *c, tensor x, int64_t sequence);
+    cudpo_status (*join)(communicator *c);
+};
+
+/* Elements of a tensor of n that belong to a rank: n / size each, and the rest to the last. */
+typedef struct share {
+    int64_t begin, end;
+} share;
+share communicator_share(int64_t n, int32_t size, int32_t rank);
+
+/** x = its sum over all ranks. */
+CUDPO_MUST_USE cudpo_status communicator_all_reduce(communicator *c, tensor x);
+/** This rank's share of x = its sum over all ranks; the rest of x is undefined. */
+CUDPO_MUST_USE cudpo_status communicator_reduce_scatter(communicator *c, tensor x);
+/** Every share of x = that of the rank it belongs to. */
+CUDPO_MUST_USE cudpo_status communicator_all_gather(communicator *c, tensor x);
+/** x = rank 0's. */
+CUDPO_MUST_USE cudpo_status communicator_broadcast(communicator *c, tensor x);
+/** What is enqueued on the backend from here on finds the results of all of these.  On a CPU: they are done.
+ *  Returns: CUDPO_OK; control_status(); CUDPO_EDEVICE. */
+CUDPO_MUST_USE cudpo_status communicator_join(communicator *c);
+void communicator_close(communicator *c); /* NULL is fine */
+
+/** One rank: nothing to do. */
+CUDPO_MUST_USE cudpo_status communicator_self(communicator **out, backend *be);
+
+/** A ring of TCP connections beside control's own, for tensors in host memory.
+ *  In:  company  outlives it. */
+CUDPO_MUST_USE cudpo_status communicator_tcp(communicator **out, backend *be, control *company);
+
+#endif /* CUDPO_DIST_COMMUNICATOR_H */

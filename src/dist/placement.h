@@ -1,0 +1,65 @@
+/* placement.h - which rank this process is and where rank 0 is to be found: what a launcher left in the environment.
+ *
+ * Looked for in this order: flags; torchrun; a Slurm step; PMIx and mpirun; Kubernetes; none of them, which is one process.
+ * The first that is whole wins, and what contradicts it is an error, never a guess. */
+#ifndef CUDPO_DIST_PLACEMENT_H
+#define CUDPO_DIST_PLACEMENT_H
+
+#include "cudpo/status.h"
+
+#include <stdint.h>
+
+typedef enum launcher {
+    LAUNCHER_NONE,
+    LAUNCHER_FLAGS,
+    LAUNCHER_TORCHRUN,
+    LAUNCHER_SLURM,
+    LAUNCHER_PMIX,
+    LAUNCHER_MPI,
+    LAUNCHER_KUBERNETES,
+    LAUNCHERS
+} launcher;
+extern const char *const launcher_names[LAUNCHERS]; /* "none", "flags", "torchrun", ... */
+
+enum { PLACEMENT_TEXT = 256, MAX_RANKS = 65536 };
+
+typedef struct placement {
+    launcher launcher;
+    int32_t rank, size;             /* 0 .. size-1 */
+    int32_t local_rank, local_size; /* among those of this node; local_size 0: not known */
+    int32_t node;                   /* -1: not known */
+    char address
+        [PLACEMENT_TEXT]; /* of rank 0: a name or number; "": only PMIx knows, or size is 1 */
+    int32_t port;         /* 0: not known */
+    char run_id
+        [PLACEMENT_TEXT]; /* the same for all ranks of one attempt and for no other; "": none given */
+    int32_t restarts;     /* of the job before this attempt */
+    char source[PLACEMENT_TEXT]; /* for people: "slurm step 12.0" */
+} placement;
+
+/* What the command line says of it; -1 and NULL: nothing. */
+typedef struct placement_wish {
+    const char *launcher; /* "auto" (NULL is the same) or one of launcher_names */
+    int64_t rank, world_size, local_rank;
+    const char *rdzv_endpoint; /* HOST:PORT of rank 0 */
+    const char *rdzv_id;       /* becomes run_id */
+} placement_wish;
+
+/* How variables are read: getenv() but in tests. */
+typedef const char *(*placement_variable)(void *context, const char *name);
+
+/** Find the placement of this process.
+ *  Returns: CUDPO_OK; CUDPO_ECONFIG naming the variable: rank not below the number of ranks, half of a set, no integer, negative,
+ *           more than MAX_RANKS ranks, two sources that disagree, RANK without LOCAL_RANK where several GPUs are visible. */
+CUDPO_MUST_USE cudpo_status placement_find(placement *out, const placement_wish *wish,
+                                           placement_variable get, void *context);
+
+/* getenv(), as placement_find() takes it. */
+const char *placement_getenv(void *context, const char *name);
+
+/** Host number `index` of a Slurm node list such as gpu[001-003,007],dgx-[01-02]-[1-2].
+ *  Returns: CUDPO_OK; CUDPO_ECONFIG where the list makes no sense, has fewer, or the name is longer than PLACEMENT_TEXT. */
+CUDPO_MUST_USE cudpo_status placement_host(char out[PLACEMENT_TEXT], const char *list,
+                                           int64_t index);
+
+#endif /* CUDPO_DIST_PLACEMENT_H */
