@@ -35,10 +35,10 @@ struct communicator {
 
 /* Elements of a tensor of n that belong to a rank: as many each as are a multiple of SHARE_STEP, and the rest to the last. */
 enum { SHARE_STEP = 64 };
-typedef struct share {
+typedef struct rank_share {
     int64_t begin, end;
-} share;
-share communicator_share(int64_t n, int32_t size, int32_t rank);
+} rank_share;
+rank_share communicator_share(int64_t n, int32_t size, int32_t rank);
 
 /** x = its sum over all ranks. */
 CUDPO_MUST_USE cudpo_status communicator_all_reduce(communicator *c, tensor x);

@@ -257,7 +257,7 @@ cudpo_status plan_steps_exactly(double seconds[], plan *p, int64_t first, int64_
         step_batch b;
         int64_t order[4096];
         CUDPO_REQUIRE(units <= (int64_t)(sizeof order / sizeof *order));
-        CUDPO_TRY(trainer_batch(p->t, &b, order, first + i));
+        CUDPO_TRY(trainer_batch(p->t, &b, order, NULL, first + i));
         CUDPO_TRY(work_of(&w, p, b.example, b.n));
         seconds[i] = cost_total(&w.cost) + update;
     }

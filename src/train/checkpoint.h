@@ -31,6 +31,8 @@ typedef struct checkpoint_state {
     char device[16];     /* the backend's name; "" in files of before it was kept */
     int64_t pack_tokens; /* of its packs: what decides the order of sums */
     int64_t pack_groups;
+    int64_t batch_ranks; /* whose batches make a step; 0 in files of before there were ranks: 1 */
+    int64_t batch_units; /* of a step */
 } checkpoint_state;
 
 /** Write OUTPUT_DIR/checkpoint-STEP, verify it, then remove the oldest beyond `keep` (0: keep all; the new one never).
@@ -46,6 +48,11 @@ CUDPO_MUST_USE cudpo_status checkpoint_save(const char *output_dir, const checkp
  *  Out:     path  in new memory; NULL where there is none.
  *  Returns: CUDPO_OK; CUDPO_EDATA where there are checkpoints and all are damaged: to start anew would be to lose them. */
 CUDPO_MUST_USE cudpo_status checkpoint_newest(char **path, const char *output_dir);
+
+/** The state of the newest checkpoint of a run, or of the one at a path, without a look at the rest of it.  Out: found  false where
+ *  there is none that can be read. */
+CUDPO_MUST_USE cudpo_status checkpoint_peek(checkpoint_state *state, bool *found,
+                                            const char *output_dir, const char *path);
 
 /** Verify a checkpoint and read its state; then its tensors.
  *  Returns: CUDPO_OK; CUDPO_ENOINPUT; CUDPO_EDATA naming the file that is damaged. */

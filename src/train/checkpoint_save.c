@@ -39,6 +39,9 @@ static cudpo_status write_state(const char *path, const checkpoint_state *s)
         status = buffer_printf(
             &b, ",\n  \"packs\": {\"device\": \"%s\", \"tokens\": %lld, \"groups\": %lld}",
             s->device, (long long)s->pack_tokens, (long long)s->pack_groups);
+    if (status == CUDPO_OK && s->batch_ranks > 0)
+        status = buffer_printf(&b, ",\n  \"batches\": {\"ranks\": %lld, \"units\": %lld}",
+                               (long long)s->batch_ranks, (long long)s->batch_units);
     if (status == CUDPO_OK) status = buffer_printf(&b, "\n}\n");
     if (status == CUDPO_OK) status = file_write(path, b.data, b.size);
     buffer_free(&b);

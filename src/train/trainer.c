@@ -64,7 +64,7 @@ static cudpo_status open_order(cudpo_trainer *t)
 static cudpo_status plan_steps(cudpo_trainer *t)
 {
     const cudpo_config *c = t->config;
-    const int64_t N = dataset_count(t->train.data), B = c->per_device_train_batch_size;
+    const int64_t N = dataset_count(t->train.data), B = trainer_train_batch(t);
     const int64_t G = c->gradient_accumulation_steps;
     t->batches_per_epoch = c->dataloader_drop_last ? N / B : (N + B - 1) / B;
     if (t->batches_per_epoch == 0)
@@ -223,10 +223,11 @@ static cudpo_status create_optimizer(cudpo_trainer *t)
     CUDPO_TRY(model_weights_create(&t->second, t->be, &t->model, DTYPE_F32));
     CUDPO_TRY(t->be->zero(t->be, t->first.all));
     CUDPO_TRY(t->be->zero(t->be, t->second.all));
-    void *two = NULL;
-    CUDPO_TRY(t->be->alloc(t->be, &two, 2 * sizeof(float)));
-    t->norm = tensor_vector(two, DTYPE_F32, 1);
-    t->factor = tensor_vector((float *)two + 1, DTYPE_F32, 1);
+    void *few = NULL;
+    CUDPO_TRY(t->be->alloc(t->be, &few, (2 + ASKED) * sizeof(float)));
+    t->norm = tensor_vector(few, DTYPE_F32, 1);
+    t->factor = tensor_vector((float *)few + 1, DTYPE_F32, 1);
+    t->asked = tensor_vector((float *)few + 2, DTYPE_F32, ASKED);
     t->parameters = calloc((size_t)t->policy.count, sizeof *t->parameters);
     if (t->parameters == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "parameter list");
     list_parameters(t);
@@ -241,10 +242,14 @@ static cudpo_status create_results(cudpo_trainer *t)
     t->kl = kl;
     t->units = calloc(n, sizeof *t->units);
     t->order = calloc(n, sizeof *t->order);
+    t->place = calloc(n, sizeof *t->place);
+    t->list = calloc(n, sizeof *t->list);
     t->label = calloc(G, sizeof *t->label);
     t->reference_score = calloc(G * LOSS_MAX_SEQUENCES, sizeof *t->reference_score);
-    if (t->units == NULL || t->order == NULL || t->label == NULL || t->reference_score == NULL)
+    if (t->units == NULL || t->order == NULL || t->place == NULL || t->list == NULL ||
+        t->label == NULL || t->reference_score == NULL)
         return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "results of %zu units", n);
+    CUDPO_TRY(deal_create(&t->deal, (int64_t)n, t->ranks->place.size));
     return trainer_kl_create(t);
 }
 
@@ -253,16 +258,18 @@ static cudpo_status create_flight(cudpo_trainer *t, step_flight *f, int64_t unit
 {
     const size_t n = (size_t)units, S = n * (size_t)t->pass.sequences;
     f->order = calloc(n, sizeof *f->order);
+    f->place = calloc(n, sizeof *f->place);
     f->results.rows = calloc(S, sizeof *f->results.rows);
-    if (f->order == NULL || f->results.rows == NULL)
+    if (f->order == NULL || f->place == NULL || f->results.rows == NULL)
         return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "results of %zu units", n);
-    const size_t floats = n * LOSS_COLUMNS + S * (1 + ROW_STATS) + 1 + n;
+    const size_t floats = n * LOSS_COLUMNS + S * (1 + ROW_STATS) + 1 + ASKED + n;
     CUDPO_TRY(t->be->host_alloc(t->be, &f->memory, floats * sizeof(float)));
     f->results.columns = f->memory;
     f->results.score = f->results.columns + n * LOSS_COLUMNS;
     f->results.sums = f->results.score + S;
     f->norm = f->results.sums + S * ROW_STATS;
-    f->kl = f->norm + 1;
+    f->asked = f->norm + 1;
+    f->kl = f->asked + ASKED;
     return CUDPO_OK;
 }
 
@@ -271,7 +278,7 @@ static cudpo_status create_flights(cudpo_trainer *t)
     const cudpo_config *c = t->config;
     for (int i = 0; i < FLIGHTS; i++)
         CUDPO_TRY(create_flight(t, &t->flight[i],
-                                c->per_device_train_batch_size * c->gradient_accumulation_steps));
+                                trainer_train_batch(t) * c->gradient_accumulation_steps));
     return CUDPO_OK;
 }
 
@@ -282,6 +289,7 @@ static void destroy_flights(cudpo_trainer *t)
         step_flight *f = &t->flight[i];
         if (t->be != NULL) t->be->host_free(t->be, f->memory);
         free(f->results.rows);
+        free(f->place);
         free(f->order);
     }
 }
@@ -303,19 +311,51 @@ cudpo_status trainer_stopped(const cudpo_trainer *t)
                       "again");
 }
 
+/* All ranks are to train the same weights on the same data with the same settings. */
+static cudpo_status check_ranks(const cudpo_trainer *t)
+{
+    const placement *p = &t->ranks->place;
+    if (p->size == 1) return CUDPO_OK;
+    const hash128 mine = trainer_run(t);
+    hash128 *all = calloc((size_t)p->size, sizeof *all);
+    if (all == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "%d ranks", (int)p->size);
+    cudpo_status status =
+        control_exchange(t->ranks->company, all, &mine, sizeof mine, "check of settings");
+    for (int32_t r = 1; r < p->size && status == CUDPO_OK; r++)
+        if (memcmp(&all[r], &all[0], sizeof mine) != 0)
+            status = cudpo_fail(CUDPO_ECONFIG, t->config->output_dir,
+                                "rank %d has another model, other data or other settings than rank "
+                                "0: start all ranks with the same command and the same files",
+                                (int)r);
+    free(all);
+    return status;
+}
+
 #define STAGE(call) \
     if (status == CUDPO_OK) status = signals_stop_wanted() ? trainer_stopped(t) : (call)
+
+/* What adds up gradients, once all that takes long before the first step is done. */
+static cudpo_status connect_ranks(cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    const double standard = 25.0; /* MB; of torch's DistributedDataParallel */
+    CUDPO_TRY(ranks_connect(&t->communicator, t->ranks, t->be));
+    t->reducer = reducer_of(t->communicator, t->gradient.all,
+                            c->ddp_bucket_cap_mb > 0.0 ? c->ddp_bucket_cap_mb : standard, false);
+    return CUDPO_OK;
+}
 
 /* The device, what is free on it, and who follows the parts of steps on it. */
 static cudpo_status open_device(cudpo_trainer *t)
 {
-    CUDPO_TRY(device_open(&t->be, t->config->device, t->config->output_dir));
+    CUDPO_TRY(
+        device_open(&t->be, t->config->device, t->ranks->place.local_rank, t->config->output_dir));
     parts_follow(&t->parts, t->be);
     return t->be->available_memory(t->be, &t->free_at_open);
 }
 
 /* What is to be done, before any of the device's memory is asked for.  In: made  NULL: model and data are files. */
-static cudpo_status prepare(cudpo_trainer *t, const made_run *made)
+static cudpo_status prepare(cudpo_trainer *t, bool train, const made_run *made)
 {
     const cudpo_config *config = t->config;
     cudpo_status status = CUDPO_OK;
@@ -331,6 +371,7 @@ static cudpo_status prepare(cudpo_trainer *t, const made_run *made)
     }
     STAGE(choose_type(t));
     if (made == NULL) STAGE(open_files(t));
+    if (train && made == NULL) STAGE(trainer_recall_ranks(t));
     STAGE(plan_steps(t));
     if (status == CUDPO_OK && t->eval.data != NULL && trainer_eval_count(t) == 0)
         log_warn(
@@ -340,11 +381,16 @@ static cudpo_status prepare(cudpo_trainer *t, const made_run *made)
     return status;
 }
 
-static cudpo_status create(cudpo_trainer **out, const cudpo_config *config)
+/* In: ranks  NULL: this process alone. */
+static cudpo_status create(cudpo_trainer **out, const cudpo_config *config, const run_ranks *ranks)
 {
-    *out = calloc(1, sizeof **out);
-    if (*out == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "trainer");
-    (*out)->config = config;
+    cudpo_trainer *t = calloc(1, sizeof *t);
+    *out = t;
+    if (t == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "trainer");
+    t->config = config;
+    t->alone = ranks_alone(config);
+    t->ranks = ranks != NULL ? ranks : &t->alone;
+    t->batch_ranks = t->ranks->place.size;
     return CUDPO_OK;
 }
 
@@ -352,10 +398,10 @@ cudpo_status trainer_prepare(cudpo_trainer **out, const cudpo_config *config, ba
 {
     cudpo_trainer *t;
     *out = NULL;
-    CUDPO_TRY(create(&t, config));
+    CUDPO_TRY(create(&t, config, NULL));
     t->be = be;
     t->dry = true;
-    const cudpo_status status = prepare(t, NULL);
+    const cudpo_status status = prepare(t, false, NULL);
     if (status == CUDPO_OK)
         *out = t;
     else
@@ -364,12 +410,12 @@ cudpo_status trainer_prepare(cudpo_trainer **out, const cudpo_config *config, ba
 }
 
 /* In: made  NULL: model and data are files. */
-static cudpo_status open_run(cudpo_trainer **out, const cudpo_config *config, bool train,
-                             const made_run *made)
+static cudpo_status open_run(cudpo_trainer **out, const cudpo_config *config,
+                             const run_ranks *ranks, bool train, const made_run *made)
 {
     cudpo_trainer *t;
     *out = NULL;
-    cudpo_status status = create(&t, config);
+    cudpo_status status = create(&t, config, ranks);
     if (status != CUDPO_OK) {
         if (made != NULL) dataset_close(made->data);
         return status;
@@ -379,9 +425,10 @@ static cudpo_status open_run(cudpo_trainer **out, const cudpo_config *config, bo
         t->train = (scored_data){.data = made->data, .epoch = -1};
     }
     status = open_device(t);
-    STAGE(prepare(t, made));
+    STAGE(prepare(t, train, made));
     STAGE(memory_plan(&t->memory, t, train));
     STAGE(load_models(t, train, made));
+    if (train) STAGE(check_ranks(t));
     STAGE(pass_create(&t->pass, t->be, &t->model, &t->memory.limits));
     STAGE(create_results(t));
     if (train && made == NULL) STAGE(output_recall(t));
@@ -389,6 +436,7 @@ static cudpo_status open_run(cudpo_trainer **out, const cudpo_config *config, bo
     STAGE(precompute(t));
     if (train) STAGE(create_optimizer(t));
     if (train) STAGE(create_flights(t));
+    if (train) STAGE(connect_ranks(t));
     STAGE(CUDPO_OK); /* a signal during the last one counts too */
     if (status != CUDPO_OK) {
         cudpo_trainer_close(t);
@@ -400,15 +448,16 @@ static cudpo_status open_run(cudpo_trainer **out, const cudpo_config *config, bo
 
 #undef STAGE
 
-cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool train)
+cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, const run_ranks *ranks,
+                          bool train)
 {
-    return open_run(out, config, train, NULL);
+    return open_run(out, config, ranks, train, NULL);
 }
 
 cudpo_status trainer_open_made(cudpo_trainer **out, const cudpo_config *config,
                                const made_run *made)
 {
-    return open_run(out, config, true, made);
+    return open_run(out, config, NULL, true, made);
 }
 
 int64_t cudpo_trainer_steps(const cudpo_trainer *t)
@@ -426,14 +475,20 @@ static void close_data(scored_data *d)
 void cudpo_trainer_close(cudpo_trainer *t)
 {
     if (t == NULL) return;
+    communicator_close(t->communicator);
     destroy_flights(t);
     if (t->be != NULL) {
         t->be->free(t->be, t->norm.data);
-        t->be->free(t->be, t->estimate.policy.data);
+        t->be->free(t->be, t->estimate.memory);
         t->be->host_free(t->be, t->kl);
     }
+    buffer_free(&t->pending);
+    free(t->estimate.host_place);
+    deal_free(&t->deal);
     free(t->reference_score);
     free(t->label);
+    free(t->list);
+    free(t->place);
     free(t->order);
     free(t->units);
     free(t->parameters);
