@@ -141,21 +141,13 @@ cudpo_status checkpoint_read(checkpoint_state *state, const char *path)
                       (long long)state->step, (long long)step);
 }
 
-static cudpo_status restore(model_weights *w, const char *folder, const char *name)
+cudpo_status checkpoint_restore(model_weights *w, checkpoint_tensors which, const char *path)
 {
-    char *path = path_join(folder, name);
-    if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, folder, "path");
-    const cudpo_status status = model_weights_restore(w, path);
-    free(path);
+    char *file = path_join(path, checkpoint_files[which]);
+    if (file == NULL) return cudpo_fail(CUDPO_ENOMEM, path, "path");
+    const cudpo_status status = model_weights_restore(w, file);
+    free(file);
     return status;
-}
-
-cudpo_status checkpoint_restore(model_weights *weights, model_weights *first, model_weights *second,
-                                const char *path)
-{
-    CUDPO_TRY(restore(weights, path, "model.safetensors"));
-    CUDPO_TRY(restore(first, path, "exp_avg.safetensors"));
-    return restore(second, path, "exp_avg_sq.safetensors");
 }
 
 /* A save that was killed between its last write and its rename left a whole checkpoint: take it. */

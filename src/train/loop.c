@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "train/device.h"
 #include "train/output.h"
+#include "train/shares.h"
 #include "train/signals.h"
 #include "train/trainer.h"
 
@@ -147,9 +148,11 @@ static void warn(void *context, const char *message)
 static cudpo_status write_model(cudpo_trainer *t)
 {
     const cudpo_config *c = t->config;
+    const model_weights *w;
     CUDPO_TRY(trainer_check_weights(t));
-    CUDPO_TRY(model_folder_save(trainer_weights(t), c->output_dir, c->model_name_or_path,
-                                output_type(t)));
+    CUDPO_TRY(shares_whole(&w, t, CHECKPOINT_WEIGHTS));
+    if (!ranks_first(t->ranks)) return CUDPO_OK;
+    CUDPO_TRY(model_folder_save(w, c->output_dir, c->model_name_or_path, output_type(t)));
     log_info("%s holds the trained model", c->output_dir);
     return CUDPO_OK;
 }
@@ -175,7 +178,7 @@ static cudpo_status train(cudpo_trainer *t)
     const cudpo_status status = run_steps(t, sink);
     metric_sink_close(sink);
     CUDPO_TRY(status);
-    if (first) CUDPO_TRY(write_model(t));
+    CUDPO_TRY(write_model(t));
     return ranks_meet(t->ranks, "end");
 }
 

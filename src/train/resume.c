@@ -2,6 +2,7 @@
 #include "base/buffer.h"
 #include "base/log.h"
 #include "train/checkpoint.h"
+#include "train/shares.h"
 #include "train/trainer.h"
 
 #include <assert.h>
@@ -95,10 +96,15 @@ static int64_t units_of_step(const cudpo_trainer *t)
     return trainer_train_batch(t) * t->config->gradient_accumulation_steps;
 }
 
+static cudpo_status fetch(void *context, const model_weights **out, checkpoint_tensors which)
+{
+    return shares_whole(out, context, which);
+}
+
 /* What rank 0 writes for all. */
 static cudpo_status save(cudpo_trainer *t)
 {
-    CUDPO_TRY(trainer_check_weights(t));
+    const checkpoint_source tensors = {fetch, t};
     checkpoint_state s = {.step = t->step, .tokens = t->tokens_seen, .sum_count = 2 * METRICS};
     memcpy(s.sums, t->sums.sum, sizeof t->sums.sum);
     memcpy(s.sums + METRICS, t->sums.count, sizeof t->sums.count);
@@ -108,14 +114,24 @@ static cudpo_status save(cudpo_trainer *t)
     s.pack_groups = t->pass.pack.capacity_G;
     s.batch_ranks = t->batch_ranks;
     s.batch_units = units_of_step(t);
-    return checkpoint_save(t->config->output_dir, &s, trainer_weights(t), &t->first, &t->second,
-                           t->config->model_name_or_path, t->config->save_total_limit);
+    return checkpoint_save(t->config->output_dir, &s, &tensors, t->config->model_name_or_path,
+                           t->config->save_total_limit);
+}
+
+/* The other ranks' part in it: their shares, in the same order. */
+static cudpo_status hand_in(cudpo_trainer *t)
+{
+    const model_weights *unused;
+    for (int which = 0; which < CHECKPOINT_TENSORS; which++)
+        CUDPO_TRY(shares_whole(&unused, t, (checkpoint_tensors)which));
+    return CUDPO_OK;
 }
 
 cudpo_status trainer_save(cudpo_trainer *t)
 {
     CUDPO_TRY(trainer_gather(t));
-    if (ranks_first(t->ranks)) CUDPO_TRY(save(t));
+    CUDPO_TRY(trainer_check_weights(t));
+    CUDPO_TRY(ranks_first(t->ranks) ? save(t) : hand_in(t));
     return ranks_meet(t->ranks, "save");
 }
 
@@ -298,22 +314,16 @@ cudpo_status trainer_recall_packs(cudpo_trainer *t)
     return share_found(t);
 }
 
-/* Weights and moments of rank 0 to all. */
-static cudpo_status share_weights(cudpo_trainer *t)
-{
-    const tensor parts[] = {trainer_weights(t)->all, t->first.all, t->second.all};
-    for (int i = 0; i < 3; i++)
-        CUDPO_TRY(communicator_broadcast(t->communicator, parts[i]));
-    return communicator_join(t->communicator);
-}
-
 /* Rank 0 reads: the others need not see the folder. */
 static cudpo_status restore(cudpo_trainer *t)
 {
     const checkpoint_state *s = &t->saved;
-    if (ranks_first(t->ranks))
-        CUDPO_TRY(checkpoint_restore(trainer_weights(t), &t->first, &t->second, t->from));
-    CUDPO_TRY(share_weights(t));
+    for (int i = 0; i < CHECKPOINT_TENSORS; i++) {
+        const checkpoint_tensors which = (checkpoint_tensors)i;
+        if (ranks_first(t->ranks))
+            CUDPO_TRY(checkpoint_restore(shares_place(t, which), which, t->from));
+        CUDPO_TRY(shares_take(t, which));
+    }
     CUDPO_TRY(trainer_refresh(t));
     t->step = s->step;
     t->tokens_seen = s->tokens;

@@ -1,4 +1,5 @@
 /* step.c - one optimizer step: the path of a pair from its row to the weights.  Start reading here. */
+#include "train/shares.h"
 #include "train/signals.h"
 #include "train/trainer.h"
 
@@ -55,10 +56,13 @@ static cudpo_status update(cudpo_trainer *t, step_flight *f)
                                          .seed = (uint64_t)c->seed};
     f->learning_rate = settings.learning_rate;
     CUDPO_TRY(backend_part(t->be, PART_OPTIMIZER));
-    CUDPO_TRY(t->be->clip(t->be, t->norm, t->factor, t->gradient.all, (float)c->max_grad_norm));
+    CUDPO_TRY(
+        t->zero ? shares_clip(t)
+                : t->be->clip(t->be, t->norm, t->factor, t->gradient.all, (float)c->max_grad_norm));
     CUDPO_TRY(t->be->copy_out_later(t->be, f->norm, t->norm.data, sizeof *f->norm));
-    return optimizer_step(t->be, t->parameters, t->parameter_count, &settings, t->factor,
-                          t->step + 1);
+    CUDPO_TRY(optimizer_step(t->be, t->parameters, t->parameter_count, &settings, t->factor,
+                             t->step + 1));
+    return t->zero ? shares_publish(t) : CUDPO_OK;
 }
 
 cudpo_status trainer_begin(cudpo_trainer *t)

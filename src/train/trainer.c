@@ -6,6 +6,7 @@
 #include "train/device.h"
 #include "train/memory.h"
 #include "train/output.h"
+#include "train/shares.h"
 #include "train/signals.h"
 
 #include <math.h>
@@ -117,7 +118,7 @@ model_weights *trainer_weights(cudpo_trainer *t)
 
 cudpo_status trainer_refresh(cudpo_trainer *t)
 {
-    if (!tensor_present(t->master.all)) return CUDPO_OK;
+    if (!tensor_present(t->master.all) || t->zero) return CUDPO_OK;
     return t->be->cast(t->be, t->policy.all, t->master.all);
 }
 
@@ -151,11 +152,26 @@ static cudpo_status open_files(cudpo_trainer *t)
     return c->eval_dataset != NULL ? open_data(t, &t->eval, c->eval_dataset) : CUDPO_OK;
 }
 
+/* Gradients are there already where master weights are shared out: all of these are read into their memory. */
 static cudpo_status load_policy(cudpo_trainer *t)
 {
-    CUDPO_TRY(model_weights_load(trainer_weights(t), &t->model, t->config->model_name_or_path));
-    t->policy_fingerprint = trainer_weights(t)->fingerprint;
-    return CUDPO_OK;
+    model_weights *const w = shares_place(t, CHECKPOINT_WEIGHTS);
+    CUDPO_TRY(model_weights_load(w, &t->model, t->config->model_name_or_path));
+    t->policy_fingerprint = w->fingerprint;
+    return w == trainer_weights(t) ? CUDPO_OK : shares_keep(t, CHECKPOINT_WEIGHTS);
+}
+
+static cudpo_status create_gradient(cudpo_trainer *t)
+{
+    const bool half = t->type == DTYPE_BF16 && strcmp(t->config->gradient_dtype, "bfloat16") == 0;
+    return model_weights_create(&t->gradient, t->be, &t->model, half ? DTYPE_BF16 : DTYPE_F32);
+}
+
+static cudpo_status create_master(cudpo_trainer *t)
+{
+    if (!t->zero) return model_weights_create(&t->master, t->be, &t->model, DTYPE_F32);
+    CUDPO_TRY(create_gradient(t));
+    return shares_create(&t->master, t->be, t->share, DTYPE_F32);
 }
 
 /* What they are a function of is their fingerprint. */
@@ -173,8 +189,7 @@ static cudpo_status load_models(cudpo_trainer *t, bool train, const made_run *ma
 {
     const cudpo_config *c = t->config;
     CUDPO_TRY(model_weights_create(&t->policy, t->be, &t->model, t->type));
-    if (t->type != DTYPE_F32 && c->master_weights && train)
-        CUDPO_TRY(model_weights_create(&t->master, t->be, &t->model, DTYPE_F32));
+    if (t->type != DTYPE_F32 && c->master_weights && train) CUDPO_TRY(create_master(t));
     t->reference_is_policy = c->ref_model_name_or_path == NULL;
     const bool through_policy = t->memory.offload && !t->reference_is_policy;
     if (through_policy) { /* whose memory is free yet: the whole of the reference gets none of its own */
@@ -186,48 +201,70 @@ static cudpo_status load_models(cudpo_trainer *t, bool train, const made_run *ma
     return t->rewards && !through_policy ? load_reference(t) : CUDPO_OK;
 }
 
-/* Elements first .. first + n - 1 of a block of weights, or none of a block that is not there. */
-static tensor part_of(tensor all, int64_t first, int64_t n)
+/* Elements first .. first + n - 1 of a block whose own first is `begin`, or none of one that is not there. */
+static tensor part_of(tensor all, int64_t begin, int64_t first, int64_t n)
 {
     if (!tensor_present(all)) return all;
-    return tensor_matrix((char *)all.data + (size_t)first * dtype_size(all.type), all.type, 1, n);
+    return tensor_matrix((char *)all.data + (size_t)(first - begin) * dtype_size(all.type),
+                         all.type, 1, n);
+}
+
+/* What of elements first .. end - 1 this rank updates, treated alike. */
+static void list_run(cudpo_trainer *t, int64_t first, int64_t end, bool decay)
+{
+    const bool master = tensor_present(t->master.all);
+    const int64_t begin = t->zero ? t->share.begin : 0; /* of moments and master weights */
+    if (t->zero && first < t->share.begin) first = t->share.begin;
+    if (t->zero && end > t->share.end) end = t->share.end;
+    const int64_t n = end - first;
+    if (n <= 0) return;
+    t->parameters[t->parameter_count++] =
+        (optimizer_parameter){.weight = master ? part_of(t->master.all, begin, first, n)
+                                               : part_of(t->policy.all, 0, first, n),
+                              .copy = master ? part_of(t->policy.all, 0, first, n) : (tensor){0},
+                              .gradient = part_of(t->gradient.all, 0, first, n),
+                              .first_moment = part_of(t->first.all, begin, first, n),
+                              .second_moment = part_of(t->second.all, begin, first, n),
+                              .first = first,
+                              .decay = decay};
 }
 
 /* What lies side by side and is treated alike is updated as one: a few launches a layer instead of one a tensor. */
 static void list_parameters(cudpo_trainer *t)
 {
-    const model_weights *const w = trainer_weights(t);
-    const tensor copy = w == &t->policy ? (tensor){0} : t->policy.all;
+    const model_weights *const w = &t->policy;
     for (int64_t i = 0, first = 0; i < w->count;) {
         const bool decay = !w->names[i].no_decay;
         int64_t n = 0;
         while (i < w->count && w->names[i].no_decay != decay)
             n += tensor_elements(w->names[i++].view);
-        t->parameters[t->parameter_count++] =
-            (optimizer_parameter){.weight = part_of(w->all, first, n),
-                                  .copy = part_of(copy, first, n),
-                                  .gradient = part_of(t->gradient.all, first, n),
-                                  .first_moment = part_of(t->first.all, first, n),
-                                  .second_moment = part_of(t->second.all, first, n),
-                                  .first = first,
-                                  .decay = decay};
+        list_run(t, first, first + n, decay);
         first += n;
     }
 }
 
+static cudpo_status create_moments(cudpo_trainer *t)
+{
+    model_weights *const moments[] = {&t->first, &t->second};
+    for (int i = 0; i < 2; i++) {
+        CUDPO_TRY(t->zero ? shares_create(moments[i], t->be, t->share, DTYPE_F32)
+                          : model_weights_create(moments[i], t->be, &t->model, DTYPE_F32));
+        CUDPO_TRY(t->be->zero(t->be, moments[i]->all));
+    }
+    return CUDPO_OK;
+}
+
 static cudpo_status create_optimizer(cudpo_trainer *t)
 {
-    const bool half = t->type == DTYPE_BF16 && strcmp(t->config->gradient_dtype, "bfloat16") == 0;
-    CUDPO_TRY(model_weights_create(&t->gradient, t->be, &t->model, half ? DTYPE_BF16 : DTYPE_F32));
-    CUDPO_TRY(model_weights_create(&t->first, t->be, &t->model, DTYPE_F32));
-    CUDPO_TRY(model_weights_create(&t->second, t->be, &t->model, DTYPE_F32));
-    CUDPO_TRY(t->be->zero(t->be, t->first.all));
-    CUDPO_TRY(t->be->zero(t->be, t->second.all));
+    const int64_t ranks = t->ranks->place.size;
+    if (!tensor_present(t->gradient.all)) CUDPO_TRY(create_gradient(t));
+    CUDPO_TRY(create_moments(t));
     void *few = NULL;
-    CUDPO_TRY(t->be->alloc(t->be, &few, (2 + ASKED) * sizeof(float)));
+    CUDPO_TRY(t->be->alloc(t->be, &few, (size_t)(2 + ASKED + ranks) * sizeof(float)));
     t->norm = tensor_vector(few, DTYPE_F32, 1);
     t->factor = tensor_vector((float *)few + 1, DTYPE_F32, 1);
     t->asked = tensor_vector((float *)few + 2, DTYPE_F32, ASKED);
+    t->norms = tensor_vector((float *)few + 2 + ASKED, DTYPE_F32, ranks);
     t->parameters = calloc((size_t)t->policy.count, sizeof *t->parameters);
     if (t->parameters == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "parameter list");
     list_parameters(t);
@@ -341,7 +378,22 @@ static cudpo_status connect_ranks(cudpo_trainer *t)
     const double standard = 25.0; /* MB; of torch's DistributedDataParallel */
     CUDPO_TRY(ranks_connect(&t->communicator, t->ranks, t->be));
     t->reducer = reducer_of(t->communicator, t->gradient.all,
-                            c->ddp_bucket_cap_mb > 0.0 ? c->ddp_bucket_cap_mb : standard, false);
+                            c->ddp_bucket_cap_mb > 0.0 ? c->ddp_bucket_cap_mb : standard, t->zero);
+    return CUDPO_OK;
+}
+
+static cudpo_status share_out(cudpo_trainer *t, bool train)
+{
+    const cudpo_config *c = t->config;
+    const placement *p = &t->ranks->place;
+    t->zero = train && c->zero_stage == 1 && p->size > 1;
+    if (!t->zero) return CUDPO_OK;
+    if (t->type != DTYPE_F32 && strcmp(c->gradient_dtype, "bfloat16") == 0)
+        return cudpo_fail(CUDPO_ECONFIG, "zero_stage",
+                          "1 needs gradients in float32, in whose memory shares meet: set "
+                          "gradient_dtype to float32, or zero_stage to 0");
+    t->shards = p->size;
+    t->share = communicator_share(model_config_parameters(&t->model), p->size, p->rank);
     return CUDPO_OK;
 }
 
@@ -426,6 +478,7 @@ static cudpo_status open_run(cudpo_trainer **out, const cudpo_config *config,
     }
     status = open_device(t);
     STAGE(prepare(t, train, made));
+    STAGE(share_out(t, train));
     STAGE(memory_plan(&t->memory, t, train));
     STAGE(load_models(t, train, made));
     if (train) STAGE(check_ranks(t));

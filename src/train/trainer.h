@@ -105,6 +105,9 @@ struct cudpo_trainer {
     const run_ranks *ranks;
     communicator *communicator; /* NULL in a dry run */
     gradient_reducer reducer;
+    bool zero;        /* zero_stage 1 of several ranks: moments and master weights are shared out */
+    rank_share share; /* of this rank: then, elements */
+    tensor norms;     /* [ranks] f32: then, of the parts of the gradient */
     int64_t batch_ranks; /* ranks whose batches make a step: those that the run began with */
     deal deal;           /* of a step, or of an evaluation batch */
     int64_t *list;       /* [units of those] of all ranks */
@@ -132,7 +135,7 @@ struct cudpo_trainer {
 
     dtype type;                      /* of weights and activations */
     model_weights policy, reference; /* reference empty: none, or cached */
-    model_weights master;            /* float32; empty: the policy itself is updated */
+    model_weights master; /* float32, or this rank's share; empty: the policy itself is updated */
     model_weights gradient, first, second;
     hash128 policy_fingerprint;      /* of the weights that the run began with */
     hash128 reference_fingerprint;   /* of its weights; 0 where there is none */
