@@ -60,4 +60,10 @@ CUDPO_MUST_USE cudpo_status communicator_self(communicator **out, backend *be);
  *  In:  company  outlives it. */
 CUDPO_MUST_USE cudpo_status communicator_tcp(communicator **out, backend *be, control *company);
 
+/** OpenMPI, for tensors in host memory: a plugin of its own.  Returns: CUDPO_EDEVICE where there is none. */
+CUDPO_MUST_USE cudpo_status communicator_mpi(communicator **out, backend *be, control *company);
+
+/** NCCL, which the CUDA backend's plugin opens.  Returns: CUDPO_EDEVICE where there is none. */
+CUDPO_MUST_USE cudpo_status communicator_nccl(communicator **out, backend *be, control *company);
+
 #endif /* CUDPO_DIST_COMMUNICATOR_H */
