@@ -156,18 +156,22 @@ static void hear(control *c, int32_t m)
     }
 }
 
-static void send_beats(control *c)
+void company_beat(control *c, int32_t m)
 {
     uint8_t data[128];
     wire_fields f = {.at = data, .end = data + sizeof data};
     wire_put_int(&f, c->place.sequence);
     wire_put_int(&f, c->place.step);
     wire_put_text(&f, c->place.collective);
+    (void)wire_send(&c->members[m].w, WIRE_BEAT, 0, data, (size_t)(f.at - data));
+}
+
+static void send_beats(control *c)
+{
     for (int32_t m = 0; m < c->n_members; m++) {
-        member *x = &c->members[m];
+        const member *x = &c->members[m];
         /* One that waits to be sent already is enough. */
-        if (x->w.fd < 0 || x->left || x->shut || x->w.urgent.size > 0) continue;
-        (void)wire_send(&x->w, WIRE_BEAT, 0, data, (size_t)(f.at - data));
+        if (x->w.fd >= 0 && !x->left && !x->shut && x->w.urgent.size == 0) company_beat(c, m);
     }
 }
 
