@@ -10,8 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-const char *const queue_op_names[QUEUE_OPS] = {"all_reduce", "reduce_scatter", "all_gather",
-                                               "broadcast"};
+const char *const queue_op_names[QUEUE_OPS] = {"all_reduce", "reduce", "all_gather", "broadcast"};
 
 enum {
     LOOK_MS = 50,    /* between two looks at the company */

@@ -10,7 +10,7 @@
 
 typedef enum queue_op {
     QUEUE_ALL_REDUCE,
-    QUEUE_REDUCE_SCATTER,
+    QUEUE_REDUCE,
     QUEUE_ALL_GATHER,
     QUEUE_BROADCAST,
     QUEUE_OPS
@@ -20,6 +20,7 @@ extern const char *const queue_op_names[QUEUE_OPS]; /* "all_reduce", ... */
 typedef struct queue_job {
     queue_op op;
     tensor x;
+    int32_t root; /* of a reduce */
     int64_t sequence, step;
 } queue_job;
 
