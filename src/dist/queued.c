@@ -19,30 +19,30 @@ static cudpo_status work(void *context, const queue_job *job)
     return CUDPO_OK;
 }
 
-static cudpo_status push(communicator *c, queue_op op, tensor x, int64_t sequence)
+static cudpo_status push(communicator *c, queue_op op, tensor x, int32_t root, int64_t sequence)
 {
-    return queue_push(((queued *)c)->jobs,
-                      &(queue_job){.op = op, .x = x, .sequence = sequence, .step = c->step});
+    const queue_job job = {.op = op, .x = x, .root = root, .sequence = sequence, .step = c->step};
+    return queue_push(((queued *)c)->jobs, &job);
 }
 
 static cudpo_status all_reduce(communicator *c, tensor x, int64_t sequence)
 {
-    return push(c, QUEUE_ALL_REDUCE, x, sequence);
+    return push(c, QUEUE_ALL_REDUCE, x, 0, sequence);
 }
 
-static cudpo_status reduce_scatter(communicator *c, tensor x, int64_t sequence)
+static cudpo_status reduce(communicator *c, tensor x, int32_t root, int64_t sequence)
 {
-    return push(c, QUEUE_REDUCE_SCATTER, x, sequence);
+    return push(c, QUEUE_REDUCE, x, root, sequence);
 }
 
 static cudpo_status all_gather(communicator *c, tensor x, int64_t sequence)
 {
-    return push(c, QUEUE_ALL_GATHER, x, sequence);
+    return push(c, QUEUE_ALL_GATHER, x, 0, sequence);
 }
 
 static cudpo_status broadcast(communicator *c, tensor x, int64_t sequence)
 {
-    return push(c, QUEUE_BROADCAST, x, sequence);
+    return push(c, QUEUE_BROADCAST, x, 0, sequence);
 }
 
 static cudpo_status join(communicator *c)
@@ -76,7 +76,7 @@ cudpo_status communicator_queued(communicator **out, const queued_transport *t, 
                           .company = company,
                           .close = close_queued,
                           .all_reduce = all_reduce,
-                          .reduce_scatter = reduce_scatter,
+                          .reduce = reduce,
                           .all_gather = all_gather,
                           .broadcast = broadcast,
                           .join = join};
