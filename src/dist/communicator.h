@@ -69,4 +69,7 @@ CUDPO_MUST_USE cudpo_status communicator_tcp(communicator **out, backend *be, co
  *  the peers that are gone: then the process ends without MPI_Finalize(), upon which mpirun ends the others. */
 CUDPO_MUST_USE cudpo_status communicator_mpi(communicator **out, backend *be, control *company);
 
+/** NCCL, which the CUDA backend's plugin opens.  Returns: CUDPO_EDEVICE where there is none. */
+CUDPO_MUST_USE cudpo_status communicator_nccl(communicator **out, backend *be, control *company);
+
 #endif /* CUDPO_DIST_COMMUNICATOR_H */

@@ -60,7 +60,7 @@ static void compare(control *c, int32_t r)
 
 void exchange_without(control *c, int32_t rank)
 {
-    if (!c->call.active || (c->rank == 0 && c->members[rank].given)) return;
+    if (!c->call.active || c->call.done || (c->rank == 0 && c->members[rank].given)) return;
     out_of_step(c, rank, "rank %d said goodbye while %s others are at '%s'", "the",
                 c->call.stand.what);
 }
