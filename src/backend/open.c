@@ -93,6 +93,14 @@ static cudpo_status open_plugin(backend **be, const backend_options *options)
     return p.open(be, options); /* the library stays loaded: CUDA's own threads may run in it */
 }
 
+cudpo_status backend_plugin_function(void *function, const char *name)
+{
+    plugin p;
+    CUDPO_TRY(load_plugin(&p));
+    if (function_of(p.library, name, function)) return CUDPO_OK;
+    return cudpo_fail(CUDPO_EDEVICE, p.path, "has no %s: build it anew", name);
+}
+
 void backend_report(void (*line)(void *context, const char *name, const char *value), void *context)
 {
     plugin p;

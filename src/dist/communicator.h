@@ -59,4 +59,12 @@ CUDPO_MUST_USE cudpo_status communicator_self(communicator **out, backend *be);
  *  In:  company  outlives it. */
 CUDPO_MUST_USE cudpo_status communicator_tcp(communicator **out, backend *be, control *company);
 
+/** NCCL, for tensors of a CUDA backend, each rank on a GPU of its own.  The library is opened here: $CUDPO_NCCL, or libnccl.so.2
+ *  as the system finds it.  Collective: every rank calls it.
+ *  In:      be       outlives it.
+ *           company  outlives it.
+ *  Returns: CUDPO_OK; CUDPO_EDEVICE: no NCCL, or one that fails: what it says, and what to do; control_status();
+ *           CUDPO_ECONFIG: NCCL_COMM_ID is set; CUDPO_ENOMEM. */
+CUDPO_MUST_USE cudpo_status communicator_nccl(communicator **out, backend *be, control *company);
+
 #endif /* CUDPO_DIST_COMMUNICATOR_H */
