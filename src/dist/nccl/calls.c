@@ -28,24 +28,35 @@ bool nccl_blames_peer(nccl_result r)
     return r == NCCL_SYSTEM_ERROR || r == NCCL_INTERNAL_ERROR || r == NCCL_REMOTE_ERROR;
 }
 
+double nccl_hearsay(const nccl *n)
+{
+    return n->company.timeout < 4 ? n->company.timeout / 4 : 1.0;
+}
+
 cudpo_status nccl_say(const nccl *n, const collective *what, const char *call, nccl_result r)
 {
     char at[96] = "";
     if (what->op != NULL)
         snprintf(at, sizeof at, "%s %" PRId64 " of step %" PRId64 ": ", what->op, what->sequence,
                  what->step);
+    char more[400] = "";
     const char *const last = n->lib.last_error(NULL);
-    return cudpo_fail(CUDPO_EDEVICE, "NCCL",
-                      "rank %d: %s%s: %s (%d)%s%.300s; NCCL_DEBUG=INFO tells more; a run goes on "
-                      "from its last checkpoint with --resume_from_checkpoint true",
-                      n->table.rank, at, call, n->lib.error_string(r), (int)r,
-                      last != NULL && *last != '\0' ? ": " : "", last != NULL ? last : "");
+    if (r == NCCL_IN_PROGRESS)
+        snprintf(more, sizeof more, " after %g s, ddp_timeout", n->company.timeout);
+    else if (last != NULL && *last != '\0')
+        snprintf(more, sizeof more, ": %.300s", last);
+    char where[32];
+    snprintf(where, sizeof where, "NCCL on rank %d", n->table.rank);
+    return cudpo_fail(CUDPO_EDEVICE, where,
+                      "%s%s: %s (%d)%s; NCCL_DEBUG=INFO tells more; a run goes on from its "
+                      "last checkpoint with --resume_from_checkpoint true",
+                      at, call, n->lib.error_string(r), (int)r, more);
 }
 
 /* NCCL may be the first to notice a lost peer, but only control knows which, and a moment later. */
 static void wait_for_reason(const nccl *n)
 {
-    const double until = nccl_clock() + NCCL_HEARSAY;
+    const double until = nccl_clock() + nccl_hearsay(n);
     while (nccl_status(n) == CUDPO_OK && nccl_clock() < until)
         nap(10000000);
 }
@@ -57,15 +68,25 @@ cudpo_status nccl_failed(nccl *n, const char *call, nccl_result r)
     return nccl_say(n, &n->now, call, r);
 }
 
-nccl_result nccl_settle(nccl *n, nccl_comm comm, nccl_result r)
+static nccl_result settle(nccl *n, nccl_comm comm)
 {
     const double until = nccl_clock() + n->company.timeout;
-    for (long pause = 20000; r == NCCL_IN_PROGRESS; pause = pause < 1000000 ? 2 * pause : pause) {
-        const nccl_result asked = n->lib.comm_async_error(comm, &r);
+    for (long pause = 20000;; pause = pause < 1000000 ? 2 * pause : pause) {
+        nccl_result state = NCCL_IN_PROGRESS;
+        const nccl_result asked = n->lib.comm_async_error(comm, &state);
         if (asked != NCCL_SUCCESS) return asked;
-        if (r != NCCL_IN_PROGRESS || nccl_status(n) != CUDPO_OK || nccl_clock() >= until) break;
+        if (state != NCCL_IN_PROGRESS) return state;
+        if (nccl_status(n) != CUDPO_OK || nccl_clock() >= until) return NCCL_IN_PROGRESS;
         nap(pause);
     }
+}
+
+nccl_result nccl_settle(nccl *n, nccl_comm comm, nccl_result r)
+{
+    if (r != NCCL_IN_PROGRESS) return r;
+    atomic_store(&n->settling, true);
+    r = settle(n, comm);
+    atomic_store(&n->settling, false);
     return r;
 }
 

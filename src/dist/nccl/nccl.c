@@ -11,35 +11,30 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Let all ranks be done with one another: what is enqueued, and NCCL's own goodbye. */
-static bool finish(nccl *n)
+/* Are all collectives done, and well?  The watch still looks: a lost peer ends the wait. */
+static bool is_done(nccl *n)
 {
-    collective oldest;
-    bool started;
-    if (n->broken || nccl_status(n) != CUDPO_OK) return false;
-    if (cudaStreamSynchronize(n->stream) != cudaSuccess) return false;
-    if (pending_look(&n->pending, &oldest, &started) != CUDPO_OK) return false;
-    (void)pthread_mutex_lock(&n->calls);
-    const nccl_comm comm = atomic_load(&n->comm);
-    nccl_result r = NCCL_IN_PROGRESS;
-    if (comm != NULL) r = nccl_settle(n, comm, n->lib.comm_finalize(comm));
-    (void)pthread_mutex_unlock(&n->calls);
-    return r == NCCL_SUCCESS && nccl_status(n) == CUDPO_OK;
+    pending_view view;
+    return !n->broken && nccl_status(n) == CUDPO_OK &&
+           cudaStreamSynchronize(n->stream) == cudaSuccess &&
+           pending_look(&n->pending, &view) == CUDPO_OK && nccl_status(n) == CUDPO_OK;
 }
 
 static void close_nccl(communicator *c)
 {
     nccl *const n = nccl_of(c);
-    const bool fine = n->joined && finish(n);
-    n->company.set_watch(n->company.control, NULL);
-    if (!nccl_end(n, !fine)) {
-        log_warn("rank %d: NCCL does not end: it is left behind", n->table.rank);
+    const bool done = is_done(n);
+    n->company.set_watch(n->company.control,
+                         NULL); /* where stop() hangs, control ends the process */
+    if (!nccl_end(n, !done)) {
+        log_warn("NCCL on rank %d does not end: it is left behind", n->table.rank);
         return; /* its threads may still use what is here; the process is about to end */
     }
     pending_close(&n->pending);
     if (n->ready != NULL) (void)cudaEventDestroy(n->ready);
     if (n->stream != NULL) (void)cudaStreamDestroy(n->stream);
     (void)sem_destroy(&n->ended);
+    (void)pthread_mutex_destroy(&n->calls);
     free(n);
 }
 
@@ -73,7 +68,6 @@ static cudpo_status join_comm(nccl *n)
     CUDPO_TRY(agree_on_id(n, &id));
     nccl_result r = n->lib.comm_init(&comm, n->table.size, id, n->table.rank, &config);
     memset(&id, 0, sizeof id);
-    n->joined = comm != NULL;
     atomic_store(&n->comm, comm);
     if (comm != NULL) r = nccl_settle(n, comm, r);
     if (r != NCCL_SUCCESS) return nccl_failed(n, "ncclCommInitRankConfig", r);

@@ -49,17 +49,21 @@ static cudpo_status look(pending *p)
         done = false;
         if (one->started && one->whole) CUDPO_TRY(passed(&done, one->end));
         if (done) p->mark(one->what.record, one->what.sequence, FLIGHT_COMPLETED);
+        if (done) p->last = one->what;
     }
     return CUDPO_OK;
 }
 
-cudpo_status pending_look(pending *p, collective *oldest, bool *started)
+cudpo_status pending_look(pending *p, pending_view *out)
 {
     (void)pthread_mutex_lock(&p->lock);
     const cudpo_status status = look(p);
-    const bool any = p->first < p->next;
-    *oldest = any ? at(p, p->first)->what : (collective){0};
-    *started = any && at(p, p->first)->started;
+    *out = (pending_view){.last = p->last};
+    if (p->first < p->next) {
+        out->oldest = at(p, p->first)->what;
+        out->whole = at(p, p->first)->whole;
+        out->started = at(p, p->first)->started;
+    }
     (void)pthread_mutex_unlock(&p->lock);
     return status;
 }
@@ -67,40 +71,37 @@ cudpo_status pending_look(pending *p, collective *oldest, bool *started)
 /* Wait for the oldest; a lost peer ends that, too, since NCCL is aborted then. */
 static cudpo_status make_room(pending *p)
 {
-    collective oldest;
-    bool started;
+    pending_view view;
     (void)pthread_mutex_lock(&p->lock);
     const bool full = p->next - p->first == PENDING;
     const cudaEvent_t end = at(p, p->first)->end;
     (void)pthread_mutex_unlock(&p->lock);
     if (!full) return CUDPO_OK;
     CUDA_TRY(cudaEventSynchronize(end));
-    return pending_look(p, &oldest, &started);
+    return pending_look(p, &view);
 }
 
 cudpo_status pending_begin(pending *p, collective what, cudaStream_t stream)
 {
     CUDPO_TRY(make_room(p));
-    (void)pthread_mutex_lock(&p->lock);
     pending_one *const one = at(p, p->next);
-    const cudaError_t error = cudaEventRecord(one->begin, stream);
-    if (error == cudaSuccess) {
-        one->what = what;
-        one->whole = one->started = false;
-        p->next++;
-    }
+    CUDA_TRY(cudaEventRecord(one->begin, stream));
+    (void)pthread_mutex_lock(&p->lock);
+    one->what = what;
+    one->whole = one->started = false;
+    p->next++;
     (void)pthread_mutex_unlock(&p->lock);
-    return error == cudaSuccess ? CUDPO_OK : cuda_failed(CUDPO_HERE, "cudaEventRecord", error);
+    return CUDPO_OK;
 }
 
 cudpo_status pending_end(pending *p, cudaStream_t stream)
 {
-    (void)pthread_mutex_lock(&p->lock);
     pending_one *const one = at(p, p->next - 1);
-    const cudaError_t error = cudaEventRecord(one->end, stream);
-    one->whole = error == cudaSuccess;
+    CUDA_TRY(cudaEventRecord(one->end, stream));
+    (void)pthread_mutex_lock(&p->lock);
+    one->whole = true;
     (void)pthread_mutex_unlock(&p->lock);
-    return error == cudaSuccess ? CUDPO_OK : cuda_failed(CUDPO_HERE, "cudaEventRecord", error);
+    return CUDPO_OK;
 }
 
 /* The stream does them in order: its last is enough. */

@@ -27,10 +27,10 @@ typedef struct pending_one {
 } pending_one;
 
 typedef struct pending {
-    pthread_mutex_t lock; /* of what follows */
+    pthread_mutex_t lock; /* of what follows; not held in calls that may wait */
     pending_one ring[PENDING];
-    int64_t first,
-        next; /* counted since the start: the oldest that may be under way, and the next to be begun */
+    collective last;     /* that is done */
+    int64_t first, next; /* counted from 0: the oldest not known to be done, and the next one */
     void (*mark)(flight *f, int64_t sequence, flight_state state);
 } pending;
 
@@ -45,10 +45,15 @@ CUDPO_MUST_USE cudpo_status pending_end(pending *p, cudaStream_t stream);
 /** Let `later` wait for all that ended so far. */
 CUDPO_MUST_USE cudpo_status pending_join(pending *p, cudaStream_t later);
 
-/** Record how far the GPU is.
- *  Out:     oldest   the first that is not done; its op is NULL: there is none.
- *           started  the GPU works on it, or waits there for the peers.
- *  Returns: CUDPO_OK; CUDPO_EDEVICE: the device is lost. */
-CUDPO_MUST_USE cudpo_status pending_look(pending *p, collective *oldest, bool *started);
+/* How far the GPU is. */
+typedef struct pending_view {
+    collective oldest; /* the first that is not done; its op is NULL: there is none */
+    bool whole;        /* all of it was given to the GPU */
+    bool started;      /* the GPU has come to it */
+    collective last;   /* the last that is done; its op is NULL: none yet */
+} pending_view;
+
+/** Look, and leave it in the record.  Returns: CUDPO_OK; CUDPO_EDEVICE: the device is lost. */
+CUDPO_MUST_USE cudpo_status pending_look(pending *p, pending_view *out);
 
 #endif /* CUDPO_DIST_NCCL_PENDING_H */

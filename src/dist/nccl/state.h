@@ -20,12 +20,12 @@ typedef struct nccl {
     pending pending;
     pthread_mutex_t calls;   /* held by who calls NCCL with comm, but for its end */
     _Atomic(nccl_comm) comm; /* who takes it away ends it */
-    bool joined;             /* there was one */
     sem_t ended;             /* it is no more */
     bool broken;             /* a call failed */
+    atomic_bool settling;    /* the main thread asks what becomes of a call */
     collective now;          /* what the main thread is at */
-    int64_t told;            /* sequence of what control was told that we wait for; 0: nothing */
-    double suspected;        /* when the watch first saw an error of NCCL's; 0: never */
+    collective told;  /* what control was told last; its op is NULL: that nothing is waited for */
+    double suspected; /* when the watch first saw an error of NCCL's; 0: never */
 } nccl;
 
 static inline nccl *nccl_of(communicator *c)
@@ -49,9 +49,9 @@ CUDPO_MUST_USE cudpo_status nccl_failed(nccl *n, const char *call, nccl_result r
 CUDPO_MUST_USE cudpo_status nccl_say(const nccl *n, const collective *what, const char *call,
                                      nccl_result r);
 
-/** May the cause be a peer that is gone?  Then control says which within NCCL_HEARSAY s. */
+/** May the cause be a peer that is gone?  Then control says which, within so many seconds. */
 bool nccl_blames_peer(nccl_result r);
-#define NCCL_HEARSAY 1.0
+double nccl_hearsay(const nccl *n);
 
 /** What went wrong is remembered, so that nothing else is begun. */
 CUDPO_MUST_USE cudpo_status nccl_remember(nccl *n, cudpo_status status);
@@ -63,8 +63,8 @@ void nccl_install(communicator *table);
 cudpo_status nccl_look(void *context);
 void nccl_stop(void *context);
 
-/** End the communicator, if nobody has, in a thread of its own, since it may hang.  Returns: false: it does; what it uses
- *  must stay. */
+/** End the communicator, if stop() has not: well, which waits for the peers to do so, or by an abort.
+ *  Returns: false: NCCL hangs; what it uses must stay. */
 bool nccl_end(nccl *n, bool aborted);
 
 #endif /* CUDPO_DIST_NCCL_STATE_H */

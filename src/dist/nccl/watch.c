@@ -6,14 +6,25 @@
 #include <stdlib.h>
 #include <time.h>
 
-static const double LAST_WAIT = 5.0; /* s, for a call of NCCL that should end by itself */
+enum { LAST_WAIT = 5 }; /* s, for a call of NCCL that should end by itself */
 
-static void tell_control(nccl *n, const collective *oldest, bool started)
+/* Does this rank wait for others?  In a collective that the GPU has come to, or that NCCL connects ranks for.  Where the GPU
+ * is busy with ops before it, or a call hangs, others wait for this rank. */
+static bool waits(const nccl *n, const pending_view *view)
 {
-    const int64_t waiting = started ? oldest->sequence : 0;
-    if (waiting == n->told) return;
-    n->company.waits(n->company.control, started ? oldest->op : NULL, waiting, oldest->step);
-    n->told = waiting;
+    return view->started && (view->whole || atomic_load(&n->settling));
+}
+
+static void tell_control(nccl *n, const pending_view *view)
+{
+    collective at = view->oldest;
+    if (!waits(n, view)) {
+        at = view->last;
+        at.op = NULL;
+    }
+    if (at.op == n->told.op && at.sequence == n->told.sequence) return;
+    n->company.waits(n->company.control, at.op, at.sequence, at.step);
+    n->told = at;
 }
 
 /* NCCL's error, once the company had its time to know of a better reason.  A main thread that is in a call of NCCL looks
@@ -28,27 +39,18 @@ static cudpo_status look_for_error(nccl *n, const collective *oldest)
     if (asked != NCCL_SUCCESS) r = asked;
     if (r == NCCL_SUCCESS || r == NCCL_IN_PROGRESS) return CUDPO_OK;
     if (n->suspected == 0) n->suspected = nccl_clock();
-    if (nccl_blames_peer(r) && nccl_clock() - n->suspected < NCCL_HEARSAY) return CUDPO_OK;
+    if (nccl_blames_peer(r) && nccl_clock() - n->suspected < nccl_hearsay(n)) return CUDPO_OK;
     return nccl_say(n, oldest, "ncclCommGetAsyncError", r);
 }
 
 cudpo_status nccl_look(void *context)
 {
     nccl *const n = context;
-    collective oldest;
-    bool started;
+    pending_view view;
     (void)cudaSetDevice(n->device); /* each thread has its own, which is GPU 0 at first */
-    CUDPO_TRY(pending_look(&n->pending, &oldest, &started));
-    tell_control(n, &oldest, started);
-    return look_for_error(n, &oldest);
-}
-
-/* The call that ends a communicator may hang, and so it is never the main thread's. */
-static void end(nccl *n, nccl_comm comm, nccl_result (*call)(nccl_comm comm))
-{
-    (void)cudaSetDevice(n->device);
-    (void)call(comm);
-    (void)sem_post(&n->ended);
+    CUDPO_TRY(pending_look(&n->pending, &view));
+    tell_control(n, &view);
+    return look_for_error(n, &view.oldest);
 }
 
 void nccl_stop(void *context)
@@ -61,53 +63,57 @@ void nccl_stop(void *context)
     const bool locked = pthread_mutex_timedlock(&n->calls, &until) == 0;
     const nccl_comm comm = atomic_exchange(&n->comm, NULL);
     if (locked) (void)pthread_mutex_unlock(&n->calls);
-    if (comm != NULL) end(n, comm, n->lib.comm_abort);
+    (void)cudaSetDevice(n->device);
+    if (comm != NULL) (void)n->lib.comm_abort(comm);
 }
 
-/* The end. */
+/* The end: in a thread of its own, since any call of NCCL may hang. */
 
 typedef struct ending {
     nccl *n;
     nccl_comm comm;
-    bool abort;
+    bool aborted;
 } ending;
 
 static void *end_in_thread(void *context)
 {
     const ending e = *(ending *)context;
+    nccl *const n = e.n;
     free(context);
-    end(e.n, e.comm, e.abort ? e.n->lib.comm_abort : e.n->lib.comm_destroy);
+    (void)cudaSetDevice(n->device);
+    if (!e.aborted && nccl_settle(n, e.comm, n->lib.comm_finalize(e.comm)) == NCCL_SUCCESS)
+        (void)n->lib.comm_destroy(e.comm);
+    else
+        (void)n->lib.comm_abort(e.comm);
+    (void)sem_post(&n->ended);
     return NULL;
 }
 
-static void start_to_end(nccl *n, nccl_comm comm, bool aborted)
+static bool start_to_end(nccl *n, nccl_comm comm, bool aborted)
 {
     pthread_t thread;
     ending *const e = malloc(sizeof *e);
-    if (e == NULL) return;
+    if (e == NULL) return false;
     *e = (ending){n, comm, aborted};
-    if (pthread_create(&thread, NULL, end_in_thread, e) != 0)
-        free(e);
-    else
+    const bool started = pthread_create(&thread, NULL, end_in_thread, e) == 0;
+    if (started)
         (void)pthread_detach(thread);
-}
-
-/* false: it hangs, and what it uses must stay. */
-static bool has_ended(nccl *n)
-{
-    struct timespec until;
-    int result;
-    (void)clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += (time_t)LAST_WAIT;
-    do {
-        result = sem_timedwait(&n->ended, &until);
-    } while (result != 0 && errno == EINTR);
-    return result == 0;
+    else
+        free(e);
+    return started;
 }
 
 bool nccl_end(nccl *n, bool aborted)
 {
+    struct timespec until;
+    int result;
     const nccl_comm comm = atomic_exchange(&n->comm, NULL);
-    if (comm != NULL) start_to_end(n, comm, aborted);
-    return !n->joined || has_ended(n);
+    if (comm == NULL) return true;
+    if (!start_to_end(n, comm, aborted)) return false;
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += LAST_WAIT + (aborted ? 0 : (time_t)n->company.timeout);
+    do {
+        result = sem_timedwait(&n->ended, &until);
+    } while (result != 0 && errno == EINTR);
+    return result == 0;
 }

@@ -234,7 +234,8 @@ nccl_result ncclCommGetAsyncError(nccl_comm c, nccl_result *result)
     static long polls;
     *result = (nccl_result)c->error.load();
     if (c->ended) return refuse(__func__, "the communicator is no more");
-    if (std::this_thread::get_id() != first) return NCCL_SUCCESS;
+    /* The watch's thread, which may be anywhere meanwhile, finds what is there. */
+    if (std::this_thread::get_id() != first && !c->finalizing) return NCCL_SUCCESS;
     if (++polls == wish.time) return (nccl_result)wish.result;
     if (*result == NCCL_SUCCESS && !progress(c)) *result = NCCL_IN_PROGRESS;
     return NCCL_SUCCESS;
