@@ -61,7 +61,6 @@ void nccl_header(const nccl_library *n, const void *a, void *b, size_t count, nc
     BOTH(group_start, ncclGroupStart, );
     BOTH(group_end, ncclGroupEnd, );
     BOTH(all_reduce, ncclAllReduce, a, b, count, 7, 0, c, s);
-    BOTH(reduce_scatter, ncclReduceScatter, a, b, count, 7, 0, c, s);
     BOTH(reduce, ncclReduce, a, b, count, 7, 0, 1, c, s);
     BOTH(all_gather, ncclAllGather, a, b, count, 7, c, s);
     BOTH(broadcast, ncclBroadcast, a, b, count, 7, 1, c, s);

@@ -7,6 +7,16 @@
 #include "test_nccl.h"
 #include "dist/flight_read.h"
 
+static cudpo_status reduce_to_first(communicator *m, tensor x)
+{
+    return communicator_reduce(m, x, 0);
+}
+
+static cudpo_status reduce_to_last(communicator *m, tensor x)
+{
+    return communicator_reduce(m, x, m->size - 1);
+}
+
 typedef struct operation {
     const char *name;
     cudpo_status (*run)(communicator *m, tensor x);
@@ -15,16 +25,19 @@ typedef struct operation {
 
 static const operation operations[] = {
     {"all_reduce", communicator_all_reduce, want_sum},
-    {"reduce_scatter", communicator_reduce_scatter, want_sum},
+    {"reduce to the first", reduce_to_first, want_sum},
+    {"reduce to the last", reduce_to_last, want_sum},
     {"all_gather", communicator_all_gather, want_gathered},
     {"broadcast", communicator_broadcast, want_first},
 };
-enum { OPERATIONS = 4 };
+enum { OPERATIONS = 5, SIZES = 9 };
 
-static share part_of(const operation *o, const communicator *m, int64_t n)
+/* What is defined of the result. */
+static rank_share part_of(const operation *o, const communicator *m, int64_t n)
 {
-    return o->run == communicator_reduce_scatter ? communicator_share(n, m->size, m->rank)
-                                                 : (share){0, n};
+    const bool nothing = (o->run == reduce_to_first && m->rank != 0) ||
+                         (o->run == reduce_to_last && m->rank != m->size - 1);
+    return (rank_share){0, nothing ? 0 : n};
 }
 
 static cudpo_status one(communicator *m, const operation *o, dtype type, int64_t n)
@@ -40,10 +53,12 @@ static cudpo_status one(communicator *m, const operation *o, dtype type, int64_t
 
 static cudpo_status every_operation(communicator *m)
 {
-    const int64_t sizes[] = {1, m->size - 1, m->size, m->size + 1, 1000, 100000};
+    const int64_t step = (int64_t)SHARE_STEP * m->size;
+    const int64_t sizes[SIZES] = {1,    m->size - 1, m->size, m->size + 1, step - 1,
+                                  step, step + 1,    1000,    100000};
     for (int type = DTYPE_F32; type <= DTYPE_BF16; type++) {
         for (int o = 0; o < OPERATIONS; o++) {
-            for (int i = 0; i < 6; i++) {
+            for (int i = 0; i < SIZES; i++) {
                 m->step = i + 1;
                 if (sizes[i] > 0) CUDPO_TRY(one(m, &operations[o], (dtype)type, sizes[i]));
             }
@@ -72,9 +87,9 @@ static cudpo_status beside_ops(communicator *m, bool join)
     CUDPO_TRY(communicator_broadcast(m, y));
     if (join) CUDPO_TRY(communicator_join(m));
     CUDPO_TRY(m->be->add(m->be, z, x)); /* z = their sum */
-    CUDPO_TRY(nccl_check(m, z, (share){0, N}, want_sum, "z"));
-    CUDPO_TRY(nccl_check(m, x, (share){0, N}, want_sum, "x"));
-    return nccl_check(m, y, (share){0, N}, want_first, "y");
+    CUDPO_TRY(nccl_check(m, z, (rank_share){0, N}, want_sum, "z"));
+    CUDPO_TRY(nccl_check(m, x, (rank_share){0, N}, want_sum, "x"));
+    return nccl_check(m, y, (rank_share){0, N}, want_first, "y");
 }
 
 static cudpo_status beside_ops_joined(communicator *m)
@@ -96,7 +111,7 @@ static cudpo_status many_in_flight(communicator *m)
     for (int i = 0; i < 600; i++)
         CUDPO_TRY(communicator_broadcast(m, x));
     CUDPO_TRY(communicator_join(m));
-    return nccl_check(m, x, (share){0, 3}, want_sum, "x");
+    return nccl_check(m, x, (rank_share){0, 3}, want_sum, "x");
 }
 
 static const char *const modes[] = {NULL, "1", "ahead"}; /* of SIMT_LAZY */
@@ -167,7 +182,7 @@ static void in_the_record(void **state)
             assert_true(e->scheduled > 0 && e->started >= e->scheduled &&
                         e->completed >= e->started);
             assert_int_equal(e->step, 3);
-            assert_int_equal(e->elements, 9);
+            assert_int_equal(e->elements, 2 * SHARE_STEP + 1);
         }
     }
     flight_records_free(&f);
@@ -231,7 +246,7 @@ static cudpo_status alone(communicator *m)
     CUDPO_TRY(m->all_gather(m, x, 3));
     CUDPO_TRY(m->broadcast(m, x, 4));
     CUDPO_TRY(m->join(m));
-    return nccl_check(m, x, (share){0, 1000}, want_first, "x");
+    return nccl_check(m, x, (rank_share){0, 1000}, want_first, "x");
 }
 
 static void one_rank(void **state)

@@ -126,7 +126,7 @@ static inline float want_first(dtype type, int size, int64_t n, int64_t i)
 }
 
 /* Elements begin .. end-1 of x are as wanted, to the bit, and the guard is whole. */
-static inline cudpo_status nccl_check(communicator *m, tensor x, share part, wanted want,
+static inline cudpo_status nccl_check(communicator *m, tensor x, rank_share part, wanted want,
                                       const char *what)
 {
     const int64_t n = tensor_elements(x);
@@ -147,14 +147,14 @@ static inline cudpo_status nccl_check(communicator *m, tensor x, share part, wan
     return s;
 }
 
-/* Each kind of collective, with something left over; what is waited for is the last of them. */
+/* Each kind of collective, of shares and something left over; what is waited for is the last of them. */
 static inline cudpo_status nccl_each_once(communicator *m)
 {
     tensor x;
     m->step = 3;
-    CUDPO_TRY(nccl_make(&x, m, DTYPE_F32, 9, m->rank));
+    CUDPO_TRY(nccl_make(&x, m, DTYPE_F32, 2 * SHARE_STEP + 1, m->rank));
     CUDPO_TRY(communicator_broadcast(m, x));
-    CUDPO_TRY(communicator_reduce_scatter(m, x));
+    CUDPO_TRY(communicator_reduce(m, x, 1));
     CUDPO_TRY(communicator_all_gather(m, x));
     CUDPO_TRY(communicator_all_reduce(m, x));
     CUDPO_TRY(communicator_join(m));

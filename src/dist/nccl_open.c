@@ -10,8 +10,8 @@ cudpo_status communicator_nccl(communicator **out, backend *be, control *company
     *out = NULL;
     CUDPO_TRY(backend_plugin_function(&open, "communicator_nccl_open"));
     const nccl_company c = {.control = company,
-                            .rank = company->rank,
-                            .size = company->size,
+                            .rank = control_rank(company),
+                            .size = control_size(company),
                             .timeout = company->peer_timeout,
                             .status = control_status,
                             .broadcast = control_broadcast,

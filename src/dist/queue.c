@@ -10,8 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-const char *const queue_op_names[QUEUE_OPS] = {"all_reduce", "reduce_scatter", "all_gather",
-                                               "broadcast"};
+const char *const queue_op_names[QUEUE_OPS] = {"all_reduce", "reduce", "all_gather", "broadcast"};
 
 enum {
     LOOK_MS = 50,    /* between two looks at the company */
@@ -205,19 +204,21 @@ cudpo_status queue_wait(queue *q, control *company)
     return status;
 }
 
-void queue_close(queue *q)
+queue_end queue_close(queue *q)
 {
-    if (q == NULL) return;
+    if (q == NULL) return QUEUE_DONE;
     pthread_mutex_lock(&q->mutex);
+    const bool whole = q->count == 0 && q->failure == CUDPO_OK;
     q->ending = true;
     pthread_cond_broadcast(&q->changed);
     give_up(q);
     const bool stuck = q->running;
     pthread_mutex_unlock(&q->mutex);
-    if (stuck) { /* it uses the queue as long as the process lives */
+    if (stuck) { /* nor is the queue freed */
         pthread_detach(q->thread);
-        return;
+        return QUEUE_STUCK;
     }
     pthread_join(q->thread, NULL);
     release(q);
+    return whole ? QUEUE_DONE : QUEUE_FAILED;
 }

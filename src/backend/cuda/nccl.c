@@ -26,21 +26,13 @@ static const char *find_all(nccl_library *n, void *library)
         const char *name;
         void *function;
     } all[] = {
-        {"ncclGetVersion", &n->get_version},
-        {"ncclGetErrorString", &n->error_string},
-        {"ncclGetLastError", &n->last_error},
-        {"ncclGetUniqueId", &n->get_unique_id},
-        {"ncclCommInitRankConfig", &n->comm_init},
-        {"ncclCommGetAsyncError", &n->comm_async_error},
-        {"ncclGroupStart", &n->group_start},
-        {"ncclGroupEnd", &n->group_end},
-        {"ncclAllReduce", &n->all_reduce},
-        {"ncclReduceScatter", &n->reduce_scatter},
-        {"ncclReduce", &n->reduce},
-        {"ncclAllGather", &n->all_gather},
-        {"ncclBroadcast", &n->broadcast},
-        {"ncclCommFinalize", &n->comm_finalize},
-        {"ncclCommDestroy", &n->comm_destroy},
+        {"ncclGetVersion", &n->get_version},       {"ncclGetErrorString", &n->error_string},
+        {"ncclGetLastError", &n->last_error},      {"ncclGetUniqueId", &n->get_unique_id},
+        {"ncclCommInitRankConfig", &n->comm_init}, {"ncclCommGetAsyncError", &n->comm_async_error},
+        {"ncclGroupStart", &n->group_start},       {"ncclGroupEnd", &n->group_end},
+        {"ncclAllReduce", &n->all_reduce},         {"ncclReduce", &n->reduce},
+        {"ncclAllGather", &n->all_gather},         {"ncclBroadcast", &n->broadcast},
+        {"ncclCommFinalize", &n->comm_finalize},   {"ncclCommDestroy", &n->comm_destroy},
         {"ncclCommAbort", &n->comm_abort},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {

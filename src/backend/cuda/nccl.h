@@ -58,8 +58,6 @@ typedef struct nccl_library {
     nccl_result (*group_end)(void);
     nccl_result (*all_reduce)(const void *send, void *receive, size_t n, nccl_type type, nccl_op op,
                               nccl_comm comm, cudaStream_t stream);
-    nccl_result (*reduce_scatter)(const void *send, void *receive, size_t each, nccl_type type,
-                                  nccl_op op, nccl_comm comm, cudaStream_t stream);
     nccl_result (*reduce)(const void *send, void *receive, size_t n, nccl_type type, nccl_op op,
                           int root, nccl_comm comm, cudaStream_t stream);
     nccl_result (*all_gather)(const void *send, void *receive, size_t each, nccl_type type,

@@ -68,9 +68,9 @@ cudpo_status nccl_failed(nccl *n, const char *call, nccl_result r)
     return nccl_say(n, &n->now, call, r);
 }
 
-static nccl_result settle(nccl *n, nccl_comm comm)
+static nccl_result settle(nccl *n, nccl_comm comm, double seconds)
 {
-    const double until = nccl_clock() + n->company.timeout;
+    const double until = nccl_clock() + seconds;
     for (long pause = 20000;; pause = pause < 1000000 ? 2 * pause : pause) {
         nccl_result state = NCCL_IN_PROGRESS;
         const nccl_result asked = n->lib.comm_async_error(comm, &state);
@@ -81,11 +81,11 @@ static nccl_result settle(nccl *n, nccl_comm comm)
     }
 }
 
-nccl_result nccl_settle(nccl *n, nccl_comm comm, nccl_result r)
+nccl_result nccl_settle(nccl *n, nccl_comm comm, nccl_result r, double seconds)
 {
     if (r != NCCL_IN_PROGRESS) return r;
     atomic_store(&n->settling, true);
-    r = settle(n, comm);
+    r = settle(n, comm, seconds);
     atomic_store(&n->settling, false);
     return r;
 }

@@ -1,26 +1,26 @@
-/* collectives.c - collectives as groups of NCCL's calls, in its stream beside that of the ops.
- *
- * Each rank's share is n / size elements, and what is left over, fewer than `size` elements, belongs to the last: see
- * communicator_share(). */
+/* collectives.c - collectives as groups of NCCL's calls, in its stream beside that of the ops. */
 #include "backend/cuda/runtime.h"
 #include "dist/nccl/state.h"
 
 typedef struct operand {
     char *data;
-    int64_t n, each, rest;
+    int64_t n, each, rest; /* each: of a share, but for the last rank's, which has the rest, too */
     size_t size;
     nccl_type type;
+    int32_t root;
 } operand;
 
-static operand operand_of(const nccl *n, tensor x)
+static operand operand_of(const nccl *n, tensor x, int32_t root)
 {
-    const int64_t elements = tensor_elements(x), each = elements / n->table.size;
+    const int64_t elements = tensor_elements(x);
+    const int64_t each = communicator_share(elements, n->table.size, 0).end;
     return (operand){.data = x.data,
                      .n = elements,
                      .each = each,
                      .rest = elements - each * n->table.size,
                      .size = dtype_size(x.type),
-                     .type = x.type == DTYPE_F32 ? NCCL_FLOAT32 : NCCL_BFLOAT16};
+                     .type = x.type == DTYPE_F32 ? NCCL_FLOAT32 : NCCL_BFLOAT16,
+                     .root = root};
 }
 
 static char *element(const operand *x, int64_t i)
@@ -50,19 +50,14 @@ static void group_all_reduce(calls *c, const operand *x)
                                          c->n->stream);
 }
 
-static void group_reduce_scatter(calls *c, const operand *x)
+static void group_reduce(calls *c, const operand *x)
 {
-    nccl *const n = c->n;
-    char *const own = element(x, x->each * n->table.rank);
-    char *const rest = element(x, x->each * n->table.size);
-    if (x->each > 0 && well(c, "ncclReduceScatter"))
-        c->result = n->lib.reduce_scatter(x->data, own, (size_t)x->each, x->type, NCCL_SUM, c->comm,
-                                          n->stream);
-    if (x->rest > 0 && well(c, "ncclReduce"))
-        c->result = n->lib.reduce(rest, rest, (size_t)x->rest, x->type, NCCL_SUM, n->table.size - 1,
-                                  c->comm, n->stream);
+    if (well(c, "ncclReduce"))
+        c->result = c->n->lib.reduce(x->data, x->data, (size_t)x->n, x->type, NCCL_SUM, x->root,
+                                     c->comm, c->n->stream);
 }
 
+/* NCCL knows shares of one size alone: what the last rank has beside that is a broadcast of its own. */
 static void group_all_gather(calls *c, const operand *x)
 {
     nccl *const n = c->n;
@@ -95,45 +90,54 @@ static void run_group(calls *c, group body, const operand *x)
     body(c, x);
     const nccl_result end = n->lib.group_end();
     if (!well(c, "ncclGroupEnd")) return;
-    c->result = nccl_settle(n, c->comm, end);
+    c->result = nccl_settle(n, c->comm, end, n->company.timeout);
 }
 
-static cudpo_status run(nccl *n, const char *op, group body, tensor x, int64_t sequence)
+static cudpo_status enqueue(nccl *n, group body, const operand *x)
 {
-    const operand o = operand_of(n, x);
     if (n->broken) return cudpo_fail(CUDPO_EDEVICE, "NCCL", "a collective failed before");
-    n->now = (collective){op, sequence, n->table.step, n->table.record};
     CUDA_TRY(cudaEventRecord(n->ready, n->compute));
     CUDA_TRY(cudaStreamWaitEvent(n->stream, n->ready, 0));
     CUDPO_TRY(pending_begin(&n->pending, n->now, n->stream));
     (void)pthread_mutex_lock(&n->calls);
     calls c = {.n = n, .comm = atomic_load(&n->comm), .call = "ncclCommAbort"};
     c.result = NCCL_IN_PROGRESS;
-    if (c.comm != NULL) run_group(&c, body, &o);
+    if (c.comm != NULL) {
+        c.result = NCCL_SUCCESS;
+        run_group(&c, body, x);
+    }
     (void)pthread_mutex_unlock(&n->calls);
     if (c.result != NCCL_SUCCESS) return nccl_failed(n, c.call, c.result);
     return pending_end(&n->pending, n->stream);
 }
 
-static cudpo_status all_reduce(communicator *c, tensor x, int64_t sequence)
+static cudpo_status run(communicator *c, const char *op, group body, tensor x, int32_t root,
+                        int64_t sequence)
 {
-    return nccl_remember(nccl_of(c), run(nccl_of(c), "all_reduce", group_all_reduce, x, sequence));
+    nccl *const n = nccl_of(c);
+    const operand o = operand_of(n, x, root);
+    n->now = (collective){op, sequence, c->step, c->record};
+    return nccl_remember(n, enqueue(n, body, &o));
 }
 
-static cudpo_status reduce_scatter(communicator *c, tensor x, int64_t sequence)
+static cudpo_status all_reduce(communicator *c, tensor x, int64_t sequence)
 {
-    return nccl_remember(nccl_of(c),
-                         run(nccl_of(c), "reduce_scatter", group_reduce_scatter, x, sequence));
+    return run(c, "all_reduce", group_all_reduce, x, 0, sequence);
+}
+
+static cudpo_status reduce(communicator *c, tensor x, int32_t root, int64_t sequence)
+{
+    return run(c, "reduce", group_reduce, x, root, sequence);
 }
 
 static cudpo_status all_gather(communicator *c, tensor x, int64_t sequence)
 {
-    return nccl_remember(nccl_of(c), run(nccl_of(c), "all_gather", group_all_gather, x, sequence));
+    return run(c, "all_gather", group_all_gather, x, 0, sequence);
 }
 
 static cudpo_status broadcast(communicator *c, tensor x, int64_t sequence)
 {
-    return nccl_remember(nccl_of(c), run(nccl_of(c), "broadcast", group_broadcast, x, sequence));
+    return run(c, "broadcast", group_broadcast, x, 0, sequence);
 }
 
 /* The ops wait, not the host. */
@@ -146,7 +150,7 @@ static cudpo_status join(communicator *c)
 void nccl_install(communicator *table)
 {
     table->all_reduce = all_reduce;
-    table->reduce_scatter = reduce_scatter;
+    table->reduce = reduce;
     table->all_gather = all_gather;
     table->broadcast = broadcast;
     table->join = join;

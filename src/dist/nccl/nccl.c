@@ -69,7 +69,7 @@ static cudpo_status join_comm(nccl *n)
     nccl_result r = n->lib.comm_init(&comm, n->table.size, id, n->table.rank, &config);
     memset(&id, 0, sizeof id);
     atomic_store(&n->comm, comm);
-    if (comm != NULL) r = nccl_settle(n, comm, r);
+    if (comm != NULL) r = nccl_settle(n, comm, r, n->company.timeout);
     if (r != NCCL_SUCCESS) return nccl_failed(n, "ncclCommInitRankConfig", r);
     CUDPO_REQUIRE(comm != NULL);
     n->company.set_watch(n->company.control, &(control_watch){nccl_look, nccl_stop, n});

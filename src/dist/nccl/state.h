@@ -40,7 +40,7 @@ double nccl_clock(void); /* s, of no particular origin */
 CUDPO_MUST_USE cudpo_status nccl_status(const nccl *n); /* the company's */
 
 /** What becomes of a call on comm that answered r.  NCCL_IN_PROGRESS: the company failed, or the time is over. */
-nccl_result nccl_settle(nccl *n, nccl_comm comm, nccl_result r);
+nccl_result nccl_settle(nccl *n, nccl_comm comm, nccl_result r, double seconds);
 
 /** A call of the main thread failed, or is still in progress although its time is over. */
 CUDPO_MUST_USE cudpo_status nccl_failed(nccl *n, const char *call, nccl_result r);
@@ -63,7 +63,7 @@ void nccl_install(communicator *table);
 cudpo_status nccl_look(void *context);
 void nccl_stop(void *context);
 
-/** End the communicator, if stop() has not: well, which waits for the peers to do so, or by an abort.
+/** End the communicator, if stop() has not: well, with the peers where they come soon, or by an abort.
  *  Returns: false: NCCL hangs; what it uses must stay. */
 bool nccl_end(nccl *n, bool aborted);
 

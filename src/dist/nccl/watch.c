@@ -81,7 +81,8 @@ static void *end_in_thread(void *context)
     nccl *const n = e.n;
     free(context);
     (void)cudaSetDevice(n->device);
-    if (!e.aborted && nccl_settle(n, e.comm, n->lib.comm_finalize(e.comm)) == NCCL_SUCCESS)
+    if (!e.aborted &&
+        nccl_settle(n, e.comm, n->lib.comm_finalize(e.comm), LAST_WAIT) == NCCL_SUCCESS)
         (void)n->lib.comm_destroy(e.comm);
     else
         (void)n->lib.comm_abort(e.comm);
@@ -111,7 +112,7 @@ bool nccl_end(nccl *n, bool aborted)
     if (comm == NULL) return true;
     if (!start_to_end(n, comm, aborted)) return false;
     (void)clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += LAST_WAIT + (aborted ? 0 : (time_t)n->company.timeout);
+    until.tv_sec += aborted ? LAST_WAIT : 2 * LAST_WAIT;
     do {
         result = sem_timedwait(&n->ended, &until);
     } while (result != 0 && errno == EINTR);

@@ -15,8 +15,7 @@
 namespace simt
 {
 
-const char *const call_names[] = {"ncclAllReduce", "ncclReduceScatter", "ncclReduce",
-                                  "ncclAllGather", "ncclBroadcast"};
+const char *const call_names[] = {"ncclAllReduce", "ncclReduce", "ncclAllGather", "ncclBroadcast"};
 
 namespace
 {
@@ -56,8 +55,7 @@ void put(char *data, uint64_t i, int type, float x)
 /* Elements that an operation is about, of all ranks together. */
 uint64_t elements(const ncclComm &c, const Call &call)
 {
-    const bool shares = call.kind == REDUCE_SCATTER || call.kind == ALL_GATHER;
-    return call.count * (shares ? (uint64_t)c.size : 1);
+    return call.count * (call.kind == ALL_GATHER ? (uint64_t)c.size : 1);
 }
 
 /* Elements begin .. end-1 of an operation. */
@@ -83,7 +81,6 @@ Range given(const Call &call, Range chunk, int rank)
 }
 Range gotten(const Call &call, Range chunk, int rank)
 {
-    if (call.kind == REDUCE_SCATTER) return meet(chunk, share_of(call, rank));
     if (call.kind == REDUCE && rank != call.root) return {0, 0};
     return chunk;
 }
@@ -137,7 +134,6 @@ bool do_chunk(ncclComm &c, const Operation &o, Range chunk)
     if (!all_have(c, &Seat::read, c.turn)) return false;
     const Range give = given(call, chunk, c.rank), get = gotten(call, chunk, c.rank);
     const uint64_t send_begin = call.kind == ALL_GATHER ? share_of(call, c.rank).begin : 0;
-    const uint64_t receive_begin = call.kind == REDUCE_SCATTER ? share_of(call, c.rank).begin : 0;
     if (give.begin < give.end)
         memcpy(mine.data + (give.begin - chunk.begin) * size,
                o.send + (give.begin - send_begin) * size, (give.end - give.begin) * size);
@@ -147,7 +143,7 @@ bool do_chunk(ncclComm &c, const Operation &o, Range chunk)
     check_calls(c, call);
     if (c.ended) return false;
     for (uint64_t i = get.begin; i < get.end; i++) {
-        put(o.receive, i - receive_begin, call.type, result(c, call, i, i - chunk.begin));
+        put(o.receive, i, call.type, result(c, call, i, i - chunk.begin));
     }
     mine.read = ++c.turn;
     return true;
@@ -167,13 +163,10 @@ const char *check_memory(const ncclComm &c, const Operation &o)
     const uint64_t size = size_of(o.call.type), all = elements(c, o.call) * size;
     const uint64_t share = o.call.count * size, own = share * (uint64_t)c.rank;
     const uint64_t sent = o.call.kind == ALL_GATHER ? share : all;
-    const uint64_t received = o.call.kind == REDUCE_SCATTER ? share : all;
-    const char *in_place = o.receive;
-    if (o.call.kind == ALL_GATHER) in_place = o.receive + own;
-    if (o.call.kind == REDUCE_SCATTER) in_place = o.receive - own;
-    if (!inside(o.send, sent) || !inside(o.receive, received))
+    const char *const in_place = o.receive + (o.call.kind == ALL_GATHER ? own : 0);
+    if (!inside(o.send, sent) || !inside(o.receive, all))
         return "memory that is not the device's, or leaves its allocation";
-    if (o.send != in_place && o.send < o.receive + received && o.receive < o.send + sent)
+    if (o.send != in_place && o.send < o.receive + all && o.receive < o.send + sent)
         return "overlaps, and is not in place";
     return nullptr;
 }

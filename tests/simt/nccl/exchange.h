@@ -12,7 +12,7 @@
 namespace simt
 {
 
-enum Kind : uint32_t { ALL_REDUCE, REDUCE_SCATTER, REDUCE, ALL_GATHER, BROADCAST };
+enum Kind : uint32_t { ALL_REDUCE, REDUCE, ALL_GATHER, BROADCAST };
 extern const char *const call_names[]; /* "ncclAllReduce", ... */
 
 constexpr int MAX_RANKS = 8;

@@ -266,11 +266,6 @@ nccl_result ncclAllReduce(const void *send, void *receive, size_t n, nccl_type t
 {
     return add({ALL_REDUCE, type, 0, n}, send, receive, op, comm, stream);
 }
-nccl_result ncclReduceScatter(const void *send, void *receive, size_t each, nccl_type type,
-                              nccl_op op, nccl_comm comm, cudaStream_t stream)
-{
-    return add({REDUCE_SCATTER, type, 0, each}, send, receive, op, comm, stream);
-}
 nccl_result ncclReduce(const void *send, void *receive, size_t n, nccl_type type, nccl_op op,
                        int root, nccl_comm comm, cudaStream_t stream)
 {
