@@ -10,7 +10,7 @@
 
 /* s in which goodbyes must be through; where the company has failed, who is lost never answers */
 static const double last_words = 2, brief_words = 0.3;
-enum { FRAMES = 16 };               /* of one member, before the others get their turn */
+enum { FRAMES = 16 }; /* of one member, before the others get their turn */
 
 void company_describe(char out[COMPANY_TEXT], const company_place *p)
 {
