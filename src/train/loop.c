@@ -168,9 +168,10 @@ static cudpo_status open_and_train(const cudpo_config *config)
     return status;
 }
 
-cudpo_status cudpo_train(const cudpo_config *config)
+cudpo_status cudpo_train_ranks(const cudpo_config *config, const cudpo_ranks *ranks)
 {
     output_folder output;
+    (void)ranks;
     CUDPO_TRY(cudpo_config_check(config));
     cudpo_config_advise(config, warn, NULL);
     CUDPO_TRY(output_open(&output, config));
@@ -181,6 +182,11 @@ cudpo_status cudpo_train(const cudpo_config *config)
     }
     output_close(&output);
     return status;
+}
+
+cudpo_status cudpo_train(const cudpo_config *config)
+{
+    return cudpo_train_ranks(config, NULL);
 }
 
 cudpo_status cudpo_trainer_open(cudpo_trainer **out, const cudpo_config *config)
