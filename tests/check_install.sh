@@ -43,4 +43,10 @@ fi
 if [ -e "$root/$plugins/libcudpo_cuda.so" ]; then
     env -u CUDPO_PLUGIN "$root/bin/cudpo" doctor | grep -q "$plugins/libcudpo_cuda.so" || fail "the plugin is not found"
 fi
+if [ -e "$build/libcudpo_mpi.so" ]; then
+    env -u CUDPO_MPI_PLUGIN "$root/bin/cudpo" doctor | grep -q "^MPI .*$plugins/libcudpo_mpi.so" || fail "MPI's plugin is not found"
+else
+    env -u CUDPO_MPI_PLUGIN "$root/bin/cudpo" doctor | grep -q '^MPI .*without MPI' || fail "doctor does not miss MPI's plugin"
+fi
+ldd "$root/bin/cudpo" | grep -q libmpi && fail "the program wants MPI"
 echo "installed, and used from there"
