@@ -3,6 +3,7 @@
 #include "backend/open.h"
 #include "base/file.h"
 #include "base/report.h"
+#include "dist/communicator.h"
 #include "dist/placement.h"
 #include "train/cache_folder.h"
 
@@ -155,5 +156,6 @@ void cudpo_doctor(void (*line)(void *context, const char *name, const char *valu
     say_kernel_module(&r);
     backend_report(pass_line, &lines);
     say_nccl(&r);
+    communicator_mpi_report(line, context);
     say_ranks(&r, lines.gpus);
 }
