@@ -38,7 +38,11 @@ enum { SHARE_STEP = 64 };
 typedef struct rank_share {
     int64_t begin, end;
 } rank_share;
-rank_share communicator_share(int64_t n, int32_t size, int32_t rank);
+static inline rank_share communicator_share(int64_t n, int32_t size, int32_t rank)
+{
+    const int64_t each = n / size / SHARE_STEP * SHARE_STEP;
+    return (rank_share){.begin = rank * each, .end = rank + 1 == size ? n : (rank + 1) * each};
+}
 
 /** x = its sum over all ranks. */
 CUDPO_MUST_USE cudpo_status communicator_all_reduce(communicator *c, tensor x);
@@ -60,10 +64,21 @@ CUDPO_MUST_USE cudpo_status communicator_self(communicator **out, backend *be);
  *  In:  company  outlives it. */
 CUDPO_MUST_USE cudpo_status communicator_tcp(communicator **out, backend *be, control *company);
 
-/** OpenMPI, for tensors in host memory: a plugin of its own.  Returns: CUDPO_EDEVICE where there is none. */
+/** The MPI that started the ranks, for tensors in host memory.  Collective: every rank calls it.  It comes with a plugin,
+ *  libcudpo_mpi.so or $CUDPO_MPI_PLUGIN; the program knows no MPI.
+ *  In:      company  outlives it, and has the same ranks.
+ *  Returns: CUDPO_OK; CUDPO_EDEVICE: no plugin, or MPI fails: what it says, and what to do; CUDPO_ECONFIG: MPI has other ranks;
+ *           control_status(); CUDPO_ENOMEM.
+ *  Once in a process: MPI begins only once.  Where the company failed MPI is left as it is, because its own end would wait for
+ *  the peers that are gone: then the process ends without MPI_Finalize(), upon which mpirun ends the others. */
 CUDPO_MUST_USE cudpo_status communicator_mpi(communicator **out, backend *be, control *company);
 
-/** NCCL, which the CUDA backend's plugin opens.  Returns: CUDPO_EDEVICE where there is none. */
+/** NCCL, for tensors of a CUDA backend, each rank on a GPU of its own.  The library is opened here: $CUDPO_NCCL, or libnccl.so.2
+ *  as the system finds it.  Collective: every rank calls it.
+ *  In:      be       outlives it.
+ *           company  outlives it.
+ *  Returns: CUDPO_OK; CUDPO_EDEVICE: no NCCL, or one that fails: what it says, and what to do; control_status();
+ *           CUDPO_ECONFIG: NCCL_COMM_ID is set; CUDPO_ENOMEM. */
 CUDPO_MUST_USE cudpo_status communicator_nccl(communicator **out, backend *be, control *company);
 
 #endif /* CUDPO_DIST_COMMUNICATOR_H */

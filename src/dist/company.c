@@ -8,8 +8,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static const double last_words = 2; /* s in which goodbyes must be through */
-enum { FRAMES = 16 };               /* of one member, before the others get their turn */
+/* s in which goodbyes must be through; where the company has failed, who is lost never answers */
+static const double last_words = 2, brief_words = 0.3;
+enum { FRAMES = 16 }; /* of one member, before the others get their turn */
 
 void company_describe(char out[COMPANY_TEXT], const company_place *p)
 {
@@ -310,7 +311,8 @@ void *company_run(void *argument)
     pthread_mutex_lock(&c->lock);
     for (;;) {
         const bool gone = send_all(c);
-        if (c->closing && (gone || wire_clock() > c->closing_at + last_words)) break;
+        const double words = atomic_load(&c->failed) ? brief_words : last_words;
+        if (c->closing && (gone || wire_clock() > c->closing_at + words)) break;
         nfds_t n = 0;
         c->polls[n++] = (struct pollfd){.fd = c->wake[0], .events = POLLIN};
         for (int32_t m = 0; m < c->n_members; m++) {
