@@ -36,7 +36,9 @@ static cudpo_status make_control(control **out, const control_options *o)
     c->size = o->place->size;
     c->peer_timeout = o->peer_timeout;
     c->grace = o->grace;
-    c->period = o->peer_timeout / 5 < 0.2 ? o->peer_timeout / 5 : 0.2;
+    /* Rank 0 looks at all connections whenever something comes: of very many ranks less often. */
+    c->period = 0.2 * (1 + c->size / 256);
+    if (c->period > o->peer_timeout / 5) c->period = o->peer_timeout / 5;
     c->wake[0] = c->wake[1] = -1;
     pthread_mutex_init(&c->lock, NULL);
     pthread_condattr_init(&attributes);
