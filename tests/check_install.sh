@@ -15,7 +15,7 @@ for file in bin/cudpo include/cudpo/train.h share/man/man1/cudpo.1 share/bash-co
 done
 [ -z "$(find "$root" -name '*.so' ! -path "$root/$plugins/*")" ] || fail "a library outside of $plugins"
 "$root/bin/cudpo" --version | grep -q '^cudpo [0-9]' || fail "the installed program does not run"
-for command in train eval score generate tokenize demo launch "launch slurm" doctor; do
+for command in train eval score generate tokenize demo launch "launch slurm" flight doctor; do
     grep -q "^.SH cudpo $command\$" "$root/share/man/man1/cudpo.1" || fail "the man page lacks $command"
 done
 if command -v man >/dev/null && man -l "$root/share/man/man1/cudpo.1" 2>/dev/null >"$root/page"; then
@@ -45,5 +45,15 @@ if [ ! -e "$root/$plugins/libcudpo_cuda.so" ]; then
 fi
 if [ -e "$root/$plugins/libcudpo_cuda.so" ]; then
     env -u CUDPO_PLUGIN "$root/bin/cudpo" doctor | grep -q "$plugins/libcudpo_cuda.so" || fail "the plugin is not found"
+    if [ -e "$emulated" ]; then # which has one GPU
+        env -u CUDPO_PLUGIN RANK=1 WORLD_SIZE=2 LOCAL_RANK=1 MASTER_ADDR=h MASTER_PORT=1 "$root/bin/cudpo" doctor |
+            grep -q 'GPU 0 of 1: local rank 1' || fail "a second rank on the GPU does not count round"
+    fi
 fi
+if [ -e "$build/libcudpo_mpi.so" ]; then
+    env -u CUDPO_MPI_PLUGIN "$root/bin/cudpo" doctor | grep -q "^MPI .*$plugins/libcudpo_mpi.so" || fail "MPI's plugin is not found"
+else
+    env -u CUDPO_MPI_PLUGIN "$root/bin/cudpo" doctor | grep -q '^MPI .*without MPI' || fail "doctor does not miss MPI's plugin"
+fi
+ldd "$root/bin/cudpo" | grep -q libmpi && fail "the program wants MPI"
 echo "installed, and used from there"

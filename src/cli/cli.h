@@ -59,6 +59,7 @@ CUDPO_MUST_USE cudpo_status cli_generate(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_tokenize(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_demo(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_plan(int argc, char **argv);
+CUDPO_MUST_USE cudpo_status cli_flight(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_doctor(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_launch(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_launch_job(int argc,

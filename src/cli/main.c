@@ -23,6 +23,7 @@ static const command commands[] = {
     {"demo", "see it work: a tiny model learns manners, in under a minute", cli_demo, NULL},
     {"plan", "what a run will take and cost, without a GPU", cli_plan, NULL},
     {"launch", "start several ranks here, or make a job file for many nodes", cli_launch, "slurm"},
+    {"flight", "where the ranks of a run that hung or failed parted", cli_flight, NULL},
     {"doctor", "what of this machine cudpo can use", cli_doctor, NULL},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };

@@ -27,22 +27,27 @@ struct communicator {
 
     /* As communicator_*() below, which check and record; x is contiguous f32 or, on a GPU, bf16. */
     cudpo_status (*all_reduce)(communicator *c, tensor x, int64_t sequence);
-    cudpo_status (*reduce_scatter)(communicator *c, tensor x, int64_t sequence);
+    cudpo_status (*reduce)(communicator *c, tensor x, int32_t root, int64_t sequence);
     cudpo_status (*all_gather)(communicator *c, tensor x, int64_t sequence);
     cudpo_status (*broadcast)(communicator *c, tensor x, int64_t sequence);
     cudpo_status (*join)(communicator *c);
 };
 
-/* Elements of a tensor of n that belong to a rank: n / size each, and the rest to the last. */
-typedef struct share {
+/* Elements of a tensor of n that belong to a rank: as many each as are a multiple of SHARE_STEP, and the rest to the last. */
+enum { SHARE_STEP = 64 };
+typedef struct rank_share {
     int64_t begin, end;
-} share;
-share communicator_share(int64_t n, int32_t size, int32_t rank);
+} rank_share;
+static inline rank_share communicator_share(int64_t n, int32_t size, int32_t rank)
+{
+    const int64_t each = n / size / SHARE_STEP * SHARE_STEP;
+    return (rank_share){.begin = rank * each, .end = rank + 1 == size ? n : (rank + 1) * each};
+}
 
 /** x = its sum over all ranks. */
 CUDPO_MUST_USE cudpo_status communicator_all_reduce(communicator *c, tensor x);
-/** This rank's share of x = its sum over all ranks; the rest of x is undefined. */
-CUDPO_MUST_USE cudpo_status communicator_reduce_scatter(communicator *c, tensor x);
+/** x of rank `root` = its sum over all ranks; x of the others is undefined then. */
+CUDPO_MUST_USE cudpo_status communicator_reduce(communicator *c, tensor x, int32_t root);
 /** Every share of x = that of the rank it belongs to. */
 CUDPO_MUST_USE cudpo_status communicator_all_gather(communicator *c, tensor x);
 /** x = rank 0's. */
@@ -58,5 +63,25 @@ CUDPO_MUST_USE cudpo_status communicator_self(communicator **out, backend *be);
 /** A ring of TCP connections beside control's own, for tensors in host memory.
  *  In:  company  outlives it. */
 CUDPO_MUST_USE cudpo_status communicator_tcp(communicator **out, backend *be, control *company);
+
+/** The MPI that started the ranks, for tensors in host memory.  Collective: every rank calls it.  It comes with a plugin,
+ *  libcudpo_mpi.so or $CUDPO_MPI_PLUGIN; the program knows no MPI.
+ *  In:      company  outlives it, and has the same ranks.
+ *  Returns: CUDPO_OK; CUDPO_EDEVICE: no plugin, or MPI fails: what it says, and what to do; CUDPO_ECONFIG: MPI has other ranks;
+ *           control_status(); CUDPO_ENOMEM.
+ *  Once in a process: MPI begins only once.  Where the company failed MPI is left as it is, because its own end would wait for
+ *  the peers that are gone: then the process ends without MPI_Finalize(), upon which mpirun ends the others. */
+CUDPO_MUST_USE cudpo_status communicator_mpi(communicator **out, backend *be, control *company);
+/** A line that says where its plugin is, or why it can't be used. */
+void communicator_mpi_report(void (*line)(void *context, const char *name, const char *value),
+                             void *context);
+
+/** NCCL, for tensors of a CUDA backend, each rank on a GPU of its own.  The library is opened here: $CUDPO_NCCL, or libnccl.so.2
+ *  as the system finds it.  Collective: every rank calls it.
+ *  In:      be       outlives it.
+ *           company  outlives it.
+ *  Returns: CUDPO_OK; CUDPO_EDEVICE: no NCCL, or one that fails: what it says, and what to do; control_status();
+ *           CUDPO_ECONFIG: NCCL_COMM_ID is set; CUDPO_ENOMEM. */
+CUDPO_MUST_USE cudpo_status communicator_nccl(communicator **out, backend *be, control *company);
 
 #endif /* CUDPO_DIST_COMMUNICATOR_H */

@@ -25,6 +25,7 @@ typedef struct control_options {
     double peer_timeout; /* s, until a peer that stands still counts as lost: ddp_timeout */
     double
         grace; /* s between a failure and the end of the process, whatever its main thread does */
+    struct pmix *session; /* of pmix_complete(), which ends with the call; NULL: none */
 } control_options;
 
 /** Join the others; of one rank there is nothing to do.  With PMIx (see pmix.h) rank 0 listens on a free port and publishes it.
@@ -60,11 +61,14 @@ CUDPO_MUST_USE cudpo_status control_barrier(control *c, const char *what);
 enum { CONTROL_SECRET = 32 };
 const uint8_t *control_secret(const control *c);
 
+int32_t control_rank(const control *c);
+int32_t control_size(const control *c);
+
 /* Numeric address that peers reach this rank at, for listeners of its own. */
 const char *control_address(const control *c);
 
 /* What the main thread is about to wait for: goes out with heartbeats, so that a rank which does not come can be named.
- * collective NULL: nothing; sequence counts collectives of the run, from 1. */
+ * collective NULL: nothing more, and the other two are not looked at; sequence counts collectives of the run, from 1. */
 void control_waits(control *c, const char *collective, int64_t sequence, int64_t step);
 
 /* Something that can fail or hang beside the main thread, as NCCL does.  look() is called some ten times a second by control's

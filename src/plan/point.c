@@ -1,9 +1,10 @@
 /* point.c - steps as they would be: real examples, dealt to ranks and packed as training packs them, and the time of each. */
+#include "data/deal.h"
 #include "model/offload.h"
 #include "plan/plan.h"
-#include "plan/ranks.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -18,10 +19,10 @@ static int64_t least(int64_t a, int64_t b)
 
 /* What a rank has to do in a step. */
 typedef struct rank_work {
-    cost cost;                /* without the update */
-    work_counts counts;       /* of the packs that train */
-    double packs, reference;  /* see plan_point */
-    double forward, backward; /* of its last pack */
+    cost cost;               /* without the update */
+    work_counts counts;      /* of the packs that train */
+    double packs, reference; /* see plan_point */
+    double backward;         /* of its last pack */
 } rank_work;
 
 /* Layers that come from the host's memory: the copy of all of them takes as long as it takes. */
@@ -71,7 +72,6 @@ static cudpo_status train_pack(rank_work *w, const plan *p)
     cost_accumulate(&w->cost, &m.sum, 1);
     w->reference += cost_total(&reference);
     w->packs++;
-    w->forward = m.sum.pass[WORK_REFERENCE] + m.sum.pass[WORK_FORWARD];
     w->backward = m.sum.pass[WORK_RECOMPUTE] + m.sum.pass[WORK_BACKWARD];
     return CUDPO_OK;
 }
@@ -105,14 +105,16 @@ static cudpo_status work_of(rank_work *w, const plan *p, const int64_t *list, in
     return CUDPO_OK;
 }
 
-/* Bytes of gradients that are complete only when the backward pass is: the embedding's. */
 static network_load load_of(const plan *p, const rank_work *w)
 {
     const model_config *c = &p->t->model;
+    const double all = (double)model_config_parameters(c), head = (double)work_head_weights(c);
+    const double trunk = all - (c->tie_word_embeddings ? head : 2 * head);
+    /* Gradients that are complete only when the backward pass is: the embedding's and the first layer's. */
+    const double last = head + trunk / (double)c->num_hidden_layers;
     return (network_load){.bytes = work_gradient_bytes(c, &p->types),
-                          .last = (double)work_head_weights(c) * p->types.gradient,
-                          .weights = (double)model_config_parameters(c) * p->types.activation,
-                          .forward = w->forward,
+                          .last = last * p->types.gradient,
+                          .weights = all * p->types.activation,
                           .backward = w->backward,
                           .zero_stage = p->options.zero_stage};
 }
@@ -125,24 +127,24 @@ static double update_seconds(const plan *p, int64_t gpus)
     return m.sum.pass[WORK_OPTIMIZER];
 }
 
-/* One step of the given examples: added to the point's sums. */
-static cudpo_status add_step(plan_point *point, const plan *p, const deal *d)
+/* One step of examples of a list, dealt: added to the point's sums.  In: mine [n] room for those of a rank. */
+static cudpo_status add_step(plan_point *point, const plan *p, const deal *d, const int64_t *list,
+                             int64_t *mine)
 {
     const double update = update_seconds(p, d->ranks);
     rank_work slowest = {0};
     work_counts all = {0};
-    int64_t most = 0, tokens = 0;
     for (int64_t r = 0; r < d->ranks; r++) {
         rank_work w;
         const int64_t n = d->begin[r + 1] - d->begin[r];
         if (n == 0) continue;
-        CUDPO_TRY(work_of(&w, p, d->example + d->begin[r], n));
+        for (int64_t i = 0; i < n; i++)
+            mine[i] = list[d->place[d->begin[r] + i]];
+        CUDPO_TRY(work_of(&w, p, mine, n));
         if (cost_total(&w.cost) > cost_total(&slowest.cost)) slowest = w;
         add_counts(&all, &w.counts);
         point->packs += w.packs;
         point->reference += w.reference;
-        most = d->tokens[r] > most ? d->tokens[r] : most;
-        tokens += d->tokens[r];
     }
     const network_load load = load_of(p, &slowest);
     const network_time t = network_step(&point->net, &p->rates, &load);
@@ -153,7 +155,7 @@ static cudpo_status add_step(plan_point *point, const plan *p, const deal *d)
     point->network.total += t.total;
     point->network.exposed += t.exposed;
     point->network.tax += t.tax;
-    point->imbalance += (double)most * (double)d->ranks / (double)tokens;
+    point->imbalance += deal_imbalance(d);
     point->tokens += (double)all.tokens;
     point->useful += work_useful(&p->t->model, &all, p->reference ? 1 : 0);
     return CUDPO_OK;
@@ -205,6 +207,29 @@ static cudpo_status forecast(plan_point *point, plan *p)
     return status;
 }
 
+/* So many of `whole` steps of n examples each, spread over an epoch. */
+static cudpo_status add_steps(plan_point *point, const plan *p, int64_t n, int64_t looked_at,
+                              int64_t whole)
+{
+    const deal_work work = trainer_work(&p->t->model);
+    deal d;
+    int64_t *mine = malloc((size_t)n * sizeof *mine);
+    cudpo_status status = mine != NULL ? deal_create(&d, n, point->net.gpus)
+                                       : cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "a step's examples");
+    if (status != CUDPO_OK) {
+        free(mine);
+        return status;
+    }
+    for (int64_t i = 0; i < looked_at && status == CUDPO_OK; i++) {
+        const int64_t *list = p->order + i * whole / looked_at * n;
+        deal_out(&d, p->t->train.data, list, n, &work);
+        status = add_step(point, p, &d, list, mine);
+    }
+    deal_free(&d);
+    free(mine);
+    return status;
+}
+
 cudpo_status plan_step(plan_point *point, plan *p, int64_t pairs, network net)
 {
     const int64_t count = dataset_count(p->t->train.data);
@@ -212,14 +237,7 @@ cudpo_status plan_step(plan_point *point, plan *p, int64_t pairs, network net)
     CUDPO_TRY(forecast(point, p));
     const int64_t n = least(pairs, count), whole = count / n;
     const int64_t looked_at = least(least(MOST_STEPS, whole), 1 + MOST_PAIRS / n);
-    for (int64_t i = 0; i < looked_at; i++) {
-        deal d;
-        CUDPO_TRY(
-            deal_create(&d, p->t->train.data, p->order + i * whole / looked_at * n, n, net.gpus));
-        const cudpo_status status = add_step(point, p, &d);
-        deal_free(&d);
-        CUDPO_TRY(status);
-    }
+    CUDPO_TRY(add_steps(point, p, n, looked_at, whole));
     take_mean(point, (double)looked_at);
     double share;
     point->steps = steps_of(&share, p, pairs);
@@ -240,7 +258,7 @@ cudpo_status plan_steps_exactly(double seconds[], plan *p, int64_t first, int64_
         step_batch b;
         int64_t order[4096];
         CUDPO_REQUIRE(units <= (int64_t)(sizeof order / sizeof *order));
-        CUDPO_TRY(trainer_batch(p->t, &b, order, first + i));
+        CUDPO_TRY(trainer_batch(p->t, &b, order, NULL, first + i));
         CUDPO_TRY(work_of(&w, p, b.example, b.n));
         seconds[i] = cost_total(&w.cost) + update;
     }
