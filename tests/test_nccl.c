@@ -242,7 +242,7 @@ static cudpo_status alone(communicator *m)
     tensor x;
     CUDPO_TRY(nccl_make(&x, m, DTYPE_F32, 1000, 0));
     CUDPO_TRY(m->all_reduce(m, x, 1));
-    CUDPO_TRY(m->reduce_scatter(m, x, 2));
+    CUDPO_TRY(m->reduce(m, x, 0, 2));
     CUDPO_TRY(m->all_gather(m, x, 3));
     CUDPO_TRY(m->broadcast(m, x, 4));
     CUDPO_TRY(m->join(m));

@@ -288,6 +288,18 @@ static cudpo_status late(communicator *m)
     return control_status(m->company);
 }
 
+static cudpo_status leaves_first(communicator *m)
+{
+    CUDPO_TRY(nccl_each_once(m));
+    return m->rank == 0 ? CUDPO_OK : nccl_each_once(m);
+}
+
+static cudpo_status leaves_second(communicator *m)
+{
+    CUDPO_TRY(nccl_each_once(m));
+    return m->rank == 1 ? CUDPO_OK : nccl_each_once(m);
+}
+
 static cudpo_status at_odds(communicator *m)
 {
     tensor x;
@@ -301,22 +313,37 @@ static cudpo_status at_odds(communicator *m)
 static void peers(void **state)
 {
     (void)state;
-    for (int mode = 0; mode < 2; mode++) {
-        trial t[3];
-        for (int i = 0; i < 3; i++)
-            t[i] = trial_of(0, NULL, NULL, NULL);
-        for (int i = 0; i < 3 && mode == 1; i++)
-            t[i].what = (nccl_job){.faulty = -1, .environment = {{"SIMT_LAZY", "1"}}};
-        t[0].what.script = killed;
-        t[1].what.script = late;
-        t[2].what.script = at_odds;
-        run(t, 3);
+    static cudpo_status (*const scripts[])(communicator *) = {killed, late, at_odds, leaves_first,
+                                                              leaves_second};
+    for (int lazy = 0; lazy < 2; lazy++) {
+        trial t[5];
+        for (int i = 0; i < 5; i++)
+            t[i] = (trial){.what = {.script = scripts[i],
+                                    .faulty = -1,
+                                    .environment = {{lazy ? "SIMT_LAZY" : NULL, "1"}}}};
+        run(t, 5);
         assert_true(t[0].status[0] == 69 && t[0].status[1] == 128 + SIGKILL);
         has(t[0].err[0], "cudpo: rank 1 was lost: it closed its connection");
         assert_true(t[0].seconds < 5);
         failed(&t[1], "late", "rank 1 did not come: rank 0 waits at step 3 in broadcast 5");
         failed(&t[2], "at odds", "all ranks: stand still at step 3 in ");
+        failed(&t[3], "leaves", "rank 0 did not come: rank 1 waits at step 3 in broadcast 5");
+        failed(&t[4], "leaves", "rank 1 did not come: rank 0 waits at step 3 in broadcast 5");
     }
+}
+
+/* Rank 0 leaves at once, since NCCL's goodbye fails: nobody is left who looks at the clock for all. */
+static void alone_in_a_collective(void **state)
+{
+    (void)state;
+    trial t = trial_of(0, "SIMT_NCCL_FAIL", "17:5", NULL);
+    t.what.script = leaves_first;
+    run(&t, 1);
+    assert_string_equal(asked(&t), "ncclCommFinalize");
+    if (t.status[0] != 0 || t.status[1] != 69 || t.seconds > BOUND)
+        fail_msg("%.1f s, status %d and %d", t.seconds, t.status[0], t.status[1]);
+    has(t.err[1], "NCCL on rank 1: broadcast 5 of step 3: on the GPU: NCCL operation in progress "
+                  "(7) after 1.5 s, ddp_timeout");
 }
 
 /* The N-th call of the CUDA runtime fails, as in test_cuda_faults: the communicator's come behind the backend's. */
@@ -355,9 +382,13 @@ int main(void)
         return TEST_SKIPPED;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_call_fails), cmocka_unit_test(fails_on_the_gpu),
-        cmocka_unit_test(polls_fail),       cmocka_unit_test(calls_hang),
-        cmocka_unit_test(ends_hang),        cmocka_unit_test(peers),
+        cmocka_unit_test(every_call_fails),
+        cmocka_unit_test(fails_on_the_gpu),
+        cmocka_unit_test(polls_fail),
+        cmocka_unit_test(calls_hang),
+        cmocka_unit_test(ends_hang),
+        cmocka_unit_test(peers),
+        cmocka_unit_test(alone_in_a_collective),
         cmocka_unit_test(cuda_fails),
     };
     setenv("TMPDIR", scratch_folder(), 1); /* of what the emulated NCCL leaves where it fails */
