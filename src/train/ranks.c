@@ -70,12 +70,7 @@ cudpo_status ranks_open(run_ranks *r, const cudpo_config *c, const cudpo_ranks *
 {
     static const cudpo_ranks automatic = CUDPO_RANKS_AUTO;
     if (given == NULL) given = &automatic;
-    const placement_wish wish = {.launcher = given->launcher,
-                                 .rank = given->rank,
-                                 .world_size = given->world_size,
-                                 .local_rank = given->local_rank,
-                                 .rdzv_endpoint = given->rdzv_endpoint,
-                                 .rdzv_id = given->rdzv_id};
+    const placement_wish wish = placement_wish_of(given);
     *r = ranks_alone(c);
     CUDPO_TRY(placement_find(&r->place, &wish, placement_getenv, NULL));
     if (r->place.size == 1) return CUDPO_OK;
