@@ -23,10 +23,40 @@ static cudpo_status meets(control *c, job *j, int rank)
     return control_barrier(c, "met");
 }
 
+/* As a rank says that it is at a call, without anything to give. */
+static void give(wire *w, company_kind kind, size_t bytes, const char *what)
+{
+    uint8_t data[128];
+    wire_fields f = {.at = data, .end = data + sizeof data};
+    wire_put_int(&f, kind);
+    wire_put_int(&f, (int64_t)bytes);
+    wire_put_int(&f, 0);
+    wire_put_text(&f, what);
+    assert_true(wire_send(w, WIRE_GIVE, 1, data, (size_t)(f.at - data)));
+}
+
+/* Rank 0 is not at any call until the test lets it. */
+static cudpo_status meets_later(control *c, job *j, int rank)
+{
+    (void)rank;
+    atomic_fetch_add(&j->page->ready, 1);
+    while (control_status(c) == CUDPO_OK && atomic_load(&j->page->go) == 0)
+        job_sleep(0.001);
+    return control_barrier(c, "met");
+}
+
+/* Rank 0 says why before it goes. */
+static void wait_for_abort(wire *w)
+{
+    while (wire_wait(w, wire_clock() + JOB_LIMIT) == WIRE_FRAME && w->type != WIRE_ABORT)
+        continue;
+    wire_close(w);
+}
+
 /* A rank of the run that then talks nonsense ends it with its name, and nothing worse. */
 static void a_rank_that_talks_nonsense(void **state)
 {
-    uint8_t zeros[64] = {0}, large[64] = {0};
+    uint8_t zeros[4096] = {0}, large[64] = {0};
     large[0] = COMPANY_COLLECT;
     memset(large + 8, 0x7f, 16); /* bytes */
     const struct {
@@ -41,6 +71,7 @@ static void a_rank_that_talks_nonsense(void **state)
         {WIRE_HELLO, 32, zeros, "rank 1 sends what makes no sense"},
         {WIRE_ABORT, 32, zeros, "rank 1 was lost: it failed and did not say why"},
         {WIRE_DATA, 32, zeros, "rank 1 was lost: its connection broke: Protocol error"},
+        {WIRE_BEAT, sizeof zeros, zeros, "rank 1 was lost: its connection broke: Protocol error"},
         {WIRE_BEAT, 3, zeros, "rank 1 was lost: it closed its connection"}, /* no harm in itself */
     };
     (void)state;
@@ -51,32 +82,63 @@ static void a_rank_that_talks_nonsense(void **state)
         become(&w, &j, 1);
         assert_true(wire_send(&w, cases[i].type, 1, cases[i].data, cases[i].n));
         wire_flush(&w);
-        /* Rank 0 says why before it goes; of a heartbeat it says nothing. */
-        while (cases[i].type != WIRE_BEAT &&
-               wire_wait(&w, wire_clock() + JOB_LIMIT) == WIRE_FRAME && w.type != WIRE_ABORT)
-            continue;
-        wire_close(&w);
+        if (cases[i].n == 3)
+            wire_close(&w);
+        else
+            wait_for_abort(&w);
         job_expect(&j, 0, CUDPO_EPEER, cases[i].text);
         job_free(&j);
     }
+}
+
+/* Whichever of the two comes first, rank 0 or the other who is somewhere else. */
+static void another_call_early_or_late(void **state)
+{
+    (void)state;
+    for (int early = 0; early < 2; early++) {
+        wire w;
+        job j = job_make(2);
+        job_start(&j, 0, meets_later);
+        become(&w, &j, 1);
+        assert_true(job_reach(&j.page->ready, 1));
+        if (early == 0) atomic_store(&j.page->go, 1);
+        if (early == 0)
+            job_sleep(0.1); /* for rank 0 to be in its call; less would only test less */
+        give(&w, COMPANY_BARRIER, 0, "elsewhere");
+        wire_flush(&w);
+        if (early == 1) job_sleep(0.1); /* and for it to have heard */
+        atomic_store(&j.page->go, 1);
+        wait_for_abort(&w);
+        job_expect(&j, 0, CUDPO_EPEER, "rank 1 is at 'elsewhere' while rank 0 is at 'met'");
+        job_free(&j);
+    }
+}
+
+static void a_part_twice(void **state)
+{
+    wire w;
+    (void)state;
+    job j = job_make(2);
+    job_start(&j, 0, meets_later);
+    become(&w, &j, 1);
+    give(&w, COMPANY_BARRIER, 0, "met");
+    give(&w, COMPANY_BARRIER, 0, "met");
+    wire_flush(&w);
+    wait_for_abort(&w);
+    job_expect(&j, 0, CUDPO_EPEER, "rank 1 gives what makes no sense");
+    job_free(&j);
 }
 
 /* A frame that comes byte by byte is a frame. */
 static void bytes_one_by_one(void **state)
 {
     wire w, frames = {.fd = 0};
-    uint8_t give[64];
-    wire_fields f = {.at = give, .end = give + sizeof give};
     (void)state;
     job j = job_make(2);
     job_start(&j, 0, meets);
     become(&w, &j, 1);
-    wire_put_int(&f, COMPANY_BARRIER);
-    wire_put_int(&f, 0);
-    wire_put_int(&f, 0);
-    wire_put_text(&f, "met");
     assert_true(wire_send(&frames, WIRE_BEAT, 0, "", 0));
-    assert_true(wire_send(&frames, WIRE_GIVE, 1, give, (size_t)(f.at - give)));
+    give(&frames, COMPANY_BARRIER, 0, "met");
     assert_true(wire_send(&frames, WIRE_BYE, 0, NULL, 0));
     for (size_t i = 0; i < frames.urgent.size; i++) {
         assert_int_equal(send(w.fd, frames.urgent.data + i, 1, 0), 1);
@@ -109,20 +171,14 @@ static cudpo_status fails_in_the_middle(control *c, job *j, int rank)
 static void the_end_comes_between_two_chunks(void **state)
 {
     wire w;
-    uint8_t give[64];
     uint8_t *const block = malloc(BLOCK);
     char where[COMPANY_TEXT], text[COMPANY_TEXT];
-    wire_fields f = {.at = give, .end = give + sizeof give};
     (void)state;
     job j = job_make(3);
     job_start(&j, 0, fails_in_the_middle);
     job_start(&j, 1, fails_in_the_middle);
     become(&w, &j, 2);
-    wire_put_int(&f, COMPANY_BROADCAST);
-    wire_put_int(&f, BLOCK);
-    wire_put_int(&f, 0);
-    wire_put_text(&f, "block");
-    assert_true(wire_send(&w, WIRE_GIVE, 1, give, (size_t)(f.at - give)));
+    give(&w, COMPANY_BROADCAST, BLOCK, "block");
     wire_flush(&w);
     job_expect(&j, 1, CUDPO_ENUMERIC, "");
     assert_true(job_reach(&j.page->rank[0].status,
@@ -135,7 +191,7 @@ static void the_end_comes_between_two_chunks(void **state)
     assert_true(w.sink.done > 0 && w.sink.done < BLOCK); /* else this tests nothing */
     for (size_t i = 0; i < w.sink.done; i++)
         if (block[i] != 7) fail_msg("byte %zu is %d", i, block[i]);
-    f = (wire_fields){.at = w.small, .end = w.small + w.length};
+    wire_fields f = {.at = w.small, .end = w.small + w.length};
     assert_int_equal(wire_get_int(&f), 1);
     assert_int_equal(wire_get_int(&f), CUDPO_ENUMERIC);
     wire_get_text(&f, where, sizeof where);
@@ -152,6 +208,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_rank_that_talks_nonsense),
+        cmocka_unit_test(another_call_early_or_late),
+        cmocka_unit_test(a_part_twice),
         cmocka_unit_test(bytes_one_by_one),
         cmocka_unit_test(the_end_comes_between_two_chunks),
     };
