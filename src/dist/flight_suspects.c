@@ -58,13 +58,13 @@ static bool mark_absent(bool *suspect, const flight_records *all)
     return all->n < all->size;
 }
 
-/* Who is blamed and did not say why; `unended`: only of those that did not end. */
-static bool mark_blamed(bool *suspect, const flight_records *all, const bool *blamed, bool unended)
+/* Who is blamed; `silent`: only of those that neither ended nor noted why. */
+static bool mark_blamed(bool *suspect, const flight_records *all, const bool *blamed, bool silent)
 {
     bool some = false;
     for (int32_t i = 0; i < all->n; i++) {
         const flight_record *r = &all->ranks[i];
-        if (!blamed[i] || r->noted != 0 || (unended && r->ended != 0)) continue;
+        if (!blamed[i] || (silent && (r->noted != 0 || r->ended != 0))) continue;
         suspect[r->rank] = some = true;
     }
     return some;
