@@ -132,13 +132,13 @@ static void a_rank_that_hangs_before_a_collective(void **state)
                             .done = 22,
                             .started = 23,
                             .ends = true,
-                            .note = "rank 5: did not come within 600 s"});
+                            .note = "rank 5 did not come within 600 s"});
     plans[5] = (rank_plan){.until = 22, .done = 22, .started = 22};
     check("hung", plans, RANKS,
           "run \"job.7\" of 16 ranks: 16 records\n"
           "mismatch: ranks 0-4,6-15 wait in all_reduce 23 of step 5 (3000 float32); rank 5 never "
           "came: its last is all_reduce 22 of step 5 (2000 float32), completed\n"
-          "first note: rank 0 noted: rank 5: did not come within 600 s\n"
+          "first note: rank 0 noted: rank 5 did not come within 600 s\n"
           "suspect: rank 5 on @, which did not end by itself: it was killed, or hangs\n");
 }
 
@@ -286,6 +286,38 @@ static void who_says_why_is_the_first_suspect(void **state)
           "no mismatch: all completed all_gather 40 of step 8 (5000 float32), their last, and all "
           "ended by themselves\n"
           "suspect: rank 4 on @, which noted: rank 16: is not of this run\n");
+}
+
+/* The one who is looked at is not the one who says it. */
+static void notes_name_who_they_are_about(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *note;
+        int rank; /* -1: nobody */
+    } notes[] = {{"rank 2: full", 2},
+                 {"rank 2 was lost: it closed", 2},
+                 {"ranks 1-2 did not come", 1},
+                 {"ranks 2,1 did not come", 2},
+                 {"rank 3: is not of 3", 0},
+                 {"rank 12: neither", 0},
+                 {"rank 2nd", 0},
+                 {"rank -1: no", 0},
+                 {"rank", 0},
+                 {"disk full", 0},
+                 {"all ranks: stand still", -1}};
+    for (size_t i = 0; i < sizeof notes / sizeof notes[0]; i++) {
+        const rank_plan plans[3] = {
+            {.note = notes[i].note, .ends = true}, {.ends = true}, {.ends = true}};
+        planted run = plant("notes", plans, 3);
+        char *got = judge(run.folder), want[64];
+        snprintf(want, sizeof want, "\nsuspect: rank %d ", notes[i].rank);
+        if (notes[i].rank < 0 ? strstr(got, "suspect") != NULL : strstr(got, want) == NULL)
+            fail_msg("%s: %s", notes[i].note, got);
+        assert_true(notes[i].rank == 0 || strstr(got, "first note: rank 0 noted: ") != NULL);
+        free(got);
+        put_away(&run);
+    }
 }
 
 /* All else is the same: the operation, the type, or the step alone. */
@@ -461,6 +493,7 @@ int main(void)
         cmocka_unit_test(a_rank_that_is_killed_in_a_collective),
         cmocka_unit_test(a_collective_of_another_size),
         cmocka_unit_test(a_collective_that_is_left_out),
+        cmocka_unit_test(notes_name_who_they_are_about),
         cmocka_unit_test(each_part_of_a_collective_counts),
         cmocka_unit_test(two_that_differ_are_both_suspected),
         cmocka_unit_test(a_collective_that_only_some_complete),
