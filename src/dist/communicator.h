@@ -74,7 +74,7 @@ CUDPO_MUST_USE cudpo_status communicator_tcp(communicator **out, backend *be, co
 CUDPO_MUST_USE cudpo_status communicator_mpi(communicator **out, backend *be, control *company);
 
 /** NCCL, for tensors of a CUDA backend, each rank on a GPU of its own.  The library is opened here: $CUDPO_NCCL, or libnccl.so.2
- *  as the system finds it.  Collective: every rank calls it.
+ *  as the system finds it.  Collective: every rank calls it.  Sums of bf16 are rounded at each of NCCL's additions.
  *  In:      be       outlives it.
  *           company  outlives it.
  *  Returns: CUDPO_OK; CUDPO_EDEVICE: no NCCL, or one that fails: what it says, and what to do; control_status();
