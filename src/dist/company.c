@@ -199,6 +199,8 @@ static void find_silent(control *c, double now)
             "nothing was heard of it for %.1f s (its process stands still, or the network is gone)",
             silent);
         lose(c, m, why);
+        /* Nobody waits for its goodbye; should it wake, the reason is there. */
+        wire_close(&c->members[m].w);
     }
 }
 

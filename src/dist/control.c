@@ -19,6 +19,7 @@ static void free_control(control *c)
     }
     for (int i = 0; i < 2; i++)
         if (c->wake[i] >= 0) close(c->wake[i]);
+    pmix_close(c->session);
     free(c->members);
     free(c->polls);
     pthread_cond_destroy(&c->changed);
@@ -36,7 +37,9 @@ static cudpo_status make_control(control **out, const control_options *o)
     c->size = o->place->size;
     c->peer_timeout = o->peer_timeout;
     c->grace = o->grace;
-    c->period = o->peer_timeout / 5 < 0.2 ? o->peer_timeout / 5 : 0.2;
+    /* Rank 0 looks at all connections whenever something comes: of very many ranks less often. */
+    c->period = 0.2 * (1 + c->size / 256);
+    if (c->period > o->peer_timeout / 5) c->period = o->peer_timeout / 5;
     c->wake[0] = c->wake[1] = -1;
     pthread_mutex_init(&c->lock, NULL);
     pthread_condattr_init(&attributes);
@@ -47,40 +50,55 @@ static cudpo_status make_control(control **out, const control_options *o)
     return CUDPO_OK;
 }
 
-static cudpo_status meet_others(rendezvous_links *links, const control_options *o, bool by_pmix,
-                                char pmix_secret[RENDEZVOUS_SECRET])
+/* What rank 0 has found where the others can look it up. */
+typedef struct meeting {
+    rendezvous_target target;
+    rendezvous_listener listener; /* of rank 0 */
+    char pmix_secret[RENDEZVOUS_SECRET];
+    const char *token;
+} meeting;
+
+static cudpo_status arrange(meeting *m, const control_options *o, pmix *session)
 {
     const placement *p = o->place;
-    const double deadline = wire_clock() + o->join_timeout;
-    const char *token = o->token != NULL ? o->token : "";
-    rendezvous_listener listener = {.fd = {-1, -1}};
-    rendezvous_target target;
-    if (by_pmix) {
-        CUDPO_TRY(rendezvous_by_pmix(&target, pmix_secret, &listener, p, o->join_timeout));
-        token = pmix_secret;
-    } else {
-        CUDPO_TRY(rendezvous_where(&target, p, token[0] != '\0' || o->open));
-        if (p->rank == 0) CUDPO_TRY(rendezvous_listen(&listener, &target));
+    *m = (meeting){.listener = {.fd = {-1, -1}}, .token = o->token != NULL ? o->token : ""};
+    if (session != NULL) {
+        m->token = m->pmix_secret;
+        return rendezvous_by_pmix(&m->target, m->pmix_secret, &m->listener, session, p,
+                                  o->join_timeout);
     }
+    CUDPO_TRY(rendezvous_where(&m->target, p, m->token[0] != '\0' || o->open));
+    return p->rank == 0 ? rendezvous_listen(&m->listener, &m->target) : CUDPO_OK;
+}
+
+static cudpo_status find_others(rendezvous_links *links, const control_options *o, pmix *session)
+{
+    const double deadline = wire_clock() + o->join_timeout;
+    const placement *p = o->place;
+    meeting m;
+    cudpo_status s = arrange(&m, o, session);
     const handshake_self self = {.run_id = p->run_id,
                                  .build = o->build,
-                                 .token = (const uint8_t *)token,
-                                 .token_size = strlen(token),
+                                 .token = (const uint8_t *)m.token,
+                                 .token_size = strlen(m.token),
                                  .rank = p->rank,
                                  .size = p->size};
     const double seconds = deadline - wire_clock();
-    const cudpo_status s = p->rank == 0 ? rendezvous_receive(links, &listener, &self, seconds)
-                                        : rendezvous_join(links, &target, &self, seconds);
-    rendezvous_stop(&listener);
+    if (s == CUDPO_OK)
+        s = p->rank == 0 ? rendezvous_receive(links, &m.listener, &self, seconds)
+                         : rendezvous_join(links, &m.target, &self, seconds);
+    rendezvous_stop(&m.listener);
+    sodium_memzero(m.pmix_secret, sizeof m.pmix_secret);
     return s;
 }
 
-static cudpo_status find_others(rendezvous_links *links, const control_options *o)
+/* The session with PMIx lasts as long as the company: whoever ended it could not begin MPI any more. */
+static cudpo_status find_others_somehow(control *c, rendezvous_links *links,
+                                        const control_options *o)
 {
-    char secret[RENDEZVOUS_SECRET] = "";
-    const cudpo_status s = meet_others(links, o, rendezvous_is_by_pmix(o->place), secret);
-    sodium_memzero(secret, sizeof secret);
-    return s;
+    const bool by_pmix = rendezvous_is_by_pmix(o->place);
+    if (by_pmix && c->session == NULL) CUDPO_TRY(pmix_open(&c->session));
+    return find_others(links, o, by_pmix ? c->session : NULL);
 }
 
 /* The connections become the company's. */
@@ -141,12 +159,13 @@ cudpo_status control_open(control **out, const control_options *o)
     CUDPO_REQUIRE(o->peer_timeout > 0 && o->join_timeout > 0 && o->grace >= 0);
     if (sodium_init() < 0) return cudpo_fail(CUDPO_EPERM, CUDPO_HERE, "no random numbers");
     CUDPO_TRY(make_control(&c, o));
+    c->session = o->session;
     cudpo_status s = CUDPO_OK;
     if (c->size == 1) {
         randombytes_buf(c->secret, sizeof c->secret);
         snprintf(c->address, sizeof c->address, "127.0.0.1");
     } else {
-        s = find_others(&links, o);
+        s = find_others_somehow(c, &links, o);
         if (s == CUDPO_OK) s = take_links(c, &links);
         if (s == CUDPO_OK) s = start_threads(c);
     }

@@ -1,28 +1,6 @@
 /* pmix.c - see pmix.h. */
 #include "dist/pmix.h"
 
-#include <stdlib.h>
-
-bool pmix_is_here(void)
-{
-    const char *space = getenv("PMIX_NAMESPACE");
-    return space != NULL && *space != '\0';
-}
-
-cudpo_status pmix_complete(placement *place)
-{
-    pmix *p;
-    placement found = *place;
-    if (place->size != 0) return CUDPO_OK;
-    CUDPO_TRY(pmix_open(&p, &found));
-    pmix_close(p);
-    if (place->rank >= 0 && found.rank != place->rank)
-        return cudpo_fail(CUDPO_ECONFIG, "PMIX_RANK", "is %d, and to PMIx this is rank %d",
-                          (int)place->rank, (int)found.rank);
-    *place = found;
-    return CUDPO_OK;
-}
-
 #ifdef CUDPO_PMIX
 
 #include <dlfcn.h>
@@ -30,8 +8,14 @@ cudpo_status pmix_complete(placement *place)
 #include <pmix.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+bool pmix_is_built(void)
+{
+    return true;
+}
 
 /* Everything of libpmix that is called, so that nothing is linked. */
 typedef struct pmix_calls {
@@ -97,49 +81,72 @@ static pmix_proc_t whom(const pmix *p, pmix_rank_t rank)
 }
 
 /* A number of the job or of this process, whatever its width. */
-static cudpo_status number(const pmix *p, int32_t *out, pmix_rank_t rank, const char *key)
+static cudpo_status number(const pmix *p, int64_t *out, pmix_rank_t rank, const char *key)
 {
     const pmix_proc_t who = whom(p, rank);
     pmix_value_t *v = NULL;
     const pmix_status_t s = p->call.get(&who, key, NULL, 0, &v);
     if (s != PMIX_SUCCESS || v == NULL) return failed(p, key, s);
-    int64_t n = -1;
-    if (v->type == PMIX_UINT16) n = v->data.uint16;
-    if (v->type == PMIX_UINT32) n = v->data.uint32;
+    const bool narrow = v->type == PMIX_UINT16, wide = v->type == PMIX_UINT32;
+    if (narrow) *out = v->data.uint16;
+    if (wide) *out = v->data.uint32;
     free(v);
-    if (n < 0 || n > MAX_RANKS)
-        return cudpo_fail(CUDPO_ERENDEZVOUS, "PMIx", "%s makes no sense", key);
-    *out = (int32_t)n;
-    return CUDPO_OK;
+    return narrow || wide ? CUDPO_OK
+                          : cudpo_fail(CUDPO_ERENDEZVOUS, "PMIx", "%s makes no sense", key);
 }
 
-static cudpo_status connect_to_server(pmix *p, placement *place)
+static cudpo_status connect_to_server(pmix *p)
 {
     CUDPO_TRY(load(p));
     const pmix_status_t s = p->call.init(&p->self, NULL, 0);
     if (s != PMIX_SUCCESS) return failed(p, "no server", s);
     p->connected = true;
-    if (place == NULL) return CUDPO_OK;
-    CUDPO_TRY(number(p, &place->size, PMIX_RANK_WILDCARD, PMIX_JOB_SIZE));
-    CUDPO_TRY(number(p, &place->local_size, PMIX_RANK_WILDCARD, PMIX_LOCAL_SIZE));
-    CUDPO_TRY(number(p, &place->local_rank, p->self.rank, PMIX_LOCAL_RANK));
-    if (p->self.rank >= (pmix_rank_t)place->size)
-        return cudpo_fail(CUDPO_ERENDEZVOUS, "PMIx", "this is rank %u of %d", p->self.rank,
-                          (int)place->size);
-    place->rank = (int32_t)p->self.rank;
-    return CUDPO_OK;
+    return p->self.rank < MAX_RANKS
+               ? CUDPO_OK
+               : cudpo_fail(CUDPO_ERENDEZVOUS, "PMIx", "this is rank %u", p->self.rank);
 }
 
-cudpo_status pmix_open(pmix **out, placement *place)
+cudpo_status pmix_open(pmix **out)
 {
     pmix *p = calloc(1, sizeof *p);
     *out = NULL;
     if (p == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "PMIx");
-    const cudpo_status s = connect_to_server(p, place);
+    const cudpo_status s = connect_to_server(p);
     if (s == CUDPO_OK)
         *out = p;
     else
         pmix_close(p);
+    return s;
+}
+
+int32_t pmix_rank(const pmix *p)
+{
+    return (int32_t)p->self.rank;
+}
+
+static cudpo_status complete(const pmix *p, placement *place)
+{
+    int64_t size, local_size, local_rank, node;
+    if (pmix_rank(p) != place->rank)
+        return cudpo_fail(CUDPO_ECONFIG, "PMIX_RANK", "is %d, and to PMIx this is rank %d",
+                          (int)place->rank, (int)pmix_rank(p));
+    CUDPO_TRY(number(p, &size, PMIX_RANK_WILDCARD, PMIX_JOB_SIZE));
+    CUDPO_TRY(number(p, &local_size, PMIX_RANK_WILDCARD, PMIX_LOCAL_SIZE));
+    CUDPO_TRY(number(p, &local_rank, p->self.rank, PMIX_LOCAL_RANK));
+    CUDPO_TRY(number(p, &node, p->self.rank, PMIX_NODEID));
+    return placement_complete(place, size, local_rank, local_size, node);
+}
+
+cudpo_status pmix_complete(placement *place, pmix **session)
+{
+    *session = NULL;
+    if (place->size != 0) return CUDPO_OK;
+    CUDPO_TRY(pmix_open(session));
+    const cudpo_status s = complete(*session, place);
+    if (s != CUDPO_OK) {
+        pmix_close(*session);
+        *session = NULL;
+    }
     return s;
 }
 
@@ -221,6 +228,11 @@ cudpo_status pmix_get(pmix *p, char *out, size_t size, int32_t rank, const char 
 
 #else
 
+bool pmix_is_built(void)
+{
+    return false;
+}
+
 static cudpo_status absent(void)
 {
     return cudpo_fail(
@@ -228,11 +240,22 @@ static cudpo_status absent(void)
         "this build has none: give --rdzv_endpoint HOST:PORT (or build with libpmix-dev)");
 }
 
-cudpo_status pmix_open(pmix **out, placement *place)
+cudpo_status pmix_open(pmix **out)
 {
-    (void)place;
     *out = NULL;
     return absent();
+}
+
+int32_t pmix_rank(const pmix *p)
+{
+    (void)p;
+    return -1;
+}
+
+cudpo_status pmix_complete(placement *place, pmix **session)
+{
+    *session = NULL;
+    return place->size != 0 ? CUDPO_OK : absent();
 }
 
 void pmix_close(pmix *p)

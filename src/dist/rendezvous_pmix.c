@@ -86,22 +86,18 @@ static cudpo_status meet(pmix *p, rendezvous_target *target, char secret[RENDEZV
 
 bool rendezvous_is_by_pmix(const placement *place)
 {
-    return place->address[0] == '\0' && (place->launcher == LAUNCHER_PMIX || pmix_is_here());
+    return place->pmix && (place->port == 0 || (place->derived && pmix_is_built()));
 }
 
 cudpo_status rendezvous_by_pmix(rendezvous_target *target, char secret[RENDEZVOUS_SECRET],
-                                rendezvous_listener *l, const placement *place, double seconds)
+                                rendezvous_listener *l, pmix *p, const placement *place,
+                                double seconds)
 {
-    pmix *p;
-    placement found = *place;
     *l = (rendezvous_listener){.fd = {-1, -1}};
-    CUDPO_TRY(pmix_open(&p, &found));
-    cudpo_status s = CUDPO_OK;
-    if (found.rank != place->rank || found.size != place->size)
-        s = cudpo_fail(CUDPO_ERENDEZVOUS, "PMIx", "knows this as rank %d of %d, not %d of %d",
-                       (int)found.rank, (int)found.size, (int)place->rank, (int)place->size);
-    if (s == CUDPO_OK) s = meet(p, target, secret, l, &found, seconds);
-    pmix_close(p);
+    if (pmix_rank(p) != place->rank)
+        return cudpo_fail(CUDPO_ERENDEZVOUS, "PMIx", "knows this as rank %d, not %d",
+                          (int)pmix_rank(p), (int)place->rank);
+    const cudpo_status s = meet(p, target, secret, l, place, seconds);
     if (s != CUDPO_OK) rendezvous_stop(l);
     return s;
 }
