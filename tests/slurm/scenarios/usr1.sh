@@ -1,0 +1,10 @@
+# SIGUSR1 to the step: it saves and ends with 75, the script queues the job again, which goes on and comes to its end.
+submit --
+reaches 30
+scancel --signal=USR1 "$job"
+within 30 "a second attempt" is Restarts 1
+at=$(checkpoint)
+ends COMPLETED
+expect Restarts 1
+resumed "$at"
+finished
