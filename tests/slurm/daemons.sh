@@ -2,10 +2,12 @@
 # again; cluster is the folder of up.sh.
 
 # start NAME COMMAND ...: a daemon in a session of its own, which ends by itself after 15 minutes.  NAME.pid names its process.
+# Slurm's daemons listen where the machine's name leads to: where that is not loopback, they have a name of their own (up.sh).
 start() {
-    local name=$1
+    local name=$1 alias=()
     shift
-    setsid timeout -k 5 900 "$@" >>"$cluster/log/$name.out" 2>&1 </dev/null &
+    [ ! -f "$cluster/renamed" ] || alias=(unshare -u sh -c 'hostname localhost && exec "$@"' sh)
+    setsid timeout -k 5 900 "${alias[@]}" "$@" >>"$cluster/log/$name.out" 2>&1 </dev/null &
     echo $! >"$cluster/$name.pid"
 }
 start_munged() {

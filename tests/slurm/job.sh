@@ -9,7 +9,6 @@ trap : USR1 USR2 TERM
 job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 [ -z "$job" ] || set -- "$@" --output_dir "$OUTPUT-$SLURM_ARRAY_TASK_ID"
 echo "attempt ${SLURM_RESTART_COUNT:-0} on $SLURM_JOB_NODELIST"
-# shellcheck disable=SC2086
 srun --kill-on-bad-exit=1 $STEP "$CUDPO_PROGRAM" train "$@" &
 step=$!
 while :; do

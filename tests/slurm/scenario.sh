@@ -50,7 +50,7 @@ has() {
     environment=$(tr '\0' '\n' 2>/dev/null <"/proc/$1/environ") || return 1
     grep -q -x -F "SLURM_CONF=$SLURM_CONF" <<<"$environment" && grep -q -x -F "$2" <<<"$environment"
 }
-processes() { ls /proc | grep '^[0-9]'; }
+processes() { (cd /proc && echo [0-9]*); }
 
 # tasks [JOB]: processes of `cudpo` of a job's steps.  rank N [JOB]: the one of this rank.
 tasks() {

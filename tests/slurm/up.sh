@@ -24,6 +24,16 @@ for program in munged munge unmunge slurmctld slurmd srun sbatch scontrol sinfo 
 done
 mkdir "$cluster/state" "$cluster/log" "$cluster/spool" "$cluster/pmix"
 : >"$cluster/lacks"
+host=$(uname -n)
+case $(getent ahosts "$host") in
+127.*) host=${host%%.*} ;;
+*)
+    unshare -u hostname localhost 2>/dev/null ||
+        without "Slurm would not keep to loopback: $host is not 127.0.0.1, and unshare -u is not allowed here"
+    host=localhost
+    : >"$cluster/renamed"
+    ;;
+esac
 unshare -m true 2>/dev/null || echo "mounts of its own for each node: unshare -m is not allowed here" >>"$cluster/lacks"
 
 # A socket's path may have 107 bytes, which that of a build folder can exceed.
@@ -43,8 +53,6 @@ for try in $(seq 0 1199); do
     ! is_free $port || break
 done
 
-host=$(uname -n)
-host=${host%%.*}
 cat >"$cluster/slurm.conf" <<END
 ClusterName=cudpo
 SlurmctldHost=$host(127.0.0.1)
