@@ -127,7 +127,7 @@ static cudpo_status run_shape(bench_table *t, const char *name)
 static cudpo_status run_table(bench_table *t)
 {
     const cudpo_bench_options *o = t->options;
-    CUDPO_TRY(device_open(&t->be, o->device, NULL));
+    CUDPO_TRY(device_open(&t->be, o->device, 0, NULL));
     CUDPO_TRY(bench_measure_ceilings(&t->ceilings, t->be, &t->settings));
     CUDPO_TRY(bench_head(&t->text, t->be, &t->ceilings));
     CUDPO_TRY(say(t));

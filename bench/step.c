@@ -314,7 +314,7 @@ static cudpo_status train_and_measure(step_result *r, const cudpo_bench_step *wh
 static cudpo_status measure_peak(step_result *r)
 {
     backend *be = NULL;
-    CUDPO_TRY(device_open(&be, r->backend, r->config->output_dir));
+    CUDPO_TRY(device_open(&be, r->backend, 0, r->config->output_dir));
     const cudpo_status status = bench_product_peak(&r->product, &r->product_size, be, r->type);
     be->close(be);
     int n;

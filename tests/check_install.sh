@@ -15,7 +15,7 @@ for file in bin/cudpo include/cudpo/train.h share/man/man1/cudpo.1 share/bash-co
 done
 [ -z "$(find "$root" -name '*.so' ! -path "$root/$plugins/*")" ] || fail "a library outside of $plugins"
 "$root/bin/cudpo" --version | grep -q '^cudpo [0-9]' || fail "the installed program does not run"
-for command in train eval score generate tokenize demo doctor; do
+for command in train eval score generate tokenize demo flight doctor; do
     grep -q "^.SH cudpo $command\$" "$root/share/man/man1/cudpo.1" || fail "the man page lacks $command"
 done
 if command -v man >/dev/null && man -l "$root/share/man/man1/cudpo.1" 2>/dev/null >"$root/page"; then

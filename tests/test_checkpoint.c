@@ -155,12 +155,10 @@ static void bad_calls_are_refused(void **state)
     CHECK_FAILS(checkpoint_read(&s, path), CUDPO_ENOINPUT, path);
     CHECK_FAILS(checkpoint_read(&s, f.source), CUDPO_EDATA, "manifest.json");
     broken.step = -1;
-    CHECK_FAILS(checkpoint_save(f.output, &broken, &f.weights, &f.first, &f.second, f.source, 1),
-                CUDPO_EINVAL, "step");
+    CHECK_FAILS(fixture_save_state(&f, &broken, 1), CUDPO_EINVAL, "step");
     broken = fixture_state(1);
     broken.sum_count = CHECKPOINT_SUMS + 1;
-    CHECK_FAILS(checkpoint_save(f.output, &broken, &f.weights, &f.first, &f.second, f.source, 1),
-                CUDPO_EINVAL, "sum_count");
+    CHECK_FAILS(fixture_save_state(&f, &broken, 1), CUDPO_EINVAL, "sum_count");
     assert_false(file_is_folder(f.output));
     /* An output folder that can't be one. */
     CHECK_OK(file_write(f.output, "x", 1));
@@ -173,7 +171,7 @@ static void bad_calls_are_refused(void **state)
     wide.head_dim = 8;
     model_weights other;
     CHECK_OK(model_weights_create(&other, backend_cpu(), &wide, DTYPE_F32));
-    CHECK_FAILS(checkpoint_restore(&other, &f.first, &f.second, path), CUDPO_EDATA, "shape");
+    CHECK_FAILS(checkpoint_restore(&other, CHECKPOINT_WEIGHTS, path), CUDPO_EDATA, "shape");
     model_weights_destroy(&other);
     fixture_close(&f);
 }

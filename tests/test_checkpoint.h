@@ -81,11 +81,27 @@ static inline void fixture_fill(fixture *f, int64_t step)
     CHECK_OK(model_weights_randomise(&f->second, &f->config, (uint64_t)(3 * step + 2)));
 }
 
+static inline cudpo_status fixture_fetch(void *context, const model_weights **out,
+                                         checkpoint_tensors which)
+{
+    const fixture *f = context;
+    const model_weights *const all[CHECKPOINT_TENSORS] = {&f->weights, &f->first, &f->second};
+    *out = all[which];
+    return CUDPO_OK;
+}
+
+static inline CUDPO_MUST_USE cudpo_status fixture_save_state(fixture *f, const checkpoint_state *s,
+                                                             int64_t keep)
+{
+    const checkpoint_source tensors = {fixture_fetch, f};
+    return checkpoint_save(f->output, s, &tensors, f->source, keep);
+}
+
 static inline CUDPO_MUST_USE cudpo_status fixture_save(fixture *f, int64_t step, int64_t keep)
 {
     fixture_fill(f, step);
     const checkpoint_state s = fixture_state(step);
-    return checkpoint_save(f->output, &s, &f->weights, &f->first, &f->second, f->source, keep);
+    return fixture_save_state(f, &s, keep);
 }
 
 static inline void fixture_same(const model_weights *a, const float *want)
@@ -116,7 +132,8 @@ static inline void fixture_check(fixture *f, const char *path, int64_t step)
         memcpy(expected[i], all[i]->all.data, bytes);
         memset(all[i]->all.data, 0xff, bytes);
     }
-    CHECK_OK(checkpoint_restore(&f->weights, &f->first, &f->second, path));
+    for (int i = 0; i < 3; i++)
+        CHECK_OK(checkpoint_restore(all[i], (checkpoint_tensors)i, path));
     for (int i = 0; i < 3; i++) {
         fixture_same(all[i], expected[i]);
         free(expected[i]);

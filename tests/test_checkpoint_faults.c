@@ -203,8 +203,7 @@ static int64_t fail_every_call(int64_t before, int64_t step, int64_t keep)
         fault.fired = NULL;
         fault.error = errors[k % ERRORS];
         fault.fail_at = k;
-        const cudpo_status status =
-            checkpoint_save(f.output, &s, &f.weights, &f.first, &f.second, f.source, keep);
+        const cudpo_status status = fixture_save_state(&f, &s, keep);
         fault.fail_at = 0;
         if (status != CUDPO_OK) {
             assert_non_null(fault.fired);

@@ -121,7 +121,7 @@ static void one_bad_embedding(void **state)
     step_batch b;
     batch_metrics m;
     open_run(&c, &t);
-    CHECK_OK(trainer_batch(t, &b, t->order, 0));
+    CHECK_OK(trainer_batch(t, &b, t->order, NULL, 0));
     const example e = dataset_get(t->train.data, b.example[5]);
     const int32_t token = e.completion[0][0];
     char rows[256];

@@ -2,9 +2,7 @@
 /* rooms: plan */
 #include "program.h"
 #include "base/json.h"
-#include "data/order.h"
 #include "plan/plan.h"
-#include "plan/ranks.h"
 
 #include <sys/stat.h>
 
@@ -192,55 +190,6 @@ static void network_by_hand(void **state)
 }
 
 /* ---- dealing ---- */
-
-static int longest_first(const void *a, const void *b)
-{
-    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return x > y ? -1 : x < y;
-}
-
-static void deals_everything_once(void **state)
-{
-    (void)state;
-    tokenizer *t;
-    dataset *d;
-    const dataset_options options = {.kind = ROW_PAIR, .max_length = 256, .rules = RULES_JOINED};
-    CHECK_OK(tokenizer_load(&t, MODEL));
-    CHECK_OK(dataset_open(&d, PAIRS, t, &options));
-    const int64_t n = dataset_count(d);
-    int64_t *list = malloc((size_t)n * sizeof *list);
-    order_shuffle(list, n, 1, 0);
-    static const int64_t ranks[] = {1, 2, 3, 7, 64};
-    for (size_t i = 0; i < sizeof ranks / sizeof *ranks; i++) {
-        deal x;
-        int64_t seen[256] = {0}, length[256] = {0}, tokens = 0, most = 0;
-        CHECK_OK(deal_create(&x, d, list, n, ranks[i]));
-        assert_int_equal(x.begin[ranks[i]], n);
-        for (int64_t r = 0; r < ranks[i]; r++) {
-            int64_t own = 0;
-            for (int64_t k = x.begin[r]; k < x.begin[r + 1]; k++) {
-                const example e = dataset_get(d, x.example[k]);
-                seen[x.example[k]]++;
-                own += pack_group_tokens(&e, false);
-                length[k] = pack_group_tokens(&e, false);
-            }
-            assert_int_equal(own, x.tokens[r]);
-            tokens += own;
-            most = own > most ? own : most;
-        }
-        for (int64_t k = 0; k < n; k++)
-            assert_int_equal(seen[k], 1);
-        if (ranks[i] == 1) assert_memory_equal(x.example, list, (size_t)n * sizeof *list);
-        /* The least loaded has the mean at most when its last group comes to it, and that is none of the longest, of which each
-         * rank has one, where it has two. */
-        qsort(length, (size_t)n, sizeof *length, longest_first);
-        assert_true(most <= tokens / ranks[i] + length[ranks[i] < n ? ranks[i] : 0]);
-        deal_free(&x);
-    }
-    free(list);
-    dataset_close(d);
-    tokenizer_free(t);
-}
 
 /* ---- calibration ---- */
 
@@ -448,7 +397,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_figures),
         cmocka_unit_test(network_by_hand),
-        cmocka_unit_test(deals_everything_once),
         cmocka_unit_test(calibration_round_trip),
         cmocka_unit_test(calibration_refuses),
         cmocka_unit_test(plans_a_run),

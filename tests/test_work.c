@@ -313,7 +313,7 @@ static work_table by_formula(cudpo_trainer *t, const job *j, int64_t *packs)
     const work_types types = {.activation = 4, .gradient = 4, .checkpoint = j->checkpoint};
     const int64_t rows = t->pass.head.logits.rows;
     const bool reference = t->rewards && !j->cached;
-    CHECK_OK(trainer_batch(t, &b, order, 0));
+    CHECK_OK(trainer_batch(t, &b, order, NULL, 0));
     if (t->traits->kl) add_mismatched(&sum, t, &b, &types, reference, rows);
     for (int64_t done = 0; done < b.n; ++*packs) {
         work_counts n = {0};

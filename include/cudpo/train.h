@@ -3,6 +3,7 @@
 #define CUDPO_TRAIN_H
 
 #include "cudpo/config.h"
+#include "cudpo/ranks.h"
 #include "cudpo/status.h"
 
 #include <stdbool.h>
@@ -45,6 +46,13 @@ void cudpo_trainer_close(cudpo_trainer *t);
  *  folder in output_dir.  SIGTERM, SIGINT and SIGUSR1 save at the next step boundary and end with CUDPO_ESTOPPED; a
  *  second SIGTERM or SIGINT, two seconds later or more, ends the process at once.  SIGUSR2 saves and goes on. */
 CUDPO_MUST_USE cudpo_status cudpo_train(const cudpo_config *config);
+
+/** The same as one of several ranks, each of which calls it with the same configuration.  cudpo_train() is this with `ranks`
+ *  NULL: the launcher's environment decides, and without one it is a single process.  Rank 0 writes output_dir, and reads
+ *  checkpoints for all.
+ *  Returns: as cudpo_train(); CUDPO_ERENDEZVOUS where the ranks do not find one another; CUDPO_EPEER where another is lost;
+ *           what another failed of.  Messages name the rank. */
+CUDPO_MUST_USE cudpo_status cudpo_train_ranks(const cudpo_config *config, const cudpo_ranks *ranks);
 
 /** Metrics of config's model on its eval_dataset (or, without one, train_dataset), as JSON in new memory. */
 CUDPO_MUST_USE cudpo_status cudpo_evaluate(char **json, const cudpo_config *config);

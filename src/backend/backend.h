@@ -26,7 +26,7 @@ struct loss_parameters;
 
 /* What a backend is opened with. */
 typedef struct backend_options {
-    int device;        /* number of the GPU among those that are visible */
+    int device; /* number of the GPU among those that are visible, modulo how many these are */
     const char *cache; /* folder for what is measured once and kept; NULL: none */
 } backend_options;
 

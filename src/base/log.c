@@ -4,6 +4,14 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+/* stderr belongs to the whole process, and so does who it says that it is. */
+static int own_rank;
+
+void log_as_rank(int rank)
+{
+    own_rank = rank;
+}
+
 static void print(const char *prefix, const char *fmt, va_list args)
 {
     char line[2048];
@@ -18,6 +26,7 @@ static void print(const char *prefix, const char *fmt, va_list args)
 void log_info(const char *fmt, ...)
 {
     va_list args;
+    if (own_rank > 0) return;
     va_start(args, fmt);
     print("", fmt, args);
     va_end(args);
@@ -26,7 +35,9 @@ void log_info(const char *fmt, ...)
 void log_warn(const char *fmt, ...)
 {
     va_list args;
+    char prefix[40] = "warning: ";
+    if (own_rank > 0) snprintf(prefix, sizeof prefix, "warning: rank %d: ", own_rank);
     va_start(args, fmt);
-    print("warning: ", fmt, args);
+    print(prefix, fmt, args);
     va_end(args);
 }

@@ -7,4 +7,8 @@
 void log_info(const char *fmt, ...) CUDPO_PRINTF(1, 2);
 void log_warn(const char *fmt, ...) CUDPO_PRINTF(1, 2); /* "warning: " before it */
 
+/* From here on this process is one of several that say the same: rank 0 alone says what is no warning, and the others' warnings
+ * begin with their rank. */
+void log_as_rank(int rank);
+
 #endif /* CUDPO_BASE_LOG_H */

@@ -55,6 +55,7 @@ CUDPO_MUST_USE cudpo_status cli_generate(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_tokenize(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_demo(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_plan(int argc, char **argv);
+CUDPO_MUST_USE cudpo_status cli_flight(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_doctor(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_bench(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_bench_step(int argc, char **argv); /* argv[0] is "step" */

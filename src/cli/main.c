@@ -21,6 +21,7 @@ static const command commands[] = {
     {"bench", "how fast a training step is on this machine", cli_bench},
     {"demo", "see it work: a tiny model learns manners, in under a minute", cli_demo},
     {"plan", "what a run will take and cost, without a GPU", cli_plan},
+    {"flight", "where the ranks of a run that hung or failed parted", cli_flight},
     {"doctor", "what of this machine cudpo can use", cli_doctor},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };

@@ -3,43 +3,52 @@
 
 #include <stdlib.h>
 
-share communicator_share(int64_t n, int32_t size, int32_t rank)
+rank_share communicator_share(int64_t n, int32_t size, int32_t rank)
 {
-    const int64_t each = n / size;
-    return (share){.begin = rank * each, .end = rank + 1 == size ? n : (rank + 1) * each};
+    const int64_t each = n / size / SHARE_STEP * SHARE_STEP;
+    return (rank_share){.begin = rank * each, .end = rank + 1 == size ? n : (rank + 1) * each};
 }
 
-typedef cudpo_status (*collective)(communicator *c, tensor x, int64_t sequence);
-
-static cudpo_status run(communicator *c, collective call, tensor x, const char *op)
+/* Number of a collective that may begin; 0: there is nothing to do. */
+static cudpo_status begin(int64_t *sequence, communicator *c, tensor x, const char *op)
 {
+    *sequence = 0;
     CUDPO_REQUIRE(tensor_present(x) && tensor_dense(x) && tensor_elements(x) > 0);
     CUDPO_REQUIRE(x.type == DTYPE_F32 || (x.type == DTYPE_BF16 && c->be->on_device));
     if (c->size == 1) return CUDPO_OK;
     CUDPO_TRY(control_status(c->company));
-    const int64_t sequence = ++c->sequence;
-    flight_schedule(c->record, sequence, op, tensor_elements(x), dtype_name(x.type), c->step);
-    return call(c, x, sequence);
+    *sequence = ++c->sequence;
+    flight_schedule(c->record, *sequence, op, tensor_elements(x), dtype_name(x.type), c->step);
+    return CUDPO_OK;
 }
 
 cudpo_status communicator_all_reduce(communicator *c, tensor x)
 {
-    return run(c, c->all_reduce, x, "all_reduce");
+    int64_t sequence;
+    CUDPO_TRY(begin(&sequence, c, x, "all_reduce"));
+    return sequence == 0 ? CUDPO_OK : c->all_reduce(c, x, sequence);
 }
 
-cudpo_status communicator_reduce_scatter(communicator *c, tensor x)
+cudpo_status communicator_reduce(communicator *c, tensor x, int32_t root)
 {
-    return run(c, c->reduce_scatter, x, "reduce_scatter");
+    int64_t sequence;
+    CUDPO_REQUIRE(root >= 0 && root < c->size);
+    CUDPO_TRY(begin(&sequence, c, x, "reduce"));
+    return sequence == 0 ? CUDPO_OK : c->reduce(c, x, root, sequence);
 }
 
 cudpo_status communicator_all_gather(communicator *c, tensor x)
 {
-    return run(c, c->all_gather, x, "all_gather");
+    int64_t sequence;
+    CUDPO_TRY(begin(&sequence, c, x, "all_gather"));
+    return sequence == 0 ? CUDPO_OK : c->all_gather(c, x, sequence);
 }
 
 cudpo_status communicator_broadcast(communicator *c, tensor x)
 {
-    return run(c, c->broadcast, x, "broadcast");
+    int64_t sequence;
+    CUDPO_TRY(begin(&sequence, c, x, "broadcast"));
+    return sequence == 0 ? CUDPO_OK : c->broadcast(c, x, sequence);
 }
 
 cudpo_status communicator_join(communicator *c)

@@ -27,22 +27,23 @@ struct communicator {
 
     /* As communicator_*() below, which check and record; x is contiguous f32 or, on a GPU, bf16. */
     cudpo_status (*all_reduce)(communicator *c, tensor x, int64_t sequence);
-    cudpo_status (*reduce_scatter)(communicator *c, tensor x, int64_t sequence);
+    cudpo_status (*reduce)(communicator *c, tensor x, int32_t root, int64_t sequence);
     cudpo_status (*all_gather)(communicator *c, tensor x, int64_t sequence);
     cudpo_status (*broadcast)(communicator *c, tensor x, int64_t sequence);
     cudpo_status (*join)(communicator *c);
 };
 
-/* Elements of a tensor of n that belong to a rank: n / size each, and the rest to the last. */
-typedef struct share {
+/* Elements of a tensor of n that belong to a rank: as many each as are a multiple of SHARE_STEP, and the rest to the last. */
+enum { SHARE_STEP = 64 };
+typedef struct rank_share {
     int64_t begin, end;
-} share;
-share communicator_share(int64_t n, int32_t size, int32_t rank);
+} rank_share;
+rank_share communicator_share(int64_t n, int32_t size, int32_t rank);
 
 /** x = its sum over all ranks. */
 CUDPO_MUST_USE cudpo_status communicator_all_reduce(communicator *c, tensor x);
-/** This rank's share of x = its sum over all ranks; the rest of x is undefined. */
-CUDPO_MUST_USE cudpo_status communicator_reduce_scatter(communicator *c, tensor x);
+/** x of rank `root` = its sum over all ranks; x of the others is undefined then. */
+CUDPO_MUST_USE cudpo_status communicator_reduce(communicator *c, tensor x, int32_t root);
 /** Every share of x = that of the rank it belongs to. */
 CUDPO_MUST_USE cudpo_status communicator_all_gather(communicator *c, tensor x);
 /** x = rank 0's. */
@@ -58,5 +59,11 @@ CUDPO_MUST_USE cudpo_status communicator_self(communicator **out, backend *be);
 /** A ring of TCP connections beside control's own, for tensors in host memory.
  *  In:  company  outlives it. */
 CUDPO_MUST_USE cudpo_status communicator_tcp(communicator **out, backend *be, control *company);
+
+/** OpenMPI, for tensors in host memory: a plugin of its own.  Returns: CUDPO_EDEVICE where there is none. */
+CUDPO_MUST_USE cudpo_status communicator_mpi(communicator **out, backend *be, control *company);
+
+/** NCCL, which the CUDA backend's plugin opens.  Returns: CUDPO_EDEVICE where there is none. */
+CUDPO_MUST_USE cudpo_status communicator_nccl(communicator **out, backend *be, control *company);
 
 #endif /* CUDPO_DIST_COMMUNICATOR_H */

@@ -60,6 +60,9 @@ CUDPO_MUST_USE cudpo_status control_barrier(control *c, const char *what);
 enum { CONTROL_SECRET = 32 };
 const uint8_t *control_secret(const control *c);
 
+int32_t control_rank(const control *c);
+int32_t control_size(const control *c);
+
 /* Numeric address that peers reach this rank at, for listeners of its own. */
 const char *control_address(const control *c);
 

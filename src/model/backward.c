@@ -137,6 +137,15 @@ static cudpo_status recompute(const model_workspace *ws, const backward_call *ca
     return layer_forward(&again, s, s->x_attention, (tensor){0}, call->segments);
 }
 
+/* Gradients from those of `weight` on are complete. */
+static cudpo_status complete(const model_workspace *ws, const model_weights *dw, tensor weight)
+{
+    const gradient_follower *f = &ws->follower;
+    if (f->ready == NULL) return CUDPO_OK;
+    const ptrdiff_t bytes = (const char *)weight.data - (const char *)dw->all.data;
+    return f->ready(f->context, bytes / (ptrdiff_t)dtype_size(dw->all.type));
+}
+
 cudpo_status model_backward(model_weights *dw, model_workspace *ws, const model_weights *w,
                             const model_config *c, const model_batch *b, tensor dhidden)
 {
@@ -164,6 +173,7 @@ cudpo_status model_backward(model_weights *dw, model_workspace *ws, const model_
     CUDPO_TRY(be->zero(be, dx_final));
     CUDPO_TRY(be->rmsnorm_backward(be, dx_final, dw->norm, dhidden, tensor_rows(ws->x_final, 0, U),
                                    tensor_rows(ws->rstd_final, 0, U), w->norm));
+    CUDPO_TRY(complete(ws, dw, dw->norm));
     for (call.l = c->num_hidden_layers - 1; call.l >= 0; call.l--) {
         layer_state s = layer_state_rows(ws->layer[call.l], T);
         call.w = &w->layer[call.l];
@@ -177,6 +187,8 @@ cudpo_status model_backward(model_weights *dw, model_workspace *ws, const model_
             CUDPO_TRY(output_backward(&call, &s));
         }
         CUDPO_TRY(attention_block_backward(&call, &s, ws, wanted));
+        CUDPO_TRY(complete(ws, dw, call.dw->qkv)); /* its first */
     }
-    return be->embed_backward(be, dw->embed, call.dx, b->token);
+    CUDPO_TRY(be->embed_backward(be, dw->embed, call.dx, b->token));
+    return complete(ws, dw, dw->embed);
 }

@@ -43,6 +43,13 @@ typedef enum workspace_kind {
     WORKSPACE_CHECKPOINT, /* every layer keeps x_attention; the backward pass computes the rest again */
 } workspace_kind;
 
+/* Who is told, while a backward pass is enqueued, that gradients of all weights from element `first` of their block on are
+ * complete: layer by layer from the last to the first, and at the end 0. */
+typedef struct gradient_follower {
+    cudpo_status (*ready)(void *context, int64_t first); /* NULL: nobody */
+    void *context;
+} gradient_follower;
+
 /* All memory that a forward and backward pass touch, for up to `capacity` tokens. */
 typedef struct model_workspace {
     workspace_kind kind;
@@ -61,6 +68,7 @@ typedef struct model_workspace {
     tensor dattended;    /* [T,Q] */
     tensor dact;         /* [T,F] */
     tensor dgate_up;     /* [T,2F] */
+    gradient_follower follower;
 } model_workspace;
 
 /** Cut a workspace from an arena (a dry run of it counts bytes).
@@ -85,7 +93,7 @@ CUDPO_MUST_USE cudpo_status model_forward(tensor *hidden, model_workspace *ws,
                                           const model_batch *b);
 
 /** Backward pass of the last model_forward() on this workspace.
- *  In/Out:  dw  gradient of every weight but the head's, accumulated.
+ *  In/Out:  dw  gradient of every weight but the head's, accumulated.  Of a head of its own it was complete before.
  *  In:      dhidden  [U,C] gradient of hidden; may be ws->dy, is destroyed. */
 CUDPO_MUST_USE cudpo_status model_backward(model_weights *dw, model_workspace *ws,
                                            const model_weights *w, const model_config *c,

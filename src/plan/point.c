@@ -1,9 +1,10 @@
 /* point.c - steps as they would be: real examples, dealt to ranks and packed as training packs them, and the time of each. */
+#include "data/deal.h"
 #include "model/offload.h"
 #include "plan/plan.h"
-#include "plan/ranks.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -125,24 +126,24 @@ static double update_seconds(const plan *p, int64_t gpus)
     return m.sum.pass[WORK_OPTIMIZER];
 }
 
-/* One step of the given examples: added to the point's sums. */
-static cudpo_status add_step(plan_point *point, const plan *p, const deal *d)
+/* One step of examples of a list, dealt: added to the point's sums.  In: mine [n] room for those of a rank. */
+static cudpo_status add_step(plan_point *point, const plan *p, const deal *d, const int64_t *list,
+                             int64_t *mine)
 {
     const double update = update_seconds(p, d->ranks);
     rank_work slowest = {0};
     work_counts all = {0};
-    int64_t most = 0, tokens = 0;
     for (int64_t r = 0; r < d->ranks; r++) {
         rank_work w;
         const int64_t n = d->begin[r + 1] - d->begin[r];
         if (n == 0) continue;
-        CUDPO_TRY(work_of(&w, p, d->example + d->begin[r], n));
+        for (int64_t i = 0; i < n; i++)
+            mine[i] = list[d->place[d->begin[r] + i]];
+        CUDPO_TRY(work_of(&w, p, mine, n));
         if (cost_total(&w.cost) > cost_total(&slowest.cost)) slowest = w;
         add_counts(&all, &w.counts);
         point->packs += w.packs;
         point->reference += w.reference;
-        most = d->tokens[r] > most ? d->tokens[r] : most;
-        tokens += d->tokens[r];
     }
     const network_load load = load_of(p, &slowest);
     const network_time t = network_step(&point->net, &p->rates, &load);
@@ -153,7 +154,7 @@ static cudpo_status add_step(plan_point *point, const plan *p, const deal *d)
     point->network.total += t.total;
     point->network.exposed += t.exposed;
     point->network.tax += t.tax;
-    point->imbalance += (double)most * (double)d->ranks / (double)tokens;
+    point->imbalance += deal_imbalance(d);
     point->tokens += (double)all.tokens;
     point->useful += work_useful(&p->t->model, &all, p->reference ? 1 : 0);
     return CUDPO_OK;
@@ -205,6 +206,29 @@ static cudpo_status forecast(plan_point *point, plan *p)
     return status;
 }
 
+/* So many of `whole` steps of n examples each, spread over an epoch. */
+static cudpo_status add_steps(plan_point *point, const plan *p, int64_t n, int64_t looked_at,
+                              int64_t whole)
+{
+    const deal_work work = trainer_work(&p->t->model);
+    deal d;
+    int64_t *mine = malloc((size_t)n * sizeof *mine);
+    cudpo_status status = mine != NULL ? deal_create(&d, n, point->net.gpus)
+                                       : cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "a step's examples");
+    if (status != CUDPO_OK) {
+        free(mine);
+        return status;
+    }
+    for (int64_t i = 0; i < looked_at && status == CUDPO_OK; i++) {
+        const int64_t *list = p->order + i * whole / looked_at * n;
+        deal_out(&d, p->t->train.data, list, n, &work);
+        status = add_step(point, p, &d, list, mine);
+    }
+    deal_free(&d);
+    free(mine);
+    return status;
+}
+
 cudpo_status plan_step(plan_point *point, plan *p, int64_t pairs, network net)
 {
     const int64_t count = dataset_count(p->t->train.data);
@@ -212,14 +236,7 @@ cudpo_status plan_step(plan_point *point, plan *p, int64_t pairs, network net)
     CUDPO_TRY(forecast(point, p));
     const int64_t n = least(pairs, count), whole = count / n;
     const int64_t looked_at = least(least(MOST_STEPS, whole), 1 + MOST_PAIRS / n);
-    for (int64_t i = 0; i < looked_at; i++) {
-        deal d;
-        CUDPO_TRY(
-            deal_create(&d, p->t->train.data, p->order + i * whole / looked_at * n, n, net.gpus));
-        const cudpo_status status = add_step(point, p, &d);
-        deal_free(&d);
-        CUDPO_TRY(status);
-    }
+    CUDPO_TRY(add_steps(point, p, n, looked_at, whole));
     take_mean(point, (double)looked_at);
     double share;
     point->steps = steps_of(&share, p, pairs);
@@ -240,7 +257,7 @@ cudpo_status plan_steps_exactly(double seconds[], plan *p, int64_t first, int64_
         step_batch b;
         int64_t order[4096];
         CUDPO_REQUIRE(units <= (int64_t)(sizeof order / sizeof *order));
-        CUDPO_TRY(trainer_batch(p->t, &b, order, first + i));
+        CUDPO_TRY(trainer_batch(p->t, &b, order, NULL, first + i));
         CUDPO_TRY(work_of(&w, p, b.example, b.n));
         seconds[i] = cost_total(&w.cost) + update;
     }

@@ -13,23 +13,68 @@ static void shuffle(cudpo_trainer *t, int64_t epoch)
     d->epoch = epoch;
 }
 
-cudpo_status trainer_batch(cudpo_trainer *t, step_batch *b, int64_t *order, int64_t step)
+deal_work trainer_work(const model_config *c)
 {
-    const cudpo_config *c = t->config;
-    const int64_t count = dataset_count(t->train.data), B = c->per_device_train_batch_size;
-    const int64_t units = B * c->gradient_accumulation_steps;
+    const double C = (double)c->hidden_size, L = (double)c->num_hidden_layers;
+    const double Q = (double)(c->num_attention_heads * c->head_dim);
+    const double KV = (double)(c->num_key_value_heads * c->head_dim);
+    return (deal_work){.token = L * C * (2.0 * Q + 2.0 * KV + 3.0 * (double)c->intermediate_size),
+                       .row = C * (double)c->vocab_size,
+                       .pair = L * 2.0 * Q};
+}
+
+int64_t trainer_deal(cudpo_trainer *t, const dataset *d, const int64_t *list, int64_t n,
+                     int64_t *order, int64_t *place)
+{
+    const int64_t rank = t->ranks->place.rank;
+    if (t->ranks->place.size == 1) {
+        for (int64_t i = 0; i < n; i++) {
+            order[i] = list[i];
+            if (place != NULL) place[i] = i;
+        }
+        return n;
+    }
+    const deal_work work = trainer_work(&t->model);
+    deal_out(&t->deal, d, list, n, &work);
+    const int64_t first = t->deal.begin[rank], mine = t->deal.begin[rank + 1] - first;
+    for (int64_t i = 0; i < mine; i++) {
+        order[i] = list[t->deal.place[first + i]];
+        place[i] = t->deal.place[first + i];
+    }
+    return mine;
+}
+
+int64_t trainer_train_batch(const cudpo_trainer *t)
+{
+    return t->config->per_device_train_batch_size * t->batch_ranks;
+}
+
+int64_t trainer_eval_batch(const cudpo_trainer *t)
+{
+    return t->config->per_device_eval_batch_size * t->batch_ranks;
+}
+
+cudpo_status trainer_batch(cudpo_trainer *t, step_batch *b, int64_t *order, int64_t *place,
+                           int64_t step)
+{
+    const int64_t accumulation = t->config->gradient_accumulation_steps;
+    const int64_t count = dataset_count(t->train.data), B = trainer_train_batch(t);
+    const int64_t units = B * accumulation;
     const int64_t epoch = step / t->steps_per_epoch, window = step % t->steps_per_epoch;
     const int64_t end = t->batches_per_epoch * B < count ? t->batches_per_epoch * B : count;
     const int64_t first = window * units, n = end - first < units ? end - first : units;
+    int64_t *list = t->ranks->place.size == 1 ? order : t->list;
 
     shuffle(t, epoch);
     for (int64_t i = 0; i < n; i++)
-        order[i] = t->train.permutation != NULL ? t->train.permutation[first + i] : first + i;
-    *b = (step_batch){.example = order, .n = n, .epoch = epoch};
-    const int64_t batches = window * c->gradient_accumulation_steps + (n + B - 1) / B;
+        list[i] = t->train.permutation != NULL ? t->train.permutation[first + i] : first + i;
+    *b = (step_batch){.example = order, .place = place, .all = n, .epoch = epoch};
+    b->n = trainer_deal(t, t->train.data, list, n, order, place);
+    b->imbalance = t->ranks->place.size == 1 ? 1.0 : deal_imbalance(&t->deal);
+    const int64_t batches = window * accumulation + (n + B - 1) / B;
     b->epoch_done = (double)epoch + (double)batches / (double)t->batches_per_epoch;
-    trainer_scales(t, t->train.data, b->example, n, &b->unit_scale, &b->token_scale);
-    b->tokens = trainer_tokens(t->train.data, b->example, n);
+    trainer_scales(t, t->train.data, list, n, &b->unit_scale, &b->token_scale);
+    b->tokens = trainer_tokens(t->train.data, list, n);
     return CUDPO_OK;
 }
 
@@ -62,9 +107,9 @@ void trainer_scales(const cudpo_trainer *t, const dataset *d, const int64_t *lis
 
 int64_t trainer_most_units(const cudpo_trainer *t)
 {
-    const cudpo_config *c = t->config;
-    const int64_t step = c->per_device_train_batch_size * c->gradient_accumulation_steps;
-    return step > c->per_device_eval_batch_size ? step : c->per_device_eval_batch_size;
+    const int64_t step = trainer_train_batch(t) * t->config->gradient_accumulation_steps;
+    const int64_t evaluated = trainer_eval_batch(t);
+    return step > evaluated ? step : evaluated;
 }
 
 int64_t trainer_tokens(const dataset *d, const int64_t *list, int64_t n)

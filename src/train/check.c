@@ -56,8 +56,8 @@ cudpo_status trainer_check_evaluation(const cudpo_trainer *t, const int64_t *lis
 cudpo_status trainer_check_weights(const cudpo_trainer *t)
 {
     double norm;
-    CUDPO_TRY(optimizer_norm(&norm, t->be,
-                             tensor_present(t->master.all) ? t->master.all : t->policy.all));
+    CUDPO_TRY(optimizer_norm(
+        &norm, t->be, tensor_present(t->master.all) && !t->zero ? t->master.all : t->policy.all));
     if (isfinite(norm)) return CUDPO_OK;
     return cudpo_fail(CUDPO_ENUMERIC, t->config->output_dir,
                       "step %lld made weights that are no numbers: lower learning_rate; they are "

@@ -31,15 +31,30 @@ typedef struct checkpoint_state {
     char device[16];     /* the backend's name; "" in files of before it was kept */
     int64_t pack_tokens; /* of its packs: what decides the order of sums */
     int64_t pack_groups;
+    int64_t batch_ranks; /* whose batches make a step; 0 in files of before there were ranks: 1 */
+    int64_t batch_units; /* of a step */
 } checkpoint_state;
 
+typedef enum checkpoint_tensors {
+    CHECKPOINT_WEIGHTS,
+    CHECKPOINT_FIRST, /* moments */
+    CHECKPOINT_SECOND,
+    CHECKPOINT_TENSORS
+} checkpoint_tensors;
+
+/* Where they come from, one after another: those of ranks that share them out may meet in one place of memory, so that one is
+ * whole until the next is fetched. */
+typedef struct checkpoint_source {
+    cudpo_status (*fetch)(void *context, const model_weights **out, checkpoint_tensors which);
+    void *context;
+} checkpoint_source;
+
 /** Write OUTPUT_DIR/checkpoint-STEP, verify it, then remove the oldest beyond `keep` (0: keep all; the new one never).
- *  In:      source  the model folder whose config and tokenizer files are copied.
+ *  In:      model  the model folder whose config and tokenizer files are copied.
  *  Returns: CUDPO_OK; CUDPO_EWRITE and the like: earlier checkpoints are untouched, no half of a new one is seen. */
 CUDPO_MUST_USE cudpo_status checkpoint_save(const char *output_dir, const checkpoint_state *state,
-                                            const model_weights *weights,
-                                            const model_weights *first, const model_weights *second,
-                                            const char *source, int64_t keep);
+                                            const checkpoint_source *tensors, const char *model,
+                                            int64_t keep);
 
 /** The newest complete checkpoint of a run whose manifest verifies; a damaged one is named in a warning and skipped.  One
  *  that a killed save had finished but not yet renamed gets its name here.
@@ -47,11 +62,16 @@ CUDPO_MUST_USE cudpo_status checkpoint_save(const char *output_dir, const checkp
  *  Returns: CUDPO_OK; CUDPO_EDATA where there are checkpoints and all are damaged: to start anew would be to lose them. */
 CUDPO_MUST_USE cudpo_status checkpoint_newest(char **path, const char *output_dir);
 
+/** The state of the newest checkpoint of a run, or of the one at a path, without a look at the rest of it.  Out: found  false where
+ *  there is none that can be read. */
+CUDPO_MUST_USE cudpo_status checkpoint_peek(checkpoint_state *state, bool *found,
+                                            const char *output_dir, const char *path);
+
 /** Verify a checkpoint and read its state; then its tensors.
  *  Returns: CUDPO_OK; CUDPO_ENOINPUT; CUDPO_EDATA naming the file that is damaged. */
 CUDPO_MUST_USE cudpo_status checkpoint_read(checkpoint_state *state, const char *path);
-CUDPO_MUST_USE cudpo_status checkpoint_restore(model_weights *weights, model_weights *first,
-                                               model_weights *second, const char *path);
+CUDPO_MUST_USE cudpo_status checkpoint_restore(model_weights *w, checkpoint_tensors which,
+                                               const char *path);
 
 /** Remove leftovers of a killed save, and checkpoint-* folders newer than `step` (-1: all).  Called when a run starts, after
  *  checkpoint_newest().  A line says which.  Folders of that name that other trainers made are left alone. */

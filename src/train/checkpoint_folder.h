@@ -19,7 +19,7 @@ typedef enum checkpoint_stage {
 
 enum { CHECKPOINT_VERSION = 2 }; /* of trainer_state.json */
 
-/* What a manifest must list, NULL-terminated. */
+/* What a manifest must list, NULL-terminated; first the files of checkpoint_tensors. */
 extern const char *const checkpoint_files[];
 
 /** The path of a checkpoint in new memory. */

@@ -53,6 +53,15 @@ static bool parse_packs(checkpoint_state *s, const json *packs)
            json_integer(groups, &s->pack_groups) && s->pack_groups >= 1;
 }
 
+static bool parse_batches(checkpoint_state *s, const json *batches)
+{
+    if (batches == NULL) return true;
+    const json *ranks = json_get(batches, "ranks"), *units = json_get(batches, "units");
+    if (ranks == NULL || units == NULL) return false;
+    return json_integer(ranks, &s->batch_ranks) && s->batch_ranks >= 1 &&
+           json_integer(units, &s->batch_units) && s->batch_units >= s->batch_ranks;
+}
+
 static bool parse_state(checkpoint_state *s, const json *root)
 {
     if (json_type(root) != JSON_OBJECT) return false;
@@ -64,6 +73,7 @@ static bool parse_state(checkpoint_state *s, const json *root)
     if (tokens == NULL || !json_integer(tokens, &s->tokens) || s->tokens < 0) return false;
     if (!parse_parts(s, json_get(root, "same"))) return false;
     if (!parse_packs(s, json_get(root, "packs"))) return false;
+    if (!parse_batches(s, json_get(root, "batches"))) return false;
     if (sums == NULL || json_type(sums) != JSON_ARRAY) return false;
     for (const json *sum = json_first(sums); sum != NULL; sum = json_next(sum)) {
         uint64_t bits = 0;
@@ -86,6 +96,37 @@ static cudpo_status read_state(checkpoint_state *state, const char *path)
     return status;
 }
 
+static cudpo_status read_state_of(checkpoint_state *state, const char *folder)
+{
+    char *file = path_join(folder, "trainer_state.json");
+    if (file == NULL) return cudpo_fail(CUDPO_ENOMEM, folder, "path");
+    const cudpo_status status = read_state(state, file);
+    free(file);
+    return status;
+}
+
+cudpo_status checkpoint_peek(checkpoint_state *state, bool *found, const char *output_dir,
+                             const char *path)
+{
+    int64_t *steps = NULL, count = 0;
+    *state = (checkpoint_state){0};
+    *found = false;
+    if (path != NULL) {
+        *found = read_state_of(state, path) == CUDPO_OK;
+    } else {
+        CUDPO_TRY(checkpoint_our_steps(&steps, &count, output_dir));
+        for (int64_t i = count - 1; i >= 0 && !*found; i--) {
+            char *newest = NULL;
+            if (checkpoint_path(&newest, output_dir, steps[i], CHECKPOINT_COMPLETE) == CUDPO_OK)
+                *found = read_state_of(state, newest) == CUDPO_OK;
+            free(newest);
+        }
+        free(steps);
+    }
+    if (!*found) cudpo_error_clear(); /* whoever reads all of it says what is wrong */
+    return CUDPO_OK;
+}
+
 cudpo_status checkpoint_read(checkpoint_state *state, const char *path)
 {
     *state = (checkpoint_state){0};
@@ -93,31 +134,20 @@ cudpo_status checkpoint_read(checkpoint_state *state, const char *path)
     if (stat(path, &s) != 0) return file_fail(path, "open the checkpoint", false);
     int64_t step = 0;
     CUDPO_TRY(checkpoint_verify(&step, path, -1, false));
-    char *file = path_join(path, "trainer_state.json");
+    CUDPO_TRY(read_state_of(state, path));
+    if (state->step == step) return CUDPO_OK;
+    return cudpo_fail(CUDPO_EDATA, path,
+                      "trainer_state.json is of step %lld; the manifest is of step %lld",
+                      (long long)state->step, (long long)step);
+}
+
+cudpo_status checkpoint_restore(model_weights *w, checkpoint_tensors which, const char *path)
+{
+    char *file = path_join(path, checkpoint_files[which]);
     if (file == NULL) return cudpo_fail(CUDPO_ENOMEM, path, "path");
-    cudpo_status status = read_state(state, file);
-    if (status == CUDPO_OK && state->step != step)
-        status = cudpo_fail(CUDPO_EDATA, file, "is of step %lld; the manifest is of step %lld",
-                            (long long)state->step, (long long)step);
+    const cudpo_status status = model_weights_restore(w, file);
     free(file);
     return status;
-}
-
-static cudpo_status restore(model_weights *w, const char *folder, const char *name)
-{
-    char *path = path_join(folder, name);
-    if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, folder, "path");
-    const cudpo_status status = model_weights_restore(w, path);
-    free(path);
-    return status;
-}
-
-cudpo_status checkpoint_restore(model_weights *weights, model_weights *first, model_weights *second,
-                                const char *path)
-{
-    CUDPO_TRY(restore(weights, path, "model.safetensors"));
-    CUDPO_TRY(restore(first, path, "exp_avg.safetensors"));
-    return restore(second, path, "exp_avg_sq.safetensors");
 }
 
 /* A save that was killed between its last write and its rename left a whole checkpoint: take it. */

@@ -39,15 +39,21 @@ static cudpo_status write_state(const char *path, const checkpoint_state *s)
         status = buffer_printf(
             &b, ",\n  \"packs\": {\"device\": \"%s\", \"tokens\": %lld, \"groups\": %lld}",
             s->device, (long long)s->pack_tokens, (long long)s->pack_groups);
+    if (status == CUDPO_OK && s->batch_ranks > 0)
+        status = buffer_printf(&b, ",\n  \"batches\": {\"ranks\": %lld, \"units\": %lld}",
+                               (long long)s->batch_ranks, (long long)s->batch_units);
     if (status == CUDPO_OK) status = buffer_printf(&b, "\n}\n");
     if (status == CUDPO_OK) status = file_write(path, b.data, b.size);
     buffer_free(&b);
     return status;
 }
 
-static cudpo_status save_moment(const model_weights *w, const char *folder, const char *name)
+static cudpo_status save_moment(const checkpoint_source *tensors, checkpoint_tensors which,
+                                const char *folder)
 {
-    char *path = path_join(folder, name);
+    const model_weights *w;
+    CUDPO_TRY(tensors->fetch(tensors->context, &w, which));
+    char *path = path_join(folder, checkpoint_files[which]);
     if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, folder, "path");
     const cudpo_status status = model_weights_save(w, path, DTYPE_F32);
     free(path);
@@ -55,13 +61,14 @@ static cudpo_status save_moment(const model_weights *w, const char *folder, cons
 }
 
 static cudpo_status build(const char *folder, const checkpoint_state *state,
-                          const model_weights *weights, const model_weights *first,
-                          const model_weights *second, const char *source)
+                          const checkpoint_source *tensors, const char *model)
 {
+    const model_weights *w;
     CUDPO_TRY(file_remove_folder(folder));
-    CUDPO_TRY(model_folder_save(weights, folder, source, DTYPE_F32));
-    CUDPO_TRY(save_moment(first, folder, "exp_avg.safetensors"));
-    CUDPO_TRY(save_moment(second, folder, "exp_avg_sq.safetensors"));
+    CUDPO_TRY(tensors->fetch(tensors->context, &w, CHECKPOINT_WEIGHTS));
+    CUDPO_TRY(model_folder_save(w, folder, model, DTYPE_F32));
+    CUDPO_TRY(save_moment(tensors, CHECKPOINT_FIRST, folder));
+    CUDPO_TRY(save_moment(tensors, CHECKPOINT_SECOND, folder));
     char *path = path_join(folder, "trainer_state.json");
     if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, folder, "path");
     const cudpo_status status = write_state(path, state);
@@ -116,8 +123,7 @@ static void prune(const char *output_dir, int64_t step, int64_t keep)
 }
 
 cudpo_status checkpoint_save(const char *output_dir, const checkpoint_state *state,
-                             const model_weights *weights, const model_weights *first,
-                             const model_weights *second, const char *source, int64_t keep)
+                             const checkpoint_source *tensors, const char *model, int64_t keep)
 {
     CUDPO_REQUIRE(state->step >= 0 && state->step < INT64_C(1) << 53);
     CUDPO_REQUIRE(state->tokens >= 0 && state->tokens < INT64_C(1) << 53);
@@ -126,7 +132,7 @@ cudpo_status checkpoint_save(const char *output_dir, const checkpoint_state *sta
     CUDPO_TRY(file_make_folder(output_dir));
     char *temporary = NULL;
     CUDPO_TRY(checkpoint_path(&temporary, output_dir, state->step, CHECKPOINT_TEMPORARY));
-    cudpo_status status = build(temporary, state, weights, first, second, source);
+    cudpo_status status = build(temporary, state, tensors, model);
     if (status == CUDPO_OK) {
         status = publish(output_dir, state->step, temporary); /* where it fails, both are kept */
     } else {

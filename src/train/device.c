@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-cudpo_status device_open(backend **be, const char *device, const char *fallback)
+cudpo_status device_open(backend **be, const char *device, int local_rank, const char *fallback)
 {
-    backend_options options = {0};
+    backend_options options = {.device = local_rank};
     char *folder = NULL;
     if (device == NULL) device = "auto";
     if (strcmp(device, "cpu") != 0) CUDPO_TRY(cache_folder(&folder, fallback));

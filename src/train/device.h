@@ -9,8 +9,10 @@
 
 /** See backend_open(); what the device measures once is kept in the cache folder (cache_folder()).
  *  In:      device    "auto", "cpu", "cuda"; NULL: auto.
+ *           local_rank  among the ranks of this host: its GPU is that number, modulo how many are visible.
  *           fallback  as cache_folder() takes it. */
-CUDPO_MUST_USE cudpo_status device_open(backend **be, const char *device, const char *fallback);
+CUDPO_MUST_USE cudpo_status device_open(backend **be, const char *device, int local_rank,
+                                        const char *fallback);
 
 /** No op has reported an index out of range, which would be a bug of ours: waits for the device. */
 CUDPO_MUST_USE cudpo_status device_check(backend *be);

@@ -2,6 +2,7 @@
 #include "train/device.h"
 #include "train/trainer.h"
 
+#include <stdlib.h>
 #include <time.h>
 
 /* What came of a step. */
@@ -21,8 +22,33 @@ static cudpo_status look_at(cudpo_trainer *t, const step_flight *f, batch_metric
     t->last_learning_rate = f->learning_rate;
     t->last_epoch = b->epoch_done;
     t->tokens_seen += b->tokens;
-    metrics_add_step(&t->sums, m, t->units, b->n, t->config->per_device_train_batch_size, t->loss,
-                     t->completions, t->rewards);
+    t->stop = f->asked[ASKED_STOP] > 0.0f;
+    t->save = f->asked[ASKED_SAVE] > 0.0f;
+    t->imbalance += b->imbalance;
+    t->imbalances++;
+    if (t->ranks->place.size > 1)
+        return gather_keep(&t->pending, f->step, b->place, t->units, b->n);
+    metrics_add_step(&t->sums, m, t->units, b->n, trainer_train_batch(t), t->loss, t->completions,
+                     t->rewards);
+    return CUDPO_OK;
+}
+
+cudpo_status trainer_gather(cudpo_trainer *t)
+{
+    unit_record *all;
+    int64_t count;
+    if (t->ranks->place.size == 1) return CUDPO_OK;
+    CUDPO_TRY(gather_records(&all, &count, &t->pending, t->ranks));
+    for (int64_t i = 0; i < count;) {
+        int64_t n = 0;
+        for (; i + n < count && all[i + n].batch == all[i].batch; n++)
+            t->units[n] = all[i + n].result;
+        const batch_metrics m = metrics_of(t->units, n, t->loss, t->completions, t->rewards);
+        metrics_add_step(&t->sums, &m, t->units, n, trainer_train_batch(t), t->loss, t->completions,
+                         t->rewards);
+        i += n;
+    }
+    free(all);
     return CUDPO_OK;
 }
 

@@ -315,7 +315,7 @@ cudpo_status cudpo_generate(char ***texts, const cudpo_generate_options *o)
     char **out = calloc(n, sizeof *out);
     cudpo_status status = CUDPO_OK;
     if (s == NULL || out == NULL) status = cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "%zu prompts", n);
-    if (status == CUDPO_OK) status = device_open(&g.be, o->device, ".");
+    if (status == CUDPO_OK) status = device_open(&g.be, o->device, 0, ".");
     if (status == CUDPO_OK) status = model_config_load(&g.config, o->model_name_or_path);
     if (status == CUDPO_OK) status = tokenizer_load(&g.tokenizer, o->model_name_or_path);
     if (status == CUDPO_OK) status = encode(&g, s);

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "train/device.h"
 #include "train/output.h"
+#include "train/shares.h"
 #include "train/signals.h"
 #include "train/trainer.h"
 
@@ -10,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { EXTRA_METRICS = 4 }; /* grad_norm, learning_rate, epoch, num_tokens */
+enum { EXTRA_METRICS = 5 }; /* grad_norm, learning_rate, epoch, num_tokens, imbalance */
 
 /* Is something due after a step that happens every `every` steps, or at the ends of epochs? */
 static bool due(const cudpo_trainer *t, int64_t step, const char *strategy, int64_t every)
@@ -31,13 +32,18 @@ static cudpo_status log_train(cudpo_trainer *t, metric_sink *sink)
 {
     metric out[METRICS + EXTRA_METRICS];
     char text[METRICS][METRIC_NAME];
+    CUDPO_TRY(trainer_gather(t));
     int64_t n = metrics_mean(out, text, &t->sums, "");
     out[n++] = (metric){"grad_norm", t->last_grad_norm};
     out[n++] = (metric){"learning_rate", t->last_learning_rate};
     out[n++] = (metric){"epoch", t->last_epoch};
     out[n++] = (metric){"num_tokens", (double)t->tokens_seen};
+    if (t->ranks->place.size > 1 && t->imbalances > 0)
+        out[n++] = (metric){"imbalance", t->imbalance / (double)t->imbalances};
+    t->imbalance = 0.0;
+    t->imbalances = 0;
     t->sums = (metric_sums){{0}, {0}};
-    return metric_sink_log(sink, t->step, out, n);
+    return sink == NULL ? CUDPO_OK : metric_sink_log(sink, t->step, out, n);
 }
 
 static cudpo_status log_eval(cudpo_trainer *t, metric_sink *sink)
@@ -50,13 +56,13 @@ static cudpo_status log_eval(cudpo_trainer *t, metric_sink *sink)
     int64_t n = metrics_mean(out, text, &sums, "eval_");
     if (t->loss != LOSS_ORPO) out[n++] = (metric){"eval_num_tokens", (double)t->tokens_seen};
     out[n++] = (metric){"epoch", t->last_epoch};
-    return metric_sink_log(sink, t->step, out, n);
+    return sink == NULL ? CUDPO_OK : metric_sink_log(sink, t->step, out, n);
 }
 
 /* A checkpoint vouches for the metrics up to its step, so those reach the disk first. */
 static cudpo_status save(cudpo_trainer *t, metric_sink *sink)
 {
-    CUDPO_TRY(metric_sink_sync(sink));
+    if (sink != NULL) CUDPO_TRY(metric_sink_sync(sink));
     return trainer_save(t);
 }
 
@@ -95,8 +101,10 @@ static cudpo_status settle(cudpo_trainer *t, metric_sink *sink, int64_t left)
         batch_metrics m;
         const int64_t step = t->flight[t->finished % FLIGHTS].step + 1;
         CUDPO_TRY(trainer_finish(t, &b, &m));
-        metric_sink_progress(sink, step, m.value[METRIC_LOSS], m.value[METRIC_REWARDS_ACCURACIES],
-                             b.n);
+        /* Of several ranks the others' shares of the loss are not known yet: this one's stand for them. */
+        if (sink != NULL && b.n > 0)
+            metric_sink_progress(sink, step, m.value[METRIC_LOSS] * (double)b.all / (double)b.n,
+                                 m.value[METRIC_REWARDS_ACCURACIES], b.all);
     }
     return left == 0 ? device_check(t->be) : CUDPO_OK;
 }
@@ -107,11 +115,12 @@ static cudpo_status run_steps(cudpo_trainer *t, metric_sink *sink)
         CUDPO_TRY(log_eval(t, sink));
     while (t->step < t->total_steps) {
         CUDPO_TRY(trainer_begin(t));
-        const bool stop = signals_stop_wanted(), asked = signals_save_wanted() || stop;
         /* A GPU works on while the host looks at the step before. */
-        const bool all = asked || !t->be->on_device || something_due(t);
+        const bool all = !t->be->on_device || something_due(t);
         CUDPO_TRY(settle(t, sink, all ? 0 : 1));
-        if (!all) continue;
+        const bool stop = t->stop, asked = t->save || stop;
+        if (!all && !asked) continue;
+        CUDPO_TRY(settle(t, sink, 0));
         CUDPO_TRY(after_step(t, sink, asked));
         if (stop && t->step < t->total_steps)
             return cudpo_fail(CUDPO_ESTOPPED, t->config->output_dir,
@@ -136,56 +145,86 @@ static void warn(void *context, const char *message)
     log_warn("%s", message);
 }
 
+static cudpo_status write_model(cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    const model_weights *w;
+    CUDPO_TRY(trainer_check_weights(t));
+    CUDPO_TRY(shares_whole(&w, t, CHECKPOINT_WEIGHTS));
+    if (!ranks_first(t->ranks)) return CUDPO_OK;
+    CUDPO_TRY(model_folder_save(w, c->output_dir, c->model_name_or_path, output_type(t)));
+    log_info("%s holds the trained model", c->output_dir);
+    return CUDPO_OK;
+}
+
+/* Rank 0 alone writes: metrics, checkpoints and the model. */
 static cudpo_status train(cudpo_trainer *t)
 {
     const cudpo_config *c = t->config;
+    const bool first = ranks_first(t->ranks);
     metric_sink *sink = NULL;
-    bool finished;
-    CUDPO_TRY(output_finished(&finished, t));
+    bool finished = false;
+    if (first) CUDPO_TRY(output_finished(&finished, t));
+    CUDPO_TRY(ranks_share(t->ranks, &finished, sizeof finished, "search for a trained model"));
     if (finished) {
         log_info("%s holds the trained model already", c->output_dir);
         return CUDPO_OK;
     }
     CUDPO_TRY(trainer_resume(t));
-    CUDPO_TRY(output_begin(t));
-    CUDPO_TRY(metric_sink_open(&sink, c->output_dir, t->step, t->total_steps));
+    if (first) {
+        CUDPO_TRY(output_begin(t));
+        CUDPO_TRY(metric_sink_open(&sink, c->output_dir, t->step, t->total_steps));
+    }
     const cudpo_status status = run_steps(t, sink);
     metric_sink_close(sink);
     CUDPO_TRY(status);
-    CUDPO_TRY(trainer_check_weights(t));
-    CUDPO_TRY(model_folder_save(trainer_weights(t), c->output_dir, c->model_name_or_path,
-                                output_type(t)));
-    log_info("%s holds the trained model", c->output_dir);
-    return CUDPO_OK;
+    CUDPO_TRY(write_model(t));
+    return ranks_meet(t->ranks, "end");
 }
 
-static cudpo_status open_and_train(const cudpo_config *config)
+static cudpo_status open_and_train(const cudpo_config *config, run_ranks *ranks)
 {
     cudpo_trainer *t = NULL;
-    CUDPO_TRY(trainer_open(&t, config, true));
+    CUDPO_TRY(ranks_meet(ranks, "start")); /* rank 0 has made output_dir */
+    CUDPO_TRY(ranks_record(ranks));
+    CUDPO_TRY(trainer_open(&t, config, ranks, true));
     const cudpo_status status = train(t);
+    ranks->agreed = status == CUDPO_OK || (status == CUDPO_ESTOPPED && t->stop);
     cudpo_trainer_close(t);
     return status;
 }
 
-cudpo_status cudpo_train(const cudpo_config *config)
+static cudpo_status train_as_rank(const cudpo_config *config, run_ranks *ranks)
 {
-    output_folder output;
-    CUDPO_TRY(cudpo_config_check(config));
-    cudpo_config_advise(config, warn, NULL);
-    CUDPO_TRY(output_open(&output, config));
+    output_folder output = {.lock = -1};
+    if (ranks_first(ranks)) CUDPO_TRY(output_open(&output, config));
     cudpo_status status = signals_install();
     if (status == CUDPO_OK) {
-        status = open_and_train(config);
+        status = open_and_train(config, ranks);
         signals_restore(); /* a signal during the last save changes nothing: it is nearly done */
     }
     output_close(&output);
     return status;
 }
 
+cudpo_status cudpo_train_ranks(const cudpo_config *config, const cudpo_ranks *given)
+{
+    run_ranks ranks;
+    CUDPO_TRY(cudpo_config_check(config));
+    CUDPO_TRY(ranks_open(&ranks, config, given));
+    cudpo_config_advise(config, warn, NULL);
+    const cudpo_status status = train_as_rank(config, &ranks);
+    return ranks_close(&ranks, status);
+}
+
+cudpo_status cudpo_train(const cudpo_config *config)
+{
+    return cudpo_train_ranks(config, NULL);
+}
+
 cudpo_status cudpo_trainer_open(cudpo_trainer **out, const cudpo_config *config)
 {
-    CUDPO_TRY(trainer_open(out, config, true));
+    CUDPO_TRY(trainer_open(out, config, NULL, true));
     const cudpo_status status = trainer_resume(*out);
     if (status == CUDPO_OK) return CUDPO_OK;
     cudpo_trainer_close(*out);
@@ -206,7 +245,7 @@ cudpo_status cudpo_evaluate(char **json, const cudpo_config *config)
     metric_sums sums;
     metric values[METRICS];
     char text[METRICS][METRIC_NAME];
-    CUDPO_TRY(trainer_open(&t, &c, false));
+    CUDPO_TRY(trainer_open(&t, &c, NULL, false));
     cudpo_status status =
         trainer_eval_count(t) > 0
             ? trainer_evaluate(t, &sums)

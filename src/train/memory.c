@@ -78,7 +78,9 @@ static bool has_reference(const cudpo_trainer *t, bool train)
 static cudpo_status count(memory_forecast *m, const cudpo_trainer *t, bool train)
 {
     const size_t n = (size_t)model_config_parameters(&t->model), size = dtype_size(t->type);
-    const size_t shards = t->shards > 1 ? (size_t)t->shards : 1, share = (n + shards - 1) / shards;
+    const int32_t shards = t->shards > 1 ? (int32_t)t->shards : 1;
+    const rank_share largest = communicator_share((int64_t)n, shards, shards - 1);
+    const size_t share = (size_t)(largest.end - largest.begin);
     const bool half = t->type == DTYPE_BF16 && strcmp(t->config->gradient_dtype, "bfloat16") == 0;
     memory_parts *p = &m->parts;
     *p = (memory_parts){.weights = n * size,

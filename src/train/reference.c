@@ -5,6 +5,8 @@
 #include "train/trainer.h"
 
 #include <stdlib.h>
+#include <string.h>
+#include <time.h>
 
 /* Sequences that the cache holds for each example: its own, and for KTO the mismatched completion. */
 static int cached_sequences(const cudpo_trainer *t)
@@ -41,26 +43,39 @@ static cudpo_status cache_key(hash128 *key, const cudpo_trainer *t, const scored
     hash_add(h, &computation, sizeof computation);
     hash_add(h, &tokens, sizeof tokens);
     hash_add_int(h, cached_sequences(t));
-    hash_add_int(h, t->traits->kl ? t->config->per_device_train_batch_size
-                                  : 0); /* decides the mismatched pairs */
+    hash_add_int(h, t->traits->kl ? trainer_train_batch(t) : 0); /* decides the mismatched pairs */
     *key = hash_end(h);
     return CUDPO_OK;
 }
 
-/* The mismatched completion of each example of the pack that was just scored, as packs of their own. */
-static cudpo_status put_pack(const cudpo_trainer *t, reference_cache_writer *w, int64_t g)
+/* Where log-probs of sequences go, in order: the cache, or what is sent to the other ranks. */
+typedef struct score_target {
+    reference_cache_writer *cache; /* NULL: into the two buffers */
+    buffer lengths, logp;          /* i64 of each sequence; f32 of each token */
+} score_target;
+
+static cudpo_status put(score_target *to, const float *logp, int64_t n)
+{
+    if (to->cache != NULL) return reference_cache_put(to->cache, logp, n);
+    CUDPO_TRY(buffer_append(&to->lengths, &n, sizeof n));
+    return buffer_append(&to->logp, logp, (size_t)n * sizeof *logp);
+}
+
+/* Group g of the pack that was just scored. */
+static cudpo_status put_group(const cudpo_trainer *t, score_target *to, int64_t g)
 {
     const pack *k = &t->pass.pack;
     for (int i = 0; i < t->pass.sequences; i++) {
         const int32_t begin = k->sequence_begin[g * t->pass.sequences + i];
         const int32_t end = k->sequence_begin[g * t->pass.sequences + i + 1];
-        CUDPO_TRY(reference_cache_put(w, t->pass.logp + begin, end - begin));
+        CUDPO_TRY(put(to, t->pass.logp + begin, end - begin));
     }
     return CUDPO_OK;
 }
 
-static cudpo_status score_mismatched(cudpo_trainer *t, reference_cache_writer *cache,
-                                     const dataset *d, int64_t index)
+/* The mismatched completion of an example, as a pack of its own. */
+static cudpo_status score_mismatched(cudpo_trainer *t, score_target *to, const dataset *d,
+                                     int64_t index)
 {
     pack_clear(&t->pass.pack);
     const example e = trainer_mismatched_example(t, d, index);
@@ -68,17 +83,30 @@ static cudpo_status score_mismatched(cudpo_trainer *t, reference_cache_writer *c
         return cudpo_fail(CUDPO_EINVAL, CUDPO_HERE, "example %lld", (long long)index);
     CUDPO_TRY(pass_upload(&t->pass));
     CUDPO_TRY(pass_score(&t->pass, &t->reference));
-    return put_pack(t, cache, 0);
+    return put_group(t, to, 0);
 }
 
-static cudpo_status score_all(cudpo_trainer *t, reference_cache_writer *cache, const dataset *d)
+enum { PROGRESS_SECONDS = 10 };
+
+static void report(const dataset *d, int64_t done, int64_t count, time_t *last)
 {
-    const int64_t count = dataset_count(d);
-    for (int64_t i = 0; i < count;) {
+    const time_t now = time(NULL);
+    if (now - *last < PROGRESS_SECONDS) return;
+    *last = now;
+    log_info("reference's log-probs: %lld of %lld examples%s", (long long)done, (long long)count,
+             count < dataset_count(d) ? " of this rank" : "");
+}
+
+/* Examples first .. last-1. */
+static cudpo_status score_range(cudpo_trainer *t, score_target *to, const dataset *d, int64_t first,
+                                int64_t last)
+{
+    time_t reported = time(NULL);
+    for (int64_t i = first; i < last;) {
         int64_t next[64];
         int64_t n = 0;
         if (signals_stop_wanted()) return trainer_stopped(t);
-        while (n < 64 && i + n < count) {
+        while (n < 64 && i + n < last) {
             next[n] = i + n;
             n++;
         }
@@ -87,11 +115,85 @@ static cudpo_status score_all(cudpo_trainer *t, reference_cache_writer *cache, c
         CUDPO_TRY(pass_upload(&t->pass));
         CUDPO_TRY(pass_score(&t->pass, &t->reference));
         for (int64_t g = 0; g < taken; g++)
-            CUDPO_TRY(put_pack(t, cache, g));
-        if (t->traits->kl) CUDPO_TRY(score_mismatched(t, cache, d, i));
+            CUDPO_TRY(put_group(t, to, g));
+        if (t->traits->kl) CUDPO_TRY(score_mismatched(t, to, d, i));
         i += taken;
+        report(d, i - first, last - first, &reported);
     }
     return CUDPO_OK;
+}
+
+/* What all ranks scored, rank after rank, to a cache. */
+static cudpo_status put_all(reference_cache_writer *cache, const char *lengths, size_t count,
+                            const char *logp)
+{
+    for (size_t i = 0; i < count; i++) {
+        int64_t n;
+        memcpy(&n, lengths + i * sizeof n, sizeof n);
+        CUDPO_TRY(reference_cache_put(cache, (const float *)(const void *)logp, n));
+        logp += (size_t)n * sizeof(float);
+    }
+    return CUDPO_OK;
+}
+
+/* This rank's share of the examples; then those of all to every rank that writes a cache. */
+static cudpo_status score_shares(cudpo_trainer *t, reference_cache_writer *cache, const dataset *d)
+{
+    const placement *p = &t->ranks->place;
+    const int64_t count = dataset_count(d);
+    score_target own = {0};
+    void *lengths = NULL, *logp = NULL;
+    size_t *begin = calloc((size_t)p->size + 1, sizeof *begin);
+    if (begin == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "%d ranks", (int)p->size);
+    cudpo_status status =
+        score_range(t, &own, d, count * p->rank / p->size, count * (p->rank + 1) / p->size);
+    if (status == CUDPO_OK)
+        status = control_collect(t->ranks->company, &logp, begin, own.logp.data, own.logp.size,
+                                 "reference's log-probs");
+    if (status == CUDPO_OK)
+        status = control_collect(t->ranks->company, &lengths, begin, own.lengths.data,
+                                 own.lengths.size, "reference's log-probs");
+    if (status == CUDPO_OK && cache != NULL)
+        status = put_all(cache, lengths, begin[p->size] / sizeof(int64_t), logp);
+    free(lengths);
+    free(logp);
+    free(begin);
+    buffer_free(&own.lengths);
+    buffer_free(&own.logp);
+    return status;
+}
+
+/* Compute the cache.  Of several ranks each host's first one writes it. */
+static cudpo_status compute(cudpo_trainer *t, const dataset *d, const char *folder, hash128 key,
+                            int64_t sequences)
+{
+    const placement *p = &t->ranks->place;
+    reference_cache_writer *writer = NULL;
+    if (p->local_rank == 0) CUDPO_TRY(reference_cache_create(&writer, folder, key, sequences));
+    score_target alone = {.cache = writer};
+    cudpo_status status =
+        p->size == 1 ? score_range(t, &alone, d, 0, dataset_count(d)) : score_shares(t, writer, d);
+    if (status == CUDPO_OK && writer != NULL) {
+        status = reference_cache_commit(writer);
+        writer = NULL;
+    }
+    reference_cache_abandon(writer);
+    return status == CUDPO_OK ? ranks_meet(t->ranks, "reference's log-probs") : status;
+}
+
+/* Has every rank found it? */
+static cudpo_status agree(bool *all, const run_ranks *r, bool found)
+{
+    *all = found;
+    if (r->place.size == 1) return CUDPO_OK;
+    bool *each = calloc((size_t)r->place.size, sizeof *each);
+    if (each == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "%d ranks", (int)r->place.size);
+    const cudpo_status status =
+        control_exchange(r->company, each, &found, sizeof found, "search for a reference cache");
+    for (int32_t i = 0; i < r->place.size && status == CUDPO_OK; i++)
+        *all = *all && each[i];
+    free(each);
+    return status;
 }
 
 cudpo_status trainer_precompute(cudpo_trainer *t, scored_data *d)
@@ -101,24 +203,20 @@ cudpo_status trainer_precompute(cudpo_trainer *t, scored_data *d)
     CUDPO_TRY(cache_key(&key, t, d));
     char *folder = NULL;
     CUDPO_TRY(cache_folder(&folder, t->config->output_dir));
-    bool found = false;
-    reference_cache_writer *writer = NULL;
+    bool found = false, all = false;
     cudpo_status status = reference_cache_open(&d->cache, &found, folder, key, sequences);
-    if (status != CUDPO_OK || found) goto out;
+    if (status == CUDPO_OK) status = agree(&all, t->ranks, found);
+    if (status != CUDPO_OK || all) goto out;
     log_info("computing the reference's log-probs of %lld examples",
              (long long)dataset_count(d->data));
-    status = reference_cache_create(&writer, folder, key, sequences);
-    if (status == CUDPO_OK) status = score_all(t, writer, d->data);
-    if (status == CUDPO_OK) {
-        status = reference_cache_commit(writer);
-        writer = NULL;
-    }
+    reference_cache_close(d->cache);
+    d->cache = NULL;
+    status = compute(t, d->data, folder, key, sequences);
     if (status == CUDPO_OK)
         status = reference_cache_open(&d->cache, &found, folder, key, sequences);
     if (status == CUDPO_OK && !found)
         status = cudpo_fail(CUDPO_EWRITE, folder, "the cache just written is not there");
 out:
-    reference_cache_abandon(writer);
     free(folder);
     return status;
 }

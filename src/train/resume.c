@@ -2,6 +2,7 @@
 #include "base/buffer.h"
 #include "base/log.h"
 #include "train/checkpoint.h"
+#include "train/shares.h"
 #include "train/trainer.h"
 
 #include <assert.h>
@@ -38,12 +39,12 @@ static void add_model(checkpoint_state *s, const cudpo_trainer *t)
     add_part(s, "ref_model_name_or_path", second, sizeof second);
 }
 
-/* How rows become steps.  Other batches with the same product are the same steps, but for what depends on single batches:
+/* How rows become steps.  Other batches, or another number of ranks, with the same product are the same steps, but for what depends on single batches:
  * KTO's estimate and an incomplete batch that is dropped. */
 static void add_order(checkpoint_state *s, const cudpo_trainer *t)
 {
     const cudpo_config *c = t->config;
-    const int64_t B = c->per_device_train_batch_size, G = c->gradient_accumulation_steps;
+    const int64_t B = trainer_train_batch(t), G = c->gradient_accumulation_steps;
     const bool single = t->traits->kl || c->dataloader_drop_last;
     const int64_t batches[] = {B * G, single ? B : 0};
     const hash128 data = dataset_fingerprint(t->train.data);
@@ -90,9 +91,20 @@ hash128 trainer_run(const cudpo_trainer *t)
     return hash_bytes(s.parts, sizeof s.parts);
 }
 
-cudpo_status trainer_save(cudpo_trainer *t)
+static int64_t units_of_step(const cudpo_trainer *t)
 {
-    CUDPO_TRY(trainer_check_weights(t));
+    return trainer_train_batch(t) * t->config->gradient_accumulation_steps;
+}
+
+static cudpo_status fetch(void *context, const model_weights **out, checkpoint_tensors which)
+{
+    return shares_whole(out, context, which);
+}
+
+/* What rank 0 writes for all. */
+static cudpo_status save(cudpo_trainer *t)
+{
+    const checkpoint_source tensors = {fetch, t};
     checkpoint_state s = {.step = t->step, .tokens = t->tokens_seen, .sum_count = 2 * METRICS};
     memcpy(s.sums, t->sums.sum, sizeof t->sums.sum);
     memcpy(s.sums + METRICS, t->sums.count, sizeof t->sums.count);
@@ -100,8 +112,27 @@ cudpo_status trainer_save(cudpo_trainer *t)
     snprintf(s.device, sizeof s.device, "%s", t->be->name);
     s.pack_tokens = t->pass.pack.capacity_T;
     s.pack_groups = t->pass.pack.capacity_G;
-    return checkpoint_save(t->config->output_dir, &s, trainer_weights(t), &t->first, &t->second,
-                           t->config->model_name_or_path, t->config->save_total_limit);
+    s.batch_ranks = t->batch_ranks;
+    s.batch_units = units_of_step(t);
+    return checkpoint_save(t->config->output_dir, &s, &tensors, t->config->model_name_or_path,
+                           t->config->save_total_limit);
+}
+
+/* The other ranks' part in it: their shares, in the same order. */
+static cudpo_status hand_in(cudpo_trainer *t)
+{
+    const model_weights *unused;
+    for (int which = 0; which < CHECKPOINT_TENSORS; which++)
+        CUDPO_TRY(shares_whole(&unused, t, (checkpoint_tensors)which));
+    return CUDPO_OK;
+}
+
+cudpo_status trainer_save(cudpo_trainer *t)
+{
+    CUDPO_TRY(trainer_gather(t));
+    CUDPO_TRY(trainer_check_weights(t));
+    CUDPO_TRY(ranks_first(t->ranks) ? save(t) : hand_in(t));
+    return ranks_meet(t->ranks, "save");
 }
 
 static const checkpoint_part *part_named(const checkpoint_state *s, const char *name)
@@ -197,7 +228,7 @@ static void keep_packs(cudpo_trainer *t, const checkpoint_state *s)
     const cudpo_config *c = t->config;
     pack *k = &t->pass.pack;
     if (c->max_tokens_per_pack > 0 || strcmp(s->device, t->be->name) != 0) return;
-    const int64_t step = c->per_device_train_batch_size * c->gradient_accumulation_steps;
+    const int64_t step = units_of_step(t);
     const int64_t groups = scores_first(t) ? INT64_MAX : step;
     const int64_t tokens = scores_first(t) ? INT64_MAX : step * longest_trained(t);
     const bool same_groups = keep_limit(&k->capacity_G, s->pack_groups, 1, groups);
@@ -243,6 +274,35 @@ static cudpo_status find(cudpo_trainer *t)
         return status;
     }
     t->from = path;
+    return CUDPO_OK;
+}
+
+cudpo_status trainer_recall_ranks(cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    checkpoint_state s = {0};
+    bool found = false;
+    if (c->resume_from_checkpoint == NULL) return CUDPO_OK;
+    if (ranks_first(t->ranks))
+        CUDPO_TRY(checkpoint_peek(&s, &found, c->output_dir,
+                                  goes_on_from_newest(c) ? NULL : c->resume_from_checkpoint));
+    int64_t then[] = {s.batch_ranks, s.batch_units};
+    CUDPO_TRY(ranks_share(t->ranks, then, sizeof then, "search for a checkpoint"));
+    const int64_t own = c->per_device_train_batch_size * c->gradient_accumulation_steps;
+    if (then[0] < 1 || own * t->batch_ranks == then[1] || own * then[0] != then[1]) return CUDPO_OK;
+    t->batch_ranks = then[0];
+    log_info("%d ranks go on with what %lld ranks began: a step has %lld rows as before",
+             (int)t->ranks->place.size, (long long)then[0], (long long)then[1]);
+    return CUDPO_OK;
+}
+
+/* What rank 0 found, to all; and packs as they were then. */
+static cudpo_status share_found(cudpo_trainer *t)
+{
+    t->goes_on = t->from != NULL;
+    CUDPO_TRY(ranks_share(t->ranks, &t->goes_on, sizeof t->goes_on, "search for a checkpoint"));
+    if (!t->goes_on) return CUDPO_OK;
+    CUDPO_TRY(ranks_share(t->ranks, &t->saved, sizeof t->saved, "state of a checkpoint"));
     keep_packs(t, &t->saved);
     return CUDPO_OK;
 }
@@ -250,36 +310,50 @@ static cudpo_status find(cudpo_trainer *t)
 cudpo_status trainer_recall_packs(cudpo_trainer *t)
 {
     if (t->config->resume_from_checkpoint == NULL || !scores_first(t)) return CUDPO_OK;
-    if (find(t) != CUDPO_OK) cudpo_error_clear();
-    return CUDPO_OK;
+    if (ranks_first(t->ranks) && find(t) != CUDPO_OK) cudpo_error_clear();
+    return share_found(t);
 }
 
+/* Rank 0 reads: the others need not see the folder. */
 static cudpo_status restore(cudpo_trainer *t)
 {
     const checkpoint_state *s = &t->saved;
-    CUDPO_TRY(checkpoint_restore(trainer_weights(t), &t->first, &t->second, t->from));
+    for (int i = 0; i < CHECKPOINT_TENSORS; i++) {
+        const checkpoint_tensors which = (checkpoint_tensors)i;
+        if (ranks_first(t->ranks))
+            CUDPO_TRY(checkpoint_restore(shares_place(t, which), which, t->from));
+        CUDPO_TRY(shares_take(t, which));
+    }
     CUDPO_TRY(trainer_refresh(t));
     t->step = s->step;
     t->tokens_seen = s->tokens;
     memcpy(t->sums.sum, s->sums, sizeof t->sums.sum);
     memcpy(t->sums.count, s->sums + METRICS, sizeof t->sums.count);
-    log_info("going on from %s", t->from);
+    if (t->from != NULL) log_info("going on from %s", t->from);
     return CUDPO_OK;
 }
 
-/* With overwrite_output_dir, a newest checkpoint that is of another run, or damaged, is no reason to stop. */
-cudpo_status trainer_resume(cudpo_trainer *t)
+/* Rank 0 looks for what is gone on from.  With overwrite_output_dir, a newest checkpoint that is of another run, or damaged, is
+ * no reason to stop. */
+static cudpo_status look_for(cudpo_trainer *t)
 {
     const cudpo_config *c = t->config;
-    if (c->resume_from_checkpoint == NULL) return CUDPO_OK;
-    cudpo_status status = t->from == NULL ? find(t) : CUDPO_OK;
+    if (!ranks_first(t->ranks) || t->from != NULL) return CUDPO_OK;
+    const cudpo_status status = find(t);
     if (status == CUDPO_OK && t->from == NULL)
         log_info("%s holds no checkpoint yet: starting anew", c->output_dir);
-    if (status == CUDPO_OK && t->from != NULL) status = restore(t);
     if (!goes_on_from_newest(c) || !c->overwrite_output_dir ||
         (status != CUDPO_EDATA && status != CUDPO_ECONFIG))
         return status;
     log_info("starting anew: %s", cudpo_error_message());
     cudpo_error_clear();
     return CUDPO_OK;
+}
+
+cudpo_status trainer_resume(cudpo_trainer *t)
+{
+    if (t->config->resume_from_checkpoint == NULL) return CUDPO_OK;
+    CUDPO_TRY(look_for(t));
+    if (!t->goes_on) CUDPO_TRY(share_found(t));
+    return t->goes_on ? restore(t) : CUDPO_OK;
 }

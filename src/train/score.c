@@ -86,7 +86,7 @@ static cudpo_status open_data(dataset **out, const tokenizer *t, const char *pat
 static cudpo_status scorer_open(scorer *s, const cudpo_score_options *o)
 {
     s->path = o->data;
-    CUDPO_TRY(device_open(&s->be, o->device, "."));
+    CUDPO_TRY(device_open(&s->be, o->device, 0, "."));
     CUDPO_TRY(load_model(s, &s->policy, o->model_name_or_path));
     CUDPO_TRY(load_model(s, &s->reference, o->ref_model_name_or_path));
     CUDPO_TRY(tokenizer_load(&s->tokenizer, o->model_name_or_path));

@@ -1,4 +1,6 @@
 /* step.c - one optimizer step: the path of a pair from its row to the weights.  Start reading here. */
+#include "train/shares.h"
+#include "train/signals.h"
 #include "train/trainer.h"
 
 /* Results of a step from unit `unit` on. */
@@ -25,6 +27,19 @@ static cudpo_status run_pack(cudpo_trainer *t, const step_flight *f, int64_t uni
                             t->traits->kl);
 }
 
+/* Sums over all ranks: of gradients, and of what signals asked of any. */
+static cudpo_status reduce(cudpo_trainer *t, step_flight *f)
+{
+    const float mine[ASKED] = {
+        [ASKED_STOP] = signals_stop_wanted(), [ASKED_SAVE] = signals_save_wanted()};
+    CUDPO_TRY(backend_part(t->be, PART_REDUCE));
+    CUDPO_TRY(reducer_finish(&t->reducer, &t->pass.ws));
+    CUDPO_TRY(t->be->copy_in(t->be, t->asked.data, mine, sizeof mine));
+    CUDPO_TRY(communicator_all_reduce(t->communicator, t->asked));
+    CUDPO_TRY(communicator_join(t->communicator));
+    return t->be->copy_out_later(t->be, f->asked, t->asked.data, sizeof mine);
+}
+
 /* Gradients to weights; a gradient that is no number changes nothing. */
 static cudpo_status update(cudpo_trainer *t, step_flight *f)
 {
@@ -41,10 +56,13 @@ static cudpo_status update(cudpo_trainer *t, step_flight *f)
                                          .seed = (uint64_t)c->seed};
     f->learning_rate = settings.learning_rate;
     CUDPO_TRY(backend_part(t->be, PART_OPTIMIZER));
-    CUDPO_TRY(t->be->clip(t->be, t->norm, t->factor, t->gradient.all, (float)c->max_grad_norm));
+    CUDPO_TRY(
+        t->zero ? shares_clip(t)
+                : t->be->clip(t->be, t->norm, t->factor, t->gradient.all, (float)c->max_grad_norm));
     CUDPO_TRY(t->be->copy_out_later(t->be, f->norm, t->norm.data, sizeof *f->norm));
-    return optimizer_step(t->be, t->parameters, t->parameter_count, &settings, t->factor,
-                          t->step + 1);
+    CUDPO_TRY(optimizer_step(t->be, t->parameters, t->parameter_count, &settings, t->factor,
+                             t->step + 1));
+    return t->zero ? shares_publish(t) : CUDPO_OK;
 }
 
 cudpo_status trainer_begin(cudpo_trainer *t)
@@ -52,21 +70,24 @@ cudpo_status trainer_begin(cudpo_trainer *t)
     step_flight *f = &t->flight[t->begun % FLIGHTS];
     step_batch *b = &f->batch;
     CUDPO_REQUIRE(t->begun - t->finished < FLIGHTS);
+    t->communicator->step = t->step + 1;
     CUDPO_TRY(parts_begin(&t->parts));
     /* Which pairs: a block of the epoch's permutation, whatever the size of a micro-batch. */
-    CUDPO_TRY(trainer_batch(t, b, f->order, t->step));
+    CUDPO_TRY(trainer_batch(t, b, f->order, f->place, t->step));
     CUDPO_TRY(backend_part(t->be, PART_OPTIMIZER));
     CUDPO_TRY(t->be->zero(t->be, t->gradient.all));
-    CUDPO_TRY(
-        trainer_kl(t, f->kl, &t->train, b->example, b->n, t->config->per_device_train_batch_size));
+    CUDPO_TRY(trainer_kl(t, f->kl, &t->train, b->example, b->place, b->n, b->all,
+                         trainer_train_batch(t)));
 
-    /* Pack after pack: tokens, hidden states, scores, loss, gradients. */
+    /* Pack after pack: tokens, hidden states, scores, loss, gradients; of the last, layer by layer to the other ranks. */
     for (int64_t done = 0; done < b->n;) {
         CUDPO_TRY(backend_part(t->be, PART_DATA));
         const int64_t taken = trainer_fill(t, t->train.data, b->example + done, b->n - done);
+        if (done + taken == b->n) reducer_follow(&t->reducer, &t->pass.ws);
         CUDPO_TRY(run_pack(t, f, done));
         done += taken;
     }
+    CUDPO_TRY(reduce(t, f));
     CUDPO_TRY(update(t, f));
     CUDPO_TRY(t->be->mark(t->be, (int)(t->begun % FLIGHTS)));
     CUDPO_TRY(parts_end(&t->parts));

@@ -6,6 +6,7 @@
 #include "train/device.h"
 #include "train/memory.h"
 #include "train/output.h"
+#include "train/shares.h"
 #include "train/signals.h"
 
 #include <math.h>
@@ -64,7 +65,7 @@ static cudpo_status open_order(cudpo_trainer *t)
 static cudpo_status plan_steps(cudpo_trainer *t)
 {
     const cudpo_config *c = t->config;
-    const int64_t N = dataset_count(t->train.data), B = c->per_device_train_batch_size;
+    const int64_t N = dataset_count(t->train.data), B = trainer_train_batch(t);
     const int64_t G = c->gradient_accumulation_steps;
     t->batches_per_epoch = c->dataloader_drop_last ? N / B : (N + B - 1) / B;
     if (t->batches_per_epoch == 0)
@@ -117,7 +118,7 @@ model_weights *trainer_weights(cudpo_trainer *t)
 
 cudpo_status trainer_refresh(cudpo_trainer *t)
 {
-    if (!tensor_present(t->master.all)) return CUDPO_OK;
+    if (!tensor_present(t->master.all) || t->zero) return CUDPO_OK;
     return t->be->cast(t->be, t->policy.all, t->master.all);
 }
 
@@ -151,11 +152,26 @@ static cudpo_status open_files(cudpo_trainer *t)
     return c->eval_dataset != NULL ? open_data(t, &t->eval, c->eval_dataset) : CUDPO_OK;
 }
 
+/* Gradients are there already where master weights are shared out: all of these are read into their memory. */
 static cudpo_status load_policy(cudpo_trainer *t)
 {
-    CUDPO_TRY(model_weights_load(trainer_weights(t), &t->model, t->config->model_name_or_path));
-    t->policy_fingerprint = trainer_weights(t)->fingerprint;
-    return CUDPO_OK;
+    model_weights *const w = shares_place(t, CHECKPOINT_WEIGHTS);
+    CUDPO_TRY(model_weights_load(w, &t->model, t->config->model_name_or_path));
+    t->policy_fingerprint = w->fingerprint;
+    return w == trainer_weights(t) ? CUDPO_OK : shares_keep(t, CHECKPOINT_WEIGHTS);
+}
+
+static cudpo_status create_gradient(cudpo_trainer *t)
+{
+    const bool half = t->type == DTYPE_BF16 && strcmp(t->config->gradient_dtype, "bfloat16") == 0;
+    return model_weights_create(&t->gradient, t->be, &t->model, half ? DTYPE_BF16 : DTYPE_F32);
+}
+
+static cudpo_status create_master(cudpo_trainer *t)
+{
+    if (!t->zero) return model_weights_create(&t->master, t->be, &t->model, DTYPE_F32);
+    CUDPO_TRY(create_gradient(t));
+    return shares_create(&t->master, t->be, t->share, DTYPE_F32);
 }
 
 /* What they are a function of is their fingerprint. */
@@ -173,8 +189,7 @@ static cudpo_status load_models(cudpo_trainer *t, bool train, const made_run *ma
 {
     const cudpo_config *c = t->config;
     CUDPO_TRY(model_weights_create(&t->policy, t->be, &t->model, t->type));
-    if (t->type != DTYPE_F32 && c->master_weights && train)
-        CUDPO_TRY(model_weights_create(&t->master, t->be, &t->model, DTYPE_F32));
+    if (t->type != DTYPE_F32 && c->master_weights && train) CUDPO_TRY(create_master(t));
     t->reference_is_policy = c->ref_model_name_or_path == NULL;
     const bool through_policy = t->memory.offload && !t->reference_is_policy;
     if (through_policy) { /* whose memory is free yet: the whole of the reference gets none of its own */
@@ -186,47 +201,70 @@ static cudpo_status load_models(cudpo_trainer *t, bool train, const made_run *ma
     return t->rewards && !through_policy ? load_reference(t) : CUDPO_OK;
 }
 
-/* Elements first .. first + n - 1 of a block of weights, or none of a block that is not there. */
-static tensor part_of(tensor all, int64_t first, int64_t n)
+/* Elements first .. first + n - 1 of a block whose own first is `begin`, or none of one that is not there. */
+static tensor part_of(tensor all, int64_t begin, int64_t first, int64_t n)
 {
     if (!tensor_present(all)) return all;
-    return tensor_matrix((char *)all.data + (size_t)first * dtype_size(all.type), all.type, 1, n);
+    return tensor_matrix((char *)all.data + (size_t)(first - begin) * dtype_size(all.type),
+                         all.type, 1, n);
+}
+
+/* What of elements first .. end - 1 this rank updates, treated alike. */
+static void list_run(cudpo_trainer *t, int64_t first, int64_t end, bool decay)
+{
+    const bool master = tensor_present(t->master.all);
+    const int64_t begin = t->zero ? t->share.begin : 0; /* of moments and master weights */
+    if (t->zero && first < t->share.begin) first = t->share.begin;
+    if (t->zero && end > t->share.end) end = t->share.end;
+    const int64_t n = end - first;
+    if (n <= 0) return;
+    t->parameters[t->parameter_count++] =
+        (optimizer_parameter){.weight = master ? part_of(t->master.all, begin, first, n)
+                                               : part_of(t->policy.all, 0, first, n),
+                              .copy = master ? part_of(t->policy.all, 0, first, n) : (tensor){0},
+                              .gradient = part_of(t->gradient.all, 0, first, n),
+                              .first_moment = part_of(t->first.all, begin, first, n),
+                              .second_moment = part_of(t->second.all, begin, first, n),
+                              .first = first,
+                              .decay = decay};
 }
 
 /* What lies side by side and is treated alike is updated as one: a few launches a layer instead of one a tensor. */
 static void list_parameters(cudpo_trainer *t)
 {
-    const model_weights *const w = trainer_weights(t);
-    const tensor copy = w == &t->policy ? (tensor){0} : t->policy.all;
+    const model_weights *const w = &t->policy;
     for (int64_t i = 0, first = 0; i < w->count;) {
         const bool decay = !w->names[i].no_decay;
         int64_t n = 0;
         while (i < w->count && w->names[i].no_decay != decay)
             n += tensor_elements(w->names[i++].view);
-        t->parameters[t->parameter_count++] =
-            (optimizer_parameter){.weight = part_of(w->all, first, n),
-                                  .copy = part_of(copy, first, n),
-                                  .gradient = part_of(t->gradient.all, first, n),
-                                  .first_moment = part_of(t->first.all, first, n),
-                                  .second_moment = part_of(t->second.all, first, n),
-                                  .first = first,
-                                  .decay = decay};
+        list_run(t, first, first + n, decay);
         first += n;
     }
 }
 
+static cudpo_status create_moments(cudpo_trainer *t)
+{
+    model_weights *const moments[] = {&t->first, &t->second};
+    for (int i = 0; i < 2; i++) {
+        CUDPO_TRY(t->zero ? shares_create(moments[i], t->be, t->share, DTYPE_F32)
+                          : model_weights_create(moments[i], t->be, &t->model, DTYPE_F32));
+        CUDPO_TRY(t->be->zero(t->be, moments[i]->all));
+    }
+    return CUDPO_OK;
+}
+
 static cudpo_status create_optimizer(cudpo_trainer *t)
 {
-    const bool half = t->type == DTYPE_BF16 && strcmp(t->config->gradient_dtype, "bfloat16") == 0;
-    CUDPO_TRY(model_weights_create(&t->gradient, t->be, &t->model, half ? DTYPE_BF16 : DTYPE_F32));
-    CUDPO_TRY(model_weights_create(&t->first, t->be, &t->model, DTYPE_F32));
-    CUDPO_TRY(model_weights_create(&t->second, t->be, &t->model, DTYPE_F32));
-    CUDPO_TRY(t->be->zero(t->be, t->first.all));
-    CUDPO_TRY(t->be->zero(t->be, t->second.all));
-    void *two = NULL;
-    CUDPO_TRY(t->be->alloc(t->be, &two, 2 * sizeof(float)));
-    t->norm = tensor_vector(two, DTYPE_F32, 1);
-    t->factor = tensor_vector((float *)two + 1, DTYPE_F32, 1);
+    const int64_t ranks = t->ranks->place.size;
+    if (!tensor_present(t->gradient.all)) CUDPO_TRY(create_gradient(t));
+    CUDPO_TRY(create_moments(t));
+    void *few = NULL;
+    CUDPO_TRY(t->be->alloc(t->be, &few, (size_t)(2 + ASKED + ranks) * sizeof(float)));
+    t->norm = tensor_vector(few, DTYPE_F32, 1);
+    t->factor = tensor_vector((float *)few + 1, DTYPE_F32, 1);
+    t->asked = tensor_vector((float *)few + 2, DTYPE_F32, ASKED);
+    t->norms = tensor_vector((float *)few + 2 + ASKED, DTYPE_F32, ranks);
     t->parameters = calloc((size_t)t->policy.count, sizeof *t->parameters);
     if (t->parameters == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "parameter list");
     list_parameters(t);
@@ -241,10 +279,14 @@ static cudpo_status create_results(cudpo_trainer *t)
     t->kl = kl;
     t->units = calloc(n, sizeof *t->units);
     t->order = calloc(n, sizeof *t->order);
+    t->place = calloc(n, sizeof *t->place);
+    t->list = calloc(n, sizeof *t->list);
     t->label = calloc(G, sizeof *t->label);
     t->reference_score = calloc(G * LOSS_MAX_SEQUENCES, sizeof *t->reference_score);
-    if (t->units == NULL || t->order == NULL || t->label == NULL || t->reference_score == NULL)
+    if (t->units == NULL || t->order == NULL || t->place == NULL || t->list == NULL ||
+        t->label == NULL || t->reference_score == NULL)
         return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "results of %zu units", n);
+    CUDPO_TRY(deal_create(&t->deal, (int64_t)n, t->ranks->place.size));
     return trainer_kl_create(t);
 }
 
@@ -253,16 +295,18 @@ static cudpo_status create_flight(cudpo_trainer *t, step_flight *f, int64_t unit
 {
     const size_t n = (size_t)units, S = n * (size_t)t->pass.sequences;
     f->order = calloc(n, sizeof *f->order);
+    f->place = calloc(n, sizeof *f->place);
     f->results.rows = calloc(S, sizeof *f->results.rows);
-    if (f->order == NULL || f->results.rows == NULL)
+    if (f->order == NULL || f->place == NULL || f->results.rows == NULL)
         return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "results of %zu units", n);
-    const size_t floats = n * LOSS_COLUMNS + S * (1 + ROW_STATS) + 1 + n;
+    const size_t floats = n * LOSS_COLUMNS + S * (1 + ROW_STATS) + 1 + ASKED + n;
     CUDPO_TRY(t->be->host_alloc(t->be, &f->memory, floats * sizeof(float)));
     f->results.columns = f->memory;
     f->results.score = f->results.columns + n * LOSS_COLUMNS;
     f->results.sums = f->results.score + S;
     f->norm = f->results.sums + S * ROW_STATS;
-    f->kl = f->norm + 1;
+    f->asked = f->norm + 1;
+    f->kl = f->asked + ASKED;
     return CUDPO_OK;
 }
 
@@ -271,7 +315,7 @@ static cudpo_status create_flights(cudpo_trainer *t)
     const cudpo_config *c = t->config;
     for (int i = 0; i < FLIGHTS; i++)
         CUDPO_TRY(create_flight(t, &t->flight[i],
-                                c->per_device_train_batch_size * c->gradient_accumulation_steps));
+                                trainer_train_batch(t) * c->gradient_accumulation_steps));
     return CUDPO_OK;
 }
 
@@ -282,6 +326,7 @@ static void destroy_flights(cudpo_trainer *t)
         step_flight *f = &t->flight[i];
         if (t->be != NULL) t->be->host_free(t->be, f->memory);
         free(f->results.rows);
+        free(f->place);
         free(f->order);
     }
 }
@@ -303,19 +348,66 @@ cudpo_status trainer_stopped(const cudpo_trainer *t)
                       "again");
 }
 
+/* All ranks are to train the same weights on the same data with the same settings. */
+static cudpo_status check_ranks(const cudpo_trainer *t)
+{
+    const placement *p = &t->ranks->place;
+    if (p->size == 1) return CUDPO_OK;
+    const hash128 mine = trainer_run(t);
+    hash128 *all = calloc((size_t)p->size, sizeof *all);
+    if (all == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "%d ranks", (int)p->size);
+    cudpo_status status =
+        control_exchange(t->ranks->company, all, &mine, sizeof mine, "check of settings");
+    for (int32_t r = 1; r < p->size && status == CUDPO_OK; r++)
+        if (memcmp(&all[r], &all[0], sizeof mine) != 0)
+            status = cudpo_fail(CUDPO_ECONFIG, t->config->output_dir,
+                                "rank %d has another model, other data or other settings than rank "
+                                "0: start all ranks with the same command and the same files",
+                                (int)r);
+    free(all);
+    return status;
+}
+
 #define STAGE(call) \
     if (status == CUDPO_OK) status = signals_stop_wanted() ? trainer_stopped(t) : (call)
+
+/* What adds up gradients, once all that takes long before the first step is done. */
+static cudpo_status connect_ranks(cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    const double standard = 25.0; /* MB; of torch's DistributedDataParallel */
+    CUDPO_TRY(ranks_connect(&t->communicator, t->ranks, t->be));
+    t->reducer = reducer_of(t->communicator, t->gradient.all,
+                            c->ddp_bucket_cap_mb > 0.0 ? c->ddp_bucket_cap_mb : standard, t->zero);
+    return CUDPO_OK;
+}
+
+static cudpo_status share_out(cudpo_trainer *t, bool train)
+{
+    const cudpo_config *c = t->config;
+    const placement *p = &t->ranks->place;
+    t->zero = train && c->zero_stage == 1 && p->size > 1;
+    if (!t->zero) return CUDPO_OK;
+    if (t->type != DTYPE_F32 && strcmp(c->gradient_dtype, "bfloat16") == 0)
+        return cudpo_fail(CUDPO_ECONFIG, "zero_stage",
+                          "1 needs gradients in float32, in whose memory shares meet: set "
+                          "gradient_dtype to float32, or zero_stage to 0");
+    t->shards = p->size;
+    t->share = communicator_share(model_config_parameters(&t->model), p->size, p->rank);
+    return CUDPO_OK;
+}
 
 /* The device, what is free on it, and who follows the parts of steps on it. */
 static cudpo_status open_device(cudpo_trainer *t)
 {
-    CUDPO_TRY(device_open(&t->be, t->config->device, t->config->output_dir));
+    CUDPO_TRY(
+        device_open(&t->be, t->config->device, t->ranks->place.local_rank, t->config->output_dir));
     parts_follow(&t->parts, t->be);
     return t->be->available_memory(t->be, &t->free_at_open);
 }
 
 /* What is to be done, before any of the device's memory is asked for.  In: made  NULL: model and data are files. */
-static cudpo_status prepare(cudpo_trainer *t, const made_run *made)
+static cudpo_status prepare(cudpo_trainer *t, bool train, const made_run *made)
 {
     const cudpo_config *config = t->config;
     cudpo_status status = CUDPO_OK;
@@ -331,6 +423,7 @@ static cudpo_status prepare(cudpo_trainer *t, const made_run *made)
     }
     STAGE(choose_type(t));
     if (made == NULL) STAGE(open_files(t));
+    if (train && made == NULL) STAGE(trainer_recall_ranks(t));
     STAGE(plan_steps(t));
     if (status == CUDPO_OK && t->eval.data != NULL && trainer_eval_count(t) == 0)
         log_warn(
@@ -340,11 +433,16 @@ static cudpo_status prepare(cudpo_trainer *t, const made_run *made)
     return status;
 }
 
-static cudpo_status create(cudpo_trainer **out, const cudpo_config *config)
+/* In: ranks  NULL: this process alone. */
+static cudpo_status create(cudpo_trainer **out, const cudpo_config *config, const run_ranks *ranks)
 {
-    *out = calloc(1, sizeof **out);
-    if (*out == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "trainer");
-    (*out)->config = config;
+    cudpo_trainer *t = calloc(1, sizeof *t);
+    *out = t;
+    if (t == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "trainer");
+    t->config = config;
+    t->alone = ranks_alone(config);
+    t->ranks = ranks != NULL ? ranks : &t->alone;
+    t->batch_ranks = t->ranks->place.size;
     return CUDPO_OK;
 }
 
@@ -352,10 +450,10 @@ cudpo_status trainer_prepare(cudpo_trainer **out, const cudpo_config *config, ba
 {
     cudpo_trainer *t;
     *out = NULL;
-    CUDPO_TRY(create(&t, config));
+    CUDPO_TRY(create(&t, config, NULL));
     t->be = be;
     t->dry = true;
-    const cudpo_status status = prepare(t, NULL);
+    const cudpo_status status = prepare(t, false, NULL);
     if (status == CUDPO_OK)
         *out = t;
     else
@@ -364,12 +462,12 @@ cudpo_status trainer_prepare(cudpo_trainer **out, const cudpo_config *config, ba
 }
 
 /* In: made  NULL: model and data are files. */
-static cudpo_status open_run(cudpo_trainer **out, const cudpo_config *config, bool train,
-                             const made_run *made)
+static cudpo_status open_run(cudpo_trainer **out, const cudpo_config *config,
+                             const run_ranks *ranks, bool train, const made_run *made)
 {
     cudpo_trainer *t;
     *out = NULL;
-    cudpo_status status = create(&t, config);
+    cudpo_status status = create(&t, config, ranks);
     if (status != CUDPO_OK) {
         if (made != NULL) dataset_close(made->data);
         return status;
@@ -379,9 +477,11 @@ static cudpo_status open_run(cudpo_trainer **out, const cudpo_config *config, bo
         t->train = (scored_data){.data = made->data, .epoch = -1};
     }
     status = open_device(t);
-    STAGE(prepare(t, made));
+    STAGE(prepare(t, train, made));
+    STAGE(share_out(t, train));
     STAGE(memory_plan(&t->memory, t, train));
     STAGE(load_models(t, train, made));
+    if (train) STAGE(check_ranks(t));
     STAGE(pass_create(&t->pass, t->be, &t->model, &t->memory.limits));
     STAGE(create_results(t));
     if (train && made == NULL) STAGE(output_recall(t));
@@ -389,6 +489,7 @@ static cudpo_status open_run(cudpo_trainer **out, const cudpo_config *config, bo
     STAGE(precompute(t));
     if (train) STAGE(create_optimizer(t));
     if (train) STAGE(create_flights(t));
+    if (train) STAGE(connect_ranks(t));
     STAGE(CUDPO_OK); /* a signal during the last one counts too */
     if (status != CUDPO_OK) {
         cudpo_trainer_close(t);
@@ -400,15 +501,16 @@ static cudpo_status open_run(cudpo_trainer **out, const cudpo_config *config, bo
 
 #undef STAGE
 
-cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, bool train)
+cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, const run_ranks *ranks,
+                          bool train)
 {
-    return open_run(out, config, train, NULL);
+    return open_run(out, config, ranks, train, NULL);
 }
 
 cudpo_status trainer_open_made(cudpo_trainer **out, const cudpo_config *config,
                                const made_run *made)
 {
-    return open_run(out, config, true, made);
+    return open_run(out, config, NULL, true, made);
 }
 
 int64_t cudpo_trainer_steps(const cudpo_trainer *t)
@@ -426,14 +528,20 @@ static void close_data(scored_data *d)
 void cudpo_trainer_close(cudpo_trainer *t)
 {
     if (t == NULL) return;
+    communicator_close(t->communicator);
     destroy_flights(t);
     if (t->be != NULL) {
         t->be->free(t->be, t->norm.data);
-        t->be->free(t->be, t->estimate.policy.data);
+        t->be->free(t->be, t->estimate.memory);
         t->be->host_free(t->be, t->kl);
     }
+    buffer_free(&t->pending);
+    free(t->estimate.host_place);
+    deal_free(&t->deal);
     free(t->reference_score);
     free(t->label);
+    free(t->list);
+    free(t->place);
     free(t->order);
     free(t->units);
     free(t->parameters);

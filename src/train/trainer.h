@@ -5,6 +5,7 @@
 #include "backend/backend.h"
 #include "cudpo/config.h"
 #include "cudpo/train.h"
+#include "data/deal.h"
 #include "data/dataset.h"
 #include "model/config.h"
 #include "model/weights.h"
@@ -13,9 +14,12 @@
 #include "preference/loss.h"
 #include "text/tokenizer.h"
 #include "train/checkpoint.h"
+#include "train/gather.h"
 #include "train/metrics.h"
 #include "train/parts.h"
 #include "train/pass.h"
+#include "train/ranks.h"
+#include "train/reduce.h"
 #include "train/reference_cache.h"
 
 #include <stdbool.h>
@@ -31,8 +35,11 @@ typedef struct scored_data {
 
 /* One optimizer step's examples. */
 typedef struct step_batch {
-    const int64_t *example; /* [n] indices into the data set */
+    const int64_t *example; /* [n] this rank's: indices into the data set */
+    const int64_t *place;   /* [n] where each stands in the step */
     int64_t n;
+    int64_t all;                    /* examples of all ranks */
+    double imbalance;               /* the most work that a rank has, as a multiple of the mean */
     int64_t epoch;                  /* 0-based */
     double epoch_done;              /* after this step, as TRL logs it */
     double unit_scale, token_scale; /* see loss_parameters */
@@ -41,22 +48,33 @@ typedef struct step_batch {
 
 /* A step that is under way: what it works on, and where its results go. */
 typedef struct step_flight {
-    step_batch batch; /* its example is `order` */
+    step_batch batch; /* its example and place are the next two */
     int64_t *order;   /* [units of a step] */
+    int64_t *place;   /* [units of a step] */
     int64_t step;     /* 0-based */
     double learning_rate;
     pass_results results; /* of all its units */
     float *norm;          /* [1] of the gradient */
+    float *asked;         /* [ASKED] what ranks were asked for by signals: how many of them */
     float *kl;            /* [units of a step]; of each unit's device batch */
-    void *memory;         /* of the results, norm and kl; the backend's, of the host */
+    void *memory;         /* of the results, norm, asked and kl; the backend's, of the host */
 } step_flight;
 
 enum { FLIGHTS = MARKS };
 
+/* What signals ask for. */
+enum { ASKED_STOP, ASKED_SAVE, ASKED };
+
 /* KTO's estimate for the units of a step, or of an evaluation batch, in backend memory.  Absent for other losses. */
 typedef struct kl_estimate {
-    tensor policy, reference; /* [units] f32 scores of the mismatched completions */
-    tensor kl;                /* [units] f32 */
+    tensor policy,
+        reference; /* [units] f32 scores of the mismatched completions of this rank's units */
+    tensor kl;     /* [units] f32 of this rank's units */
+    /* The same of all ranks' units, by place; where there is one rank, the same tensors. */
+    tensor all_policy, all_reference, all_kl;
+    tensor place; /* [units] i32; absent where there is one rank */
+    void *memory;
+    int32_t *host_place; /* [units] */
 } kl_estimate;
 
 /* Bytes by part. */
@@ -83,6 +101,22 @@ typedef struct made_run {
 
 struct cudpo_trainer {
     const cudpo_config *config;
+    run_ranks alone; /* where nobody else is there: what `ranks` is then */
+    const run_ranks *ranks;
+    communicator *communicator; /* NULL in a dry run */
+    gradient_reducer reducer;
+    bool zero;        /* zero_stage 1 of several ranks: moments and master weights are shared out */
+    rank_share share; /* of this rank: then, elements */
+    tensor norms;     /* [ranks] f32: then, of the parts of the gradient */
+    int64_t batch_ranks; /* ranks whose batches make a step: those that the run began with */
+    deal deal;           /* of a step, or of an evaluation batch */
+    int64_t *list;       /* [units of those] of all ranks */
+    tensor asked;        /* [ASKED] f32 */
+    bool stop, save;     /* what some rank was asked for, as of the last step that was finished */
+    buffer
+        pending; /* unit_records of steps whose metrics are not in `sums` yet; empty where there is one rank */
+    double imbalance;   /* sum over steps since the last log */
+    int64_t imbalances; /* how many */
     const loss_traits *traits;
     loss_kind loss;
     schedule_kind schedule;
@@ -101,7 +135,7 @@ struct cudpo_trainer {
 
     dtype type;                      /* of weights and activations */
     model_weights policy, reference; /* reference empty: none, or cached */
-    model_weights master;            /* float32; empty: the policy itself is updated */
+    model_weights master; /* float32, or this rank's share; empty: the policy itself is updated */
     model_weights gradient, first, second;
     hash128 policy_fingerprint;      /* of the weights that the run began with */
     hash128 reference_fingerprint;   /* of its weights; 0 where there is none */
@@ -112,15 +146,16 @@ struct cudpo_trainer {
     float *reference_score; /* [S of a pack] */
     int32_t *label;         /* [G of a pack] */
     kl_estimate estimate;
-    float *kl;           /* [units of an evaluation batch], of host_alloc() */
-    int64_t *order;      /* [units of an evaluation batch] */
-    tensor norm, factor; /* [1] f32 of the step's gradient */
-    part_clock parts;    /* of the step that is being enqueued */
+    float *kl;              /* [units of an evaluation batch], of host_alloc() */
+    int64_t *order, *place; /* [units of an evaluation batch] of this rank */
+    tensor norm, factor;    /* [1] f32 of the step's gradient */
+    part_clock parts;       /* of the step that is being enqueued */
     step_flight flight[FLIGHTS];
     int64_t begun, finished; /* steps of this process: those between are under way */
 
     char *from;             /* the checkpoint that is gone on from; NULL: none, or none found yet */
-    checkpoint_state saved; /* its state */
+    checkpoint_state saved; /* its state; on every rank where `goes_on` */
+    bool goes_on;           /* from a checkpoint that rank 0 found */
 
     int64_t step; /* optimizer steps done, or under way */
     int64_t total_steps, steps_per_epoch, batches_per_epoch, warmup_steps;
@@ -129,9 +164,9 @@ struct cudpo_trainer {
     double last_grad_norm, last_learning_rate, last_epoch;
 };
 
-/** Open a run; `train` false: for evaluation only, without gradients and moments. */
+/** Open a run; `train` false: for evaluation only, without gradients and moments.  In: ranks  outlives it. */
 CUDPO_MUST_USE cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config,
-                                         bool train);
+                                         const run_ranks *ranks, bool train);
 
 /** The same of a model and data that were made: weights are random, and nothing is read or written but the cache folder.
  *  In:  made  its data are the trainer's from here on, whether it opens or not;
@@ -159,9 +194,21 @@ CUDPO_MUST_USE cudpo_status trainer_stopped(const cudpo_trainer *t);
 
 /* ---- batch.c: which examples, and how they are cut into packs ---- */
 
-/** The examples of optimizer step `step` (0-based), into `order` [units of a step], and their normalisers. */
+/** This rank's examples of optimizer step `step` (0-based) into `order`, their places in the step into `place`, both [units of
+ *  a step], and the normalisers of the whole of it. */
 CUDPO_MUST_USE cudpo_status trainer_batch(cudpo_trainer *t, step_batch *b, int64_t *order,
-                                          int64_t step);
+                                          int64_t *place, int64_t step);
+
+/* This rank's of n examples of a list, into `order` and `place`.  Returns how many. */
+int64_t trainer_deal(cudpo_trainer *t, const dataset *d, const int64_t *list, int64_t n,
+                     int64_t *order, int64_t *place);
+
+/* Multiply-adds of a token, a score row and a visible pair. */
+deal_work trainer_work(const model_config *c);
+
+/* Units of a batch of all ranks: what TRL's metrics are means over, and KTO's estimate. */
+int64_t trainer_train_batch(const cudpo_trainer *t);
+int64_t trainer_eval_batch(const cudpo_trainer *t);
 
 /** Fill the pack with examples [begin, n) of a list, as many as fit.  Returns how many were taken, at least 1. */
 int64_t trainer_fill(cudpo_trainer *t, const dataset *d, const int64_t *list, int64_t n);
@@ -198,13 +245,15 @@ size_t trainer_kl_bytes(const cudpo_trainer *t);
 /** Labels and KL of the uploaded pack to the pass; its units are `unit` and the following of those trainer_kl() saw. */
 CUDPO_MUST_USE cudpo_status trainer_labels(cudpo_trainer *t, const dataset *d, int64_t unit);
 
-/** max(0, mean log-ratio of mismatched completions) for each device batch of a list, enqueued: into t->estimate.kl, and into
- *  kl [n] of host_alloc(), which is to be waited for.  For other losses kl is 0. */
+/** max(0, mean log-ratio of mismatched completions) for each device batch of `all` units of all ranks, enqueued: those of this
+ *  rank, list [n] at place [n], into t->estimate.kl and into kl [n] of host_alloc(), which is to be waited for.  For other losses
+ *  kl is 0.  Every rank calls it. */
 CUDPO_MUST_USE cudpo_status trainer_kl(cudpo_trainer *t, float *kl, const scored_data *d,
-                                       const int64_t *list, int64_t n, int64_t device_batch);
+                                       const int64_t *list, const int64_t *place, int64_t n,
+                                       int64_t all, int64_t device_batch);
 
-/* The example whose completion KTO pairs with the prompt of `index`: the one before it in its block of
- * per_device_train_batch_size, the first takes the last's. */
+/* The example whose completion KTO pairs with the prompt of `index`: the one before it in its block of trainer_train_batch(),
+ * the first takes the last's. */
 example trainer_mismatched_example(const cudpo_trainer *t, const dataset *d, int64_t index);
 
 /* ---- step.c ---- */
@@ -218,6 +267,9 @@ CUDPO_MUST_USE cudpo_status trainer_begin(cudpo_trainer *t);
  *  Returns: CUDPO_OK; CUDPO_ENUMERIC where it went wrong: it has changed no weight, and does not count, nor does any that was
  *           begun after it; such a one may have changed weights, and so ends the run. */
 CUDPO_MUST_USE cudpo_status trainer_finish(cudpo_trainer *t, step_batch *b, batch_metrics *m);
+
+/** Metrics of steps that were finished, of all ranks, into `sums`.  Every rank calls it after the same step. */
+CUDPO_MUST_USE cudpo_status trainer_gather(cudpo_trainer *t);
 
 /** Both, of one step. */
 CUDPO_MUST_USE cudpo_status trainer_step(cudpo_trainer *t, step_batch *b, batch_metrics *m);
@@ -251,6 +303,10 @@ CUDPO_MUST_USE cudpo_status trainer_evaluate(cudpo_trainer *t, metric_sums *sums
 
 /** Write a checkpoint of this step, unless the weights are no numbers any more (CUDPO_ENUMERIC). */
 CUDPO_MUST_USE cudpo_status trainer_save(cudpo_trainer *t);
+
+/** Where a checkpoint is gone on from: its steps are made of as many ranks' batches as they were, unless the settings make up for
+ *  another number of ranks.  Before steps are counted. */
+CUDPO_MUST_USE cudpo_status trainer_recall_ranks(cudpo_trainer *t);
 
 /** Before the reference's scores are computed: packs get the size of those of the checkpoint that is gone on from.  Where
  *  there is none, or a wrong one, nothing happens: trainer_resume() says so. */

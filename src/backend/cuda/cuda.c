@@ -243,9 +243,8 @@ static cudpo_status choose_device(cuda_backend *be, int device)
     const cudaError_t error = cudaGetDeviceCount(&devices);
     if (error != cudaSuccess || devices == 0)
         return no_device(error != cudaSuccess ? error : cudaErrorNoDevice);
-    if (device < 0 || device >= devices)
-        return cudpo_fail(CUDPO_EDEVICE, "device", "there is no GPU %d: %d are visible", device,
-                          devices);
+    CUDPO_REQUIRE(device >= 0);
+    device %= devices; /* a rank may see its own GPU alone, whatever its number is elsewhere */
     CUDA_TRY(cudaGetDeviceProperties(&p, device));
     if (p.major * 10 + p.minor < OLDEST)
         return cudpo_fail(CUDPO_EDEVICE, "device",

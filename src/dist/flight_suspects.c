@@ -1,0 +1,99 @@
+/* flight_suspects.c - who is to be looked at first.
+ *
+ * All ranks end with the reason of the one that failed first, and note it, "rank 3: why" where it was another: so the first
+ * note of all leads to that rank.  A rank that was killed or hangs notes nothing. */
+#include "dist/flight_words.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { SHOWN = 8 };
+
+static const flight_record *record_of(const flight_records *all, int32_t rank)
+{
+    for (int32_t i = 0; i < all->n; i++)
+        if (all->ranks[i].rank == rank) return &all->ranks[i];
+    return NULL;
+}
+
+static const flight_record *first_note(const flight_records *all)
+{
+    const flight_record *first = NULL;
+    for (int32_t i = 0; i < all->n; i++) {
+        const flight_record *r = &all->ranks[i];
+        if (r->noted != 0 && (first == NULL || r->noted < first->noted)) first = r;
+    }
+    return first;
+}
+
+/* Whom a note is about. */
+static int32_t subject(const flight_records *all, const flight_record *r)
+{
+    int rank, end = 0;
+    if (sscanf(r->note, "rank %5d:%n", &rank, &end) == 1 && end > 0 && rank >= 0 &&
+        rank < all->size)
+        return rank;
+    return r->rank;
+}
+
+static cudpo_status put_suspect(buffer *out, const flight_records *all, int32_t rank)
+{
+    const flight_record *r = record_of(all, rank);
+    CUDPO_TRY(buffer_printf(out, "suspect: rank %d", (int)rank));
+    if (r == NULL)
+        return buffer_printf(out, ", which left no record: it never began, or it is elsewhere\n");
+    if (r->host[0] != '\0') CUDPO_TRY(buffer_printf(out, " on %s", r->host));
+    if (r->noted != 0) return buffer_printf(out, ", which noted: %s\n", r->note);
+    if (r->ended != 0) return buffer_printf(out, ", which ended by itself without a note of why\n");
+    return buffer_printf(out, ", which did not end by itself: it was killed, or hangs\n");
+}
+
+/* Mark suspects [size]; `some`: there are some. */
+static bool mark_blamed(bool *suspect, const flight_records *all, const bool *blamed, bool some)
+{
+    for (int32_t rank = 0, i = 0; rank < all->size; rank++) {
+        while (i < all->n && all->ranks[i].rank < rank)
+            i++;
+        const bool has_record = i < all->n && all->ranks[i].rank == rank;
+        if (has_record && (!blamed[i] || all->ranks[i].noted != 0)) continue;
+        suspect[rank] = some = true;
+    }
+    for (int32_t i = 0; !some && i < all->n; i++)
+        if (blamed[i]) suspect[all->ranks[i].rank] = true;
+    return some;
+}
+
+/* Where nobody is blamed: who did not end, where others did. */
+static void mark_unended(bool *suspect, const flight_records *all)
+{
+    int32_t ended = 0;
+    for (int32_t i = 0; i < all->n; i++)
+        ended += all->ranks[i].ended != 0;
+    for (int32_t i = 0; ended > 0 && i < all->n; i++)
+        if (all->ranks[i].ended == 0) suspect[all->ranks[i].rank] = true;
+}
+
+cudpo_status flight_put_suspects(buffer *out, const flight_records *all, const bool *blamed)
+{
+    bool *suspect = calloc((size_t)all->size, sizeof *suspect);
+    if (suspect == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "suspects");
+    const flight_record *note = first_note(all);
+    const int32_t named = note == NULL ? -1 : subject(all, note);
+    if (!mark_blamed(suspect, all, blamed, note != NULL)) mark_unended(suspect, all);
+    cudpo_status status = CUDPO_OK;
+    if (note != NULL && named != note->rank)
+        status = buffer_printf(out, "first note: rank %d noted: %s\n", (int)note->rank, note->note);
+    int32_t more = 0, shown = 0;
+    if (status == CUDPO_OK && named >= 0) status = put_suspect(out, all, named);
+    for (int32_t rank = 0; status == CUDPO_OK && rank < all->size; rank++) {
+        if (!suspect[rank] || rank == named) continue;
+        if (shown++ < SHOWN)
+            status = put_suspect(out, all, rank);
+        else
+            more++;
+    }
+    if (status == CUDPO_OK && more > 0)
+        status = buffer_printf(out, "suspects: %d more\n", (int)more);
+    free(suspect);
+    return status;
+}

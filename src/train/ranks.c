@@ -1,0 +1,150 @@
+/* ranks.c - from the launcher's environment to a company of ranks, and out of it. */
+#include "train/ranks.h"
+#include "base/file.h"
+#include "base/log.h"
+
+#include <cblas.h>
+#include <omp.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    JOIN_SECONDS = 300,
+    GRACE_SECONDS = 2, /* between a failure and the end of the process */
+    TOKEN_BYTES = 1024
+};
+
+run_ranks ranks_alone(const cudpo_config *c)
+{
+    return (run_ranks){.place = {.size = 1, .local_size = 1, .node = -1, .source = "one process"},
+                       .config = c};
+}
+
+/* Ranks of one host share its processors, where the launcher has not shared them out. */
+static void share_processors(const placement *p)
+{
+    if (p->local_size <= 1 || getenv("OMP_NUM_THREADS") != NULL) return;
+    const int all = (int)sysconf(_SC_NPROCESSORS_ONLN), mine = omp_get_num_procs();
+    if (mine < all) return; /* bound to some of them */
+    const int threads = mine / p->local_size > 1 ? mine / p->local_size : 1;
+    omp_set_num_threads(threads);
+    openblas_set_num_threads(threads);
+}
+
+/* A secret from a file, whose last line end does not count.  Out: token in new memory; NULL where no file is named. */
+static cudpo_status read_token(char **token, const char *path)
+{
+    size_t n = 0;
+    *token = NULL;
+    if (path == NULL || *path == '\0') return CUDPO_OK;
+    CUDPO_TRY(file_read(token, &n, path, TOKEN_BYTES));
+    while (n > 0 && strchr("\r\n", (*token)[n - 1]) != NULL)
+        (*token)[--n] = '\0';
+    if (n > 0 && strlen(*token) == n) return CUDPO_OK;
+    free(*token);
+    *token = NULL;
+    return cudpo_fail(CUDPO_ERENDEZVOUS, path, "holds no token: a line of text is expected");
+}
+
+static cudpo_status join(run_ranks *r, const cudpo_ranks *given)
+{
+    const char *path = given->rdzv_token_file;
+    char *token = NULL;
+    CUDPO_TRY(read_token(&token, path != NULL ? path : getenv("CUDPO_RDZV_TOKEN_FILE")));
+    const control_options options = {.place = &r->place,
+                                     .build = CUDPO_VERSION " " CUDPO_INTERFACE,
+                                     .token = token,
+                                     .open = given->rdzv_insecure,
+                                     .join_timeout = JOIN_SECONDS,
+                                     .peer_timeout = r->config->ddp_timeout,
+                                     .grace = GRACE_SECONDS};
+    const cudpo_status status = control_open(&r->company, &options);
+    free(token);
+    return status;
+}
+
+cudpo_status ranks_open(run_ranks *r, const cudpo_config *c, const cudpo_ranks *given)
+{
+    static const cudpo_ranks automatic = CUDPO_RANKS_AUTO;
+    if (given == NULL) given = &automatic;
+    const placement_wish wish = {.launcher = given->launcher,
+                                 .rank = given->rank,
+                                 .world_size = given->world_size,
+                                 .local_rank = given->local_rank,
+                                 .rdzv_endpoint = given->rdzv_endpoint,
+                                 .rdzv_id = given->rdzv_id};
+    *r = ranks_alone(c);
+    CUDPO_TRY(placement_find(&r->place, &wish, placement_getenv, NULL));
+    if (r->place.size == 1) return CUDPO_OK;
+    CUDPO_TRY(join(r, given));
+    share_processors(&r->place);
+    log_as_rank(r->place.rank);
+    log_info("%d ranks (%s)", (int)r->place.size, r->place.source);
+    return CUDPO_OK;
+}
+
+cudpo_status ranks_record(run_ranks *r)
+{
+    if (r->place.size == 1) return CUDPO_OK;
+    char *folder = path_join(r->config->output_dir, "flight");
+    if (folder == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+    cudpo_status status = file_make_folder(folder);
+    if (status == CUDPO_OK)
+        status = flight_open(&r->record, folder, r->place.rank, r->place.size, r->place.run_id);
+    free(folder);
+    return status;
+}
+
+cudpo_status ranks_connect(communicator **out, const run_ranks *r, backend *be)
+{
+    const char *wanted = r->config->ddp_backend;
+    *out = NULL;
+    if (r->place.size == 1) return communicator_self(out, be);
+    if (wanted == NULL) wanted = be->on_device ? "nccl" : "tcp";
+    const bool nccl = strcmp(wanted, "nccl") == 0;
+    if (nccl != be->on_device)
+        return cudpo_fail(CUDPO_ECONFIG, "ddp_backend", "%s can't be used on a %s: take %s", wanted,
+                          be->on_device ? "GPU" : "CPU", be->on_device ? "nccl" : "tcp or mpi");
+    CUDPO_TRY(nccl                         ? communicator_nccl(out, be, r->company)
+              : strcmp(wanted, "mpi") == 0 ? communicator_mpi(out, be, r->company)
+                                           : communicator_tcp(out, be, r->company));
+    (*out)->record = r->record;
+    log_info("gradients of %d ranks are added up by %s", (int)r->place.size, (*out)->name);
+    return CUDPO_OK;
+}
+
+cudpo_status ranks_share(const run_ranks *r, void *data, size_t bytes, const char *what)
+{
+    return r->place.size == 1 ? CUDPO_OK : control_broadcast(r->company, data, bytes, what);
+}
+
+cudpo_status ranks_meet(const run_ranks *r, const char *what)
+{
+    return r->place.size == 1 ? CUDPO_OK : control_barrier(r->company, what);
+}
+
+cudpo_status ranks_close(run_ranks *r, cudpo_status status)
+{
+    if (r->company == NULL) return status;
+    if (status != CUDPO_OK && !r->agreed) {
+        char rank[32], own[1024], message[1024];
+        snprintf(own, sizeof own, "%s", cudpo_error_message());
+        cudpo_error_clear();
+        /* Where the others failed first, what happened here followed from it. */
+        const cudpo_status company = control_status(r->company);
+        if (company != CUDPO_OK) status = company;
+        snprintf(message, sizeof message, "%s", company != CUDPO_OK ? cudpo_error_message() : own);
+        flight_note(r->record, message);
+        control_abort(r->company, status, message);
+        snprintf(rank, sizeof rank, "rank %d", (int)r->place.rank);
+        cudpo_error_clear();
+        (void)cudpo_fail(status, rank, "%s", message);
+    }
+    flight_close(r->record);
+    control_close(r->company);
+    *r = ranks_alone(r->config);
+    return status;
+}

@@ -1,0 +1,231 @@
+/* test_queue.c - collectives in a thread of their own: their order, failures, and ends.  The company is a stand-in. */
+/* rooms: dist */
+#include "test.h"
+#include "dist/queue.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* In place of control.c: a company that fails when it is told to, and remembers what it was told. */
+struct control {
+    atomic_bool lost;
+    int waits;        /* calls with a collective */
+    int64_t sequence; /* of the last call */
+};
+
+cudpo_status control_status(const control *c)
+{
+    return atomic_load(&c->lost) ? cudpo_fail(CUDPO_EPEER, "rank 3", "left: told so") : CUDPO_OK;
+}
+
+void control_waits(control *c, const char *collective, int64_t sequence, int64_t step)
+{
+    assert_true(collective == NULL || step == sequence / 10);
+    c->waits += collective != NULL;
+    c->sequence = sequence;
+}
+
+enum { MOST = 5000 };
+/* What the worker did, and what it shall do. */
+typedef struct record {
+    int64_t done[MOST];
+    atomic_int count;
+    int64_t fails_at; /* sequence */
+    control *company; /* a job lasts until it fails, but for `deaf` ms at least */
+    int deaf;
+    pthread_t thread;
+} record;
+
+static void sleep_ms(int ms)
+{
+    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L}, NULL);
+}
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static cudpo_status work(void *context, const queue_job *job)
+{
+    record *r = context;
+    r->thread = pthread_self();
+    if (job->sequence == r->fails_at)
+        return cudpo_fail(CUDPO_EDEVICE, "wire: cut", "at %d", (int)job->sequence);
+    if (r->company != NULL) {
+        atomic_fetch_add(&r->count, 1);
+        sleep_ms(r->deaf);
+        while (!atomic_load(&r->company->lost))
+            sleep_ms(1);
+        return control_status(r->company);
+    }
+    *tensor_f32(job->x) += (float)job->op;
+    const int n = atomic_load(&r->count);
+    r->done[n] = job->sequence;
+    atomic_store(&r->count, n + 1);
+    return CUDPO_OK;
+}
+
+static queue_job job_of(int64_t sequence, float *x)
+{
+    return (queue_job){.op = (queue_op)(sequence % QUEUE_OPS),
+                       .x = tensor_vector(x, DTYPE_F32, 1),
+                       .sequence = sequence,
+                       .step = sequence / 10};
+}
+
+static void jobs_are_done_in_order_by_another_thread(void **state)
+{
+    (void)state;
+    static record r;
+    control company = {0};
+    queue *q;
+    float x = 0.0f;
+    r = (record){0};
+    CHECK_OK(queue_open(&q, work, &r));
+    CHECK_OK(queue_wait(q, &company));    /* of none */
+    for (int64_t i = 1; i <= MOST; i++) { /* more than there is room for at once */
+        const queue_job job = job_of(i, &x);
+        CHECK_OK(queue_push(q, &job));
+        if (i % 1000 == 0) CHECK_OK(queue_wait(q, i % 2000 == 0 ? NULL : &company));
+        if (i % 1000 == 0) assert_int_equal(atomic_load(&r.count), i);
+    }
+    CHECK_OK(queue_wait(q, &company));
+    for (int i = 0; i < MOST; i++)
+        assert_int_equal(r.done[i], i + 1);
+    assert_false(pthread_equal(r.thread, pthread_self()));
+    CHECK_NEAR(x, MOST / QUEUE_OPS * (0 + 1 + 2 + 3), 0);
+    assert_int_equal(company.sequence, 0); /* told that nothing is waited for any more */
+    queue_close(q);
+    queue_close(NULL);
+}
+
+static void behind_a_failure_nothing_is_begun(void **state)
+{
+    (void)state;
+    static record r;
+    queue *q;
+    float x = 0.0f;
+    r = (record){.fails_at = 7};
+    CHECK_OK(queue_open(&q, work, &r));
+    for (int64_t i = 1; i <= 100; i++) {
+        const queue_job job = job_of(i, &x);
+        if (queue_push(q, &job) != CUDPO_OK) cudpo_error_clear();
+    }
+    CHECK_FAILS(queue_wait(q, NULL), CUDPO_EDEVICE, "wire: cut: at 7");
+    CHECK_FAILS(queue_wait(q, NULL), CUDPO_EDEVICE, "wire: cut: at 7");
+    const queue_job job = job_of(101, &x);
+    CHECK_FAILS(queue_push(q, &job), CUDPO_EDEVICE, "wire: cut: at 7");
+    assert_int_equal(atomic_load(&r.count), 6);
+    queue_close(q);
+    assert_int_equal(atomic_load(&r.count), 6);
+}
+
+static void *lose(void *argument)
+{
+    record *r = argument;
+    while (atomic_load(&r->count) == 0)
+        sleep_ms(1);
+    atomic_store(&r->company->lost, true);
+    return NULL;
+}
+
+/* Wait for a job that ends only with the company, which another thread makes fail. */
+static void wait_for_the_lost(record *r, queue **q, double *lasted)
+{
+    static float x;
+    pthread_t other;
+    CHECK_OK(queue_open(q, work, r));
+    for (int64_t i = 41; i <= 43; i++) {
+        const queue_job job = job_of(i, &x);
+        CHECK_OK(queue_push(*q, &job));
+    }
+    assert_int_equal(pthread_create(&other, NULL, lose, r), 0);
+    const double begin = seconds();
+    CHECK_FAILS(queue_wait(*q, r->company), CUDPO_EPEER, "rank 3: left: told so");
+    *lasted = seconds() - begin;
+    assert_int_equal(pthread_join(other, NULL), 0);
+    assert_int_equal(atomic_load(&r->count), 1); /* the others were dropped */
+    assert_int_equal(r->company->sequence, 0);
+    assert_true(r->company->waits >= 1);
+}
+
+static void a_lost_company_ends_the_wait(void **state)
+{
+    (void)state;
+    static record r;
+    static control company;
+    queue *q;
+    double lasted;
+    company = (control){0};
+    r = (record){.company = &company};
+    wait_for_the_lost(&r, &q, &lasted);
+    assert_true(lasted < 2.0);
+    queue_close(q);
+}
+
+/* Static, and not closed but left: its thread lives on, which is the point. */
+static void a_job_that_never_ends_holds_nobody_for_ever(void **state)
+{
+    (void)state;
+    static record r;
+    static control company;
+    queue *q;
+    double lasted;
+    company = (control){0};
+    r = (record){.company = &company, .deaf = 60000};
+    wait_for_the_lost(&r, &q, &lasted);
+    assert_true(lasted < 10.0);
+    const double begin = seconds();
+    queue_close(q);
+    assert_true(seconds() - begin < 10.0);
+}
+
+static _Atomic(pthread_t) signalled;
+
+static void on_signal(int number)
+{
+    (void)number;
+    atomic_store(&signalled, pthread_self());
+}
+
+static void signals_are_the_main_threads(void **state)
+{
+    (void)state;
+    static record r;
+    queue *q;
+    struct sigaction action = {.sa_handler = on_signal}, before;
+    r = (record){0};
+    sigaction(SIGUSR1, &action, &before);
+    sigset_t usr1, old;
+    sigemptyset(&usr1);
+    sigaddset(&usr1, SIGUSR1);
+    CHECK_OK(queue_open(&q, work, &r));
+    /* Blocked here, it would go to the other thread if that took any. */
+    pthread_sigmask(SIG_BLOCK, &usr1, &old);
+    kill(getpid(), SIGUSR1);
+    sleep_ms(50);
+    assert_false(atomic_load(&signalled) != (pthread_t)0);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    assert_true(pthread_equal(atomic_load(&signalled), pthread_self()));
+    queue_close(q);
+    sigaction(SIGUSR1, &before, NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(jobs_are_done_in_order_by_another_thread),
+        cmocka_unit_test(behind_a_failure_nothing_is_begun),
+        cmocka_unit_test(a_lost_company_ends_the_wait),
+        cmocka_unit_test(a_job_that_never_ends_holds_nobody_for_ever),
+        cmocka_unit_test(signals_are_the_main_threads),
+    };
+    return cmocka_run_group_tests_name("queue", tests, NULL, NULL);
+}
