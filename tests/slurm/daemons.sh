@@ -18,14 +18,15 @@ start_munged() {
 }
 start_controller() { start slurmctld slurmctld -D -i -f "$cluster/slurm.conf"; }
 
-# start_node NUMBER.  PMIx of two nodes of one host needs a folder of the same name for each, so a mount of its own.
+# start_node NUMBER.  Its jobs can look up the nodes' names, and PMIx of two nodes of one host needs a folder of the same name for
+# each: so a node has mounts of its own where that is allowed.
 start_node() {
     if grep -q '^mounts' "$cluster/lacks"; then
         start "slurmd.n$1" slurmd -D -f "$cluster/slurm.conf" -N "n$1"
     else
         mkdir -p "$cluster/pmix.n$1"
-        start "slurmd.n$1" unshare -m sh -c 'mount --bind "$1" "$2" && exec slurmd -D -f "$3" -N "$4"' \
-            sh "$cluster/pmix.n$1" "$cluster/pmix" "$cluster/slurm.conf" "n$1"
+        start "slurmd.n$1" unshare -m sh -c 'mount --bind "$0/pmix.$1" "$0/pmix" && mount --bind "$0/hosts" /etc/hosts &&
+            exec slurmd -D -f "$0/slurm.conf" -N "$1"' "$cluster" "n$1"
     fi
 }
 

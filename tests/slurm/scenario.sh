@@ -8,6 +8,15 @@ own_cluster() {
     timeout 60 "$sources/tests/slurm/up.sh" "$cluster" || fail "no Slurm of its own"
     export SLURM_CONF=$cluster/slurm.conf
 }
+# needs WORD: skips the scenario where up.sh found that this machine does not allow it.
+needs() { ! grep -q "^$1" "$cluster/lacks" || skip "$(grep "^$1" "$cluster/lacks")"; }
+needs_pmix() { timeout 10 srun --mpi=list 2>&1 | grep -q pmix || skip "this Slurm has no PMIx (Debian's packages: libpmix2)"; }
+
+# make_token: a secret that the ranks of this scenario's jobs know.
+make_token() {
+    export CUDPO_RDZV_TOKEN_FILE=$work/token
+    (umask 077 && head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$CUDPO_RDZV_TOKEN_FILE")
+}
 daemon() { cat "$cluster/$1.daemon"; }
 
 # submit [OPTION of sbatch ...] -- [--key value ...]: queues job.sh, which trains into $work/out; sets job.  Variables of job.sh go

@@ -12,6 +12,7 @@ export PATH=$PATH:/usr/sbin:/sbin
 case $1 in *[![:alnum:]/._-]*) echo "up.sh: Slurm's configuration can't hold the path $1" >&2; exit 1 ;; esac
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/daemons.sh"
+. "$here/../launch/run.sh"
 "$here/down.sh" "$1"
 rm -rf "$1"
 mkdir -p "$1"
@@ -34,25 +35,17 @@ case $(getent ahosts "$host") in
     : >"$cluster/renamed"
     ;;
 esac
-unshare -m true 2>/dev/null || echo "mounts of its own for each node: unshare -m is not allowed here" >>"$cluster/lacks"
+cat /etc/hosts >"$cluster/hosts"
+echo "127.0.0.1 n0 n1 n2" >>"$cluster/hosts"
+unshare -m mount --bind "$cluster/hosts" /etc/hosts 2>/dev/null ||
+    echo "mounts of its own for each node: unshare -m is not allowed here" >>"$cluster/lacks"
 
 # A socket's path may have 107 bytes, which that of a build folder can exceed.
 sockets=$(mktemp -d /tmp/cudpo-slurm-XXXXXX)
 chmod 755 "$sockets"
 echo "$sockets" >"$cluster/sockets"
 
-# Ports of this folder: ten in a row, below those that the kernel hands out, of which nobody listens to any.
-ports_listened() { awk '$4 == "0A" {split($2, a, ":"); print a[2]}' /proc/net/tcp /proc/net/tcp6 2>/dev/null; }
-is_free() {
-    local hex
-    for hex in $(ports_listened); do [ $((16#$hex / 10)) != $(($1 / 10)) ] || return 1; done
-}
-first=$(($(printf %s "$cluster" | cksum | cut -d' ' -f1) % 1200))
-for try in $(seq 0 1199); do
-    port=$((20000 + (first + try) % 1200 * 10))
-    ! is_free $port || break
-done
-
+port=$(free_port "$cluster")
 cat >"$cluster/slurm.conf" <<END
 ClusterName=cudpo
 SlurmctldHost=$host(127.0.0.1)
