@@ -18,8 +18,9 @@ typedef struct program_result {
     char *out, *err;
 } program_result;
 
-/* Start `cudpo` with arguments that NULL ends; output goes to OUT and ERR in the scratch folder. */
-static inline pid_t program_start(const char *const *arguments)
+/* Start `cudpo` with arguments that NULL ends; output goes to two files in the scratch folder. */
+static inline pid_t program_start_to(const char *out_name, const char *err_name,
+                                     const char *const *arguments)
 {
     const char *program = getenv("CUDPO_PROGRAM");
     const char *argv[PROGRAM_ARGUMENTS + 2];
@@ -32,8 +33,8 @@ static inline pid_t program_start(const char *const *arguments)
     }
     argv[n] = NULL;
     char out[640], err[640];
-    snprintf(out, sizeof out, "%s", scratch_path("OUT"));
-    snprintf(err, sizeof err, "%s", scratch_path("ERR"));
+    snprintf(out, sizeof out, "%s", scratch_path(out_name));
+    snprintf(err, sizeof err, "%s", scratch_path(err_name));
     fflush(stdout);
     fflush(stderr);
     const pid_t pid = fork();
@@ -46,6 +47,11 @@ static inline pid_t program_start(const char *const *arguments)
         _exit(126);
     execv(program, (char *const *)argv);
     _exit(127);
+}
+
+static inline pid_t program_start(const char *const *arguments)
+{
+    return program_start_to("OUT", "ERR", arguments);
 }
 
 static inline int program_wait(pid_t pid)
@@ -164,6 +170,41 @@ static inline bool program_is_same_file(const char *a, const char *b, const char
 static inline void program_same_file(const char *a, const char *b, const char *name)
 {
     if (!program_is_same_file(a, b, name)) fail_msg("%s of %s and of %s differ", name, a, b);
+}
+
+/* A line of metrics without what depends on the clock. */
+static inline void program_timeless(char *line)
+{
+    static const char *const names[] = {", \"units_per_second\": ", ", \"time\": "};
+    for (int i = 0; i < 2; i++) {
+        char *at = strstr(line, names[i]);
+        if (at == NULL) continue;
+        char *end = at + strlen(names[i]) + strcspn(at + strlen(names[i]), ",}");
+        memmove(at, end, strlen(end) + 1);
+    }
+}
+
+/* Two runs logged the same, to the last digit; but when. */
+static inline void program_same_metrics(const char *a, const char *b)
+{
+    size_t n, m;
+    char *x = program_file(a, "metrics.jsonl", &n), *y = program_file(b, "metrics.jsonl", &m);
+    char *in_x = NULL, *in_y = NULL;
+    char *p = strtok_r(x, "\n", &in_x), *q = strtok_r(y, "\n", &in_y);
+    int lines = 0;
+    for (; p != NULL && q != NULL; lines++) {
+        program_timeless(p);
+        program_timeless(q);
+        assert_non_null(strstr(p, "loss\": "));
+        assert_null(strstr(p, "time"));
+        if (strcmp(p, q) != 0) fail_msg("metrics of %s and %s differ:\n%s\n%s", a, b, p, q);
+        p = strtok_r(NULL, "\n", &in_x);
+        q = strtok_r(NULL, "\n", &in_y);
+    }
+    if (p != NULL || q != NULL) fail_msg("%s and %s have not as many lines of metrics", a, b);
+    assert_true(lines > 0);
+    free(x);
+    free(y);
 }
 
 /* Did two runs end in the same bits? */

@@ -77,7 +77,7 @@ static cudpo_status waits(control *c, job *j, int rank)
 {
     (void)rank;
     control_waits(c, "all_reduce", 40, 12);
-    job_sleep(0.3); /* longer than a heartbeat takes */
+    CUDPO_TRY(control_barrier(c, "all know where the others are"));
     return job_wait_for_failure(c, j);
 }
 

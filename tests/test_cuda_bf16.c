@@ -187,7 +187,7 @@ static void resumed_with_the_same_bits(void **state)
         program_cut_back(half.name, SAVED, STEPS);
         job_run(&resumed, "cuda", half.name);
         program_same_file(whole, half.name, "model.safetensors");
-        job_same_metrics(whole, half.name);
+        program_same_metrics(whole, half.name);
     }
 }
 
@@ -209,7 +209,7 @@ static void lazily_with_the_same_bits(void **state)
     for (int i = 0; i < 2; i++) {
         job_run_lazily(&lazy, modes[i], modes[i]);
         program_same_file("eager", modes[i], "model.safetensors");
-        job_same_metrics("eager", modes[i]);
+        program_same_metrics("eager", modes[i]);
     }
 }
 

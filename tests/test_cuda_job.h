@@ -64,29 +64,4 @@ static inline void job_run_lazily(const job *j, const char *output, const char *
     assert_int_equal(unsetenv("SIMT_LAZY"), 0);
 }
 
-/* Two runs logged the same, to the last digit; but when. */
-static inline void job_same_metrics(const char *a, const char *b)
-{
-    static const char *const times[] = {", \"units_per_second\": ", ", \"time\": "};
-    size_t n, m;
-    char *x = program_file(a, "metrics.jsonl", &n), *y = program_file(b, "metrics.jsonl", &m);
-    char *in_x = NULL, *in_y = NULL;
-    char *p = strtok_r(x, "\n", &in_x), *q = strtok_r(y, "\n", &in_y);
-    int lines = 0;
-    for (; p != NULL && q != NULL; lines++) {
-        for (int i = 0; i < 2; i++) {
-            char *u = strstr(p, times[i]), *v = strstr(q, times[i]);
-            if (u != NULL) *u = '\0';
-            if (v != NULL) *v = '\0';
-        }
-        assert_non_null(strstr(p, "loss\": "));
-        if (strcmp(p, q) != 0) fail_msg("%s and %s: %s, and %s", a, b, p, q);
-        p = strtok_r(NULL, "\n", &in_x);
-        q = strtok_r(NULL, "\n", &in_y);
-    }
-    assert_true(p == NULL && q == NULL && lines > 0);
-    free(x);
-    free(y);
-}
-
 #endif /* CUDPO_TEST_CUDA_JOB_H */

@@ -128,7 +128,7 @@ static void same_bits_again_and_lazily(void **state)
     for (int i = 0; i < (job_part() ? 1 : 2); i++) {
         job_run_lazily(&lazy, modes[i], modes[i]);
         program_same_file("eager", modes[i], "model.safetensors");
-        job_same_metrics("eager", modes[i]);
+        program_same_metrics("eager", modes[i]);
     }
 }
 

@@ -102,8 +102,28 @@ static void jobs_are_done_in_order_by_another_thread(void **state)
     assert_false(pthread_equal(r.thread, pthread_self()));
     CHECK_NEAR(x, MOST / QUEUE_OPS * (0 + 1 + 2 + 3), 0);
     assert_int_equal(company.sequence, 0); /* told that nothing is waited for any more */
-    queue_close(q);
-    queue_close(NULL);
+    assert_int_equal(queue_close(q), QUEUE_DONE);
+    assert_int_equal(queue_close(NULL), QUEUE_DONE);
+}
+
+static void jobs_that_nobody_waits_for_are_dropped(void **state)
+{
+    (void)state;
+    static record r;
+    control company = {0};
+    queue *q;
+    float x = 0.0f;
+    r = (record){.company = &company}; /* the first lasts until the company is lost */
+    CHECK_OK(queue_open(&q, work, &r));
+    for (int64_t i = 1; i <= 3; i++) {
+        const queue_job job = job_of(i, &x);
+        CHECK_OK(queue_push(q, &job));
+    }
+    while (atomic_load(&r.count) == 0)
+        sleep_ms(1);
+    atomic_store(&company.lost, true);
+    assert_int_equal(queue_close(q), QUEUE_FAILED);
+    assert_int_equal(atomic_load(&r.count), 1);
 }
 
 static void behind_a_failure_nothing_is_begun(void **state)
@@ -123,7 +143,7 @@ static void behind_a_failure_nothing_is_begun(void **state)
     const queue_job job = job_of(101, &x);
     CHECK_FAILS(queue_push(q, &job), CUDPO_EDEVICE, "wire: cut: at 7");
     assert_int_equal(atomic_load(&r.count), 6);
-    queue_close(q);
+    assert_int_equal(queue_close(q), QUEUE_FAILED);
     assert_int_equal(atomic_load(&r.count), 6);
 }
 
@@ -167,7 +187,7 @@ static void a_lost_company_ends_the_wait(void **state)
     r = (record){.company = &company};
     wait_for_the_lost(&r, &q, &lasted);
     assert_true(lasted < 2.0);
-    queue_close(q);
+    assert_int_equal(queue_close(q), QUEUE_FAILED);
 }
 
 /* Static, and not closed but left: its thread lives on, which is the point. */
@@ -183,7 +203,7 @@ static void a_job_that_never_ends_holds_nobody_for_ever(void **state)
     wait_for_the_lost(&r, &q, &lasted);
     assert_true(lasted < 10.0);
     const double begin = seconds();
-    queue_close(q);
+    assert_int_equal(queue_close(q), QUEUE_STUCK);
     assert_true(seconds() - begin < 10.0);
 }
 
@@ -214,7 +234,7 @@ static void signals_are_the_main_threads(void **state)
     assert_false(atomic_load(&signalled) != (pthread_t)0);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     assert_true(pthread_equal(atomic_load(&signalled), pthread_self()));
-    queue_close(q);
+    assert_int_equal(queue_close(q), QUEUE_DONE);
     sigaction(SIGUSR1, &before, NULL);
 }
 
@@ -222,6 +242,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(jobs_are_done_in_order_by_another_thread),
+        cmocka_unit_test(jobs_that_nobody_waits_for_are_dropped),
         cmocka_unit_test(behind_a_failure_nothing_is_begun),
         cmocka_unit_test(a_lost_company_ends_the_wait),
         cmocka_unit_test(a_job_that_never_ends_holds_nobody_for_ever),

@@ -61,43 +61,10 @@ static pid_t start(const job *j, const char *output, const char *more, const cha
     return program_start(arguments);
 }
 
-/* A line without what depends on the clock. */
-static void timeless(char *line)
-{
-    static const char *const names[] = {", \"units_per_second\": ", ", \"time\": "};
-    for (int i = 0; i < 2; i++) {
-        char *at = strstr(line, names[i]);
-        if (at == NULL) continue;
-        char *end = at + strlen(names[i]) + strcspn(at + strlen(names[i]), ",}");
-        memmove(at, end, strlen(end) + 1);
-    }
-}
-
-static void same_metrics(const char *a, const char *b)
-{
-    size_t n, m;
-    char *x = program_file(a, "metrics.jsonl", &n), *y = program_file(b, "metrics.jsonl", &m);
-    char *in_x = NULL, *in_y = NULL;
-    char *p = strtok_r(x, "\n", &in_x), *q = strtok_r(y, "\n", &in_y);
-    int lines = 0;
-    for (; p != NULL && q != NULL; lines++) {
-        timeless(p);
-        timeless(q);
-        assert_null(strstr(p, "time"));
-        if (strcmp(p, q) != 0) fail_msg("metrics of %s and %s differ:\n%s\n%s", a, b, p, q);
-        p = strtok_r(NULL, "\n", &in_x);
-        q = strtok_r(NULL, "\n", &in_y);
-    }
-    if (p != NULL || q != NULL) fail_msg("%s and %s have not as many lines of metrics", a, b);
-    assert_true(lines >= 5);
-    free(x);
-    free(y);
-}
-
 static void same_run(const char *a, const char *b)
 {
     program_same_file(a, b, "model.safetensors");
-    same_metrics(a, b);
+    program_same_metrics(a, b);
 }
 
 static void twice(void **state)

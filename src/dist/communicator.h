@@ -60,7 +60,13 @@ CUDPO_MUST_USE cudpo_status communicator_self(communicator **out, backend *be);
  *  In:  company  outlives it. */
 CUDPO_MUST_USE cudpo_status communicator_tcp(communicator **out, backend *be, control *company);
 
-/** OpenMPI, for tensors in host memory: a plugin of its own.  Returns: CUDPO_EDEVICE where there is none. */
+/** The MPI that started the ranks, for tensors in host memory.  Collective: every rank calls it.  It comes with a plugin,
+ *  libcudpo_mpi.so or $CUDPO_MPI_PLUGIN; the program knows no MPI.
+ *  In:      company  outlives it, and has the same ranks.
+ *  Returns: CUDPO_OK; CUDPO_EDEVICE: no plugin, or MPI fails: what it says, and what to do; CUDPO_ECONFIG: MPI has other ranks;
+ *           control_status(); CUDPO_ENOMEM.
+ *  Once in a process: MPI begins only once.  Where the company failed MPI is left as it is, because its own end would wait for
+ *  the peers that are gone: then the process ends without MPI_Finalize(), upon which mpirun ends the others. */
 CUDPO_MUST_USE cudpo_status communicator_mpi(communicator **out, backend *be, control *company);
 
 /** NCCL, which the CUDA backend's plugin opens.  Returns: CUDPO_EDEVICE where there is none. */

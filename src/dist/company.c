@@ -8,7 +8,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static const double last_words = 2; /* s in which goodbyes must be through */
+/* s in which goodbyes must be through; where the company has failed, who is lost never answers */
+static const double last_words = 2, brief_words = 0.3;
 enum { FRAMES = 16 };               /* of one member, before the others get their turn */
 
 void company_describe(char out[COMPANY_TEXT], const company_place *p)
@@ -155,18 +156,22 @@ static void hear(control *c, int32_t m)
     }
 }
 
-static void send_beats(control *c)
+void company_beat(control *c, int32_t m)
 {
     uint8_t data[128];
     wire_fields f = {.at = data, .end = data + sizeof data};
     wire_put_int(&f, c->place.sequence);
     wire_put_int(&f, c->place.step);
     wire_put_text(&f, c->place.collective);
+    (void)wire_send(&c->members[m].w, WIRE_BEAT, 0, data, (size_t)(f.at - data));
+}
+
+static void send_beats(control *c)
+{
     for (int32_t m = 0; m < c->n_members; m++) {
-        member *x = &c->members[m];
+        const member *x = &c->members[m];
         /* One that waits to be sent already is enough. */
-        if (x->w.fd < 0 || x->left || x->shut || x->w.urgent.size > 0) continue;
-        (void)wire_send(&x->w, WIRE_BEAT, 0, data, (size_t)(f.at - data));
+        if (x->w.fd >= 0 && !x->left && !x->shut && x->w.urgent.size == 0) company_beat(c, m);
     }
 }
 
@@ -304,7 +309,8 @@ void *company_run(void *argument)
     pthread_mutex_lock(&c->lock);
     for (;;) {
         const bool gone = send_all(c);
-        if (c->closing && (gone || wire_clock() > c->closing_at + last_words)) break;
+        const double words = atomic_load(&c->failed) ? brief_words : last_words;
+        if (c->closing && (gone || wire_clock() > c->closing_at + words)) break;
         nfds_t n = 0;
         c->polls[n++] = (struct pollfd){.fd = c->wake[0], .events = POLLIN};
         for (int32_t m = 0; m < c->n_members; m++) {

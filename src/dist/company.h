@@ -101,6 +101,8 @@ void company_fail(control *c, int32_t rank, cudpo_status status, const char *whe
 void company_wait(control *c, double deadline); /* for `changed` */
 void company_wake(control *c);                  /* control's thread has something to send */
 
+void company_beat(control *c, int32_t member); /* a heartbeat, to be sent */
+
 void *company_run(void *c);   /* control's thread */
 void *company_watch(void *c); /* look() and stop() */
 

@@ -47,23 +47,39 @@ static cudpo_status make_control(control **out, const control_options *o)
     return CUDPO_OK;
 }
 
-static cudpo_status find_others(rendezvous_links *links, const control_options *o)
+static cudpo_status meet_others(rendezvous_links *links, const control_options *o, bool by_pmix,
+                                char pmix_secret[RENDEZVOUS_SECRET])
 {
     const placement *p = o->place;
-    const bool has_token = o->token != NULL && o->token[0] != '\0';
+    const double deadline = wire_clock() + o->join_timeout;
+    const char *token = o->token != NULL ? o->token : "";
+    rendezvous_listener listener = {.fd = {-1, -1}};
+    rendezvous_target target;
+    if (by_pmix) {
+        CUDPO_TRY(rendezvous_by_pmix(&target, pmix_secret, &listener, p, o->join_timeout));
+        token = pmix_secret;
+    } else {
+        CUDPO_TRY(rendezvous_where(&target, p, token[0] != '\0' || o->open));
+        if (p->rank == 0) CUDPO_TRY(rendezvous_listen(&listener, &target));
+    }
     const handshake_self self = {.run_id = p->run_id,
                                  .build = o->build,
-                                 .token = (const uint8_t *)(has_token ? o->token : ""),
-                                 .token_size = has_token ? strlen(o->token) : 0,
+                                 .token = (const uint8_t *)token,
+                                 .token_size = strlen(token),
                                  .rank = p->rank,
                                  .size = p->size};
-    rendezvous_target target;
-    CUDPO_TRY(rendezvous_where(&target, p, has_token || o->open));
-    if (p->rank != 0) return rendezvous_join(links, &target, &self, o->join_timeout);
-    rendezvous_listener listener;
-    CUDPO_TRY(rendezvous_listen(&listener, &target));
-    const cudpo_status s = rendezvous_receive(links, &listener, &self, o->join_timeout);
+    const double seconds = deadline - wire_clock();
+    const cudpo_status s = p->rank == 0 ? rendezvous_receive(links, &listener, &self, seconds)
+                                        : rendezvous_join(links, &target, &self, seconds);
     rendezvous_stop(&listener);
+    return s;
+}
+
+static cudpo_status find_others(rendezvous_links *links, const control_options *o)
+{
+    char secret[RENDEZVOUS_SECRET] = "";
+    const cudpo_status s = meet_others(links, o, rendezvous_is_by_pmix(o->place), secret);
+    sodium_memzero(secret, sizeof secret);
     return s;
 }
 
@@ -222,9 +238,13 @@ void control_waits(control *c, const char *collective, int64_t sequence, int64_t
 {
     if (c->size == 1) return;
     pthread_mutex_lock(&c->lock);
-    c->place = (company_place){.sequence = sequence, .step = step, .since = wire_clock()};
-    if (collective != NULL)
+    c->place.since = wire_clock();
+    c->place.collective[0] = '\0';
+    if (collective != NULL) { /* else it stays known how far this rank came */
+        c->place.sequence = sequence;
+        c->place.step = step;
         snprintf(c->place.collective, sizeof c->place.collective, "%s", collective);
+    }
     pthread_mutex_unlock(&c->lock);
 }
 

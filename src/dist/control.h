@@ -67,7 +67,7 @@ int32_t control_size(const control *c);
 const char *control_address(const control *c);
 
 /* What the main thread is about to wait for: goes out with heartbeats, so that a rank which does not come can be named.
- * collective NULL: nothing; sequence counts collectives of the run, from 1. */
+ * collective NULL: nothing more, and the other two are not looked at; sequence counts collectives of the run, from 1. */
 void control_waits(control *c, const char *collective, int64_t sequence, int64_t step);
 
 /* Something that can fail or hang beside the main thread, as NCCL does.  look() is called some ten times a second by control's

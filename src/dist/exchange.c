@@ -60,6 +60,7 @@ static void compare(control *c, int32_t r)
 
 void exchange_without(control *c, int32_t rank)
 {
+    /* Others: the answer is here, and the main thread has not seen it yet. */
     if (!c->call.active || c->call.done || (c->rank == 0 && c->members[rank].given)) return;
     out_of_step(c, rank, "rank %d said goodbye while %s others are at '%s'", "the",
                 c->call.stand.what);
@@ -236,6 +237,7 @@ static cudpo_status spread(control *c, const uint64_t *sizes, const void *all, s
     forget_parts(c);
     for (int32_t r = 1; r < c->size; r++) {
         wire *w = &c->members[r].w;
+        company_beat(c, r);
         if (!put_stand(w, WIRE_TAKE, &c->call.stand, size)) continue;
         if (index + size > 0) wire_send_bulk(w, c->call.stand.count, span);
         wire_flush(w);
@@ -255,6 +257,7 @@ static cudpo_status ask(control *c, const void *mine, size_t bytes)
     const double deadline = wire_clock() + c->peer_timeout + 10;
     if (c->members[0].left) exchange_without(c, 0);
     if (atomic_load(&c->failed)) return CUDPO_EPEER;
+    company_beat(c, 0); /* rank 0 knows how far this one came, should it be its last */
     if (put_stand(w, WIRE_GIVE, &c->call.stand, bytes) && bytes > 0)
         wire_send_bulk(w, c->call.stand.count,
                        (wire_span){.at = {(uint8_t *)(uintptr_t)mine}, .size = {bytes}});

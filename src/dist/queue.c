@@ -204,19 +204,21 @@ cudpo_status queue_wait(queue *q, control *company)
     return status;
 }
 
-void queue_close(queue *q)
+queue_end queue_close(queue *q)
 {
-    if (q == NULL) return;
+    if (q == NULL) return QUEUE_DONE;
     pthread_mutex_lock(&q->mutex);
+    const bool whole = q->count == 0 && q->failure == CUDPO_OK;
     q->ending = true;
     pthread_cond_broadcast(&q->changed);
     give_up(q);
     const bool stuck = q->running;
     pthread_mutex_unlock(&q->mutex);
-    if (stuck) { /* it uses the queue as long as the process lives */
+    if (stuck) { /* nor is the queue freed */
         pthread_detach(q->thread);
-        return;
+        return QUEUE_STUCK;
     }
     pthread_join(q->thread, NULL);
     release(q);
+    return whole ? QUEUE_DONE : QUEUE_FAILED;
 }

@@ -44,7 +44,13 @@ CUDPO_MUST_USE cudpo_status queue_push(queue *q, const queue_job *job);
  *           ran had a few seconds to end. */
 CUDPO_MUST_USE cudpo_status queue_wait(queue *q, control *company);
 
-/** Drop jobs that wait and end the thread.  NULL is fine.  Of one whose job does not end in a few seconds nothing is freed. */
-void queue_close(queue *q);
+typedef enum queue_end {
+    QUEUE_DONE,   /* all jobs */
+    QUEUE_FAILED, /* a job failed, or was dropped */
+    QUEUE_STUCK, /* a job did not end in a few seconds: the thread goes on with it, so nothing that it uses may be freed */
+} queue_end;
+
+/** Drop jobs that wait and end the thread.  NULL is fine. */
+queue_end queue_close(queue *q);
 
 #endif /* CUDPO_DIST_QUEUE_H */

@@ -43,6 +43,18 @@ CUDPO_MUST_USE cudpo_status rendezvous_listen(rendezvous_listener *out,
                                               const rendezvous_target *target);
 void rendezvous_stop(rendezvous_listener *l);
 
+/* Is PMIx the way: the launcher has it, and nothing else says where rank 0 is? */
+bool rendezvous_is_by_pmix(const placement *place);
+
+/** Rank 0: listen on a free port and leave it with PMIx.  All: learn where rank 0 is, and the token of this run.
+ *  Out:     l  of rank 0; the others have none.
+ *  Returns: CUDPO_OK; CUDPO_ERENDEZVOUS; CUDPO_ENOMEM. */
+enum { RENDEZVOUS_SECRET = 2 * CONTROL_SECRET + 1 };
+CUDPO_MUST_USE cudpo_status rendezvous_by_pmix(rendezvous_target *target,
+                                               char secret[RENDEZVOUS_SECRET],
+                                               rendezvous_listener *l, const placement *place,
+                                               double seconds);
+
 /* What came of it. */
 typedef struct rendezvous_links {
     wire *wires; /* rank 0: [size], that of rank 0 closed; others: [1], to rank 0 */

@@ -189,6 +189,7 @@ static cudpo_status open_and_train(const cudpo_config *config, run_ranks *ranks)
     CUDPO_TRY(ranks_record(ranks));
     CUDPO_TRY(trainer_open(&t, config, ranks, true));
     const cudpo_status status = train(t);
+    ranks->step = t->step;
     ranks->agreed = status == CUDPO_OK || (status == CUDPO_ESTOPPED && t->stop);
     cudpo_trainer_close(t);
     return status;

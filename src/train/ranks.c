@@ -130,7 +130,7 @@ cudpo_status ranks_close(run_ranks *r, cudpo_status status)
 {
     if (r->company == NULL) return status;
     if (status != CUDPO_OK && !r->agreed) {
-        char rank[32], own[1024], message[1024];
+        char rank[48], own[1024], message[1024];
         snprintf(own, sizeof own, "%s", cudpo_error_message());
         cudpo_error_clear();
         /* Where the others failed first, what happened here followed from it. */
@@ -139,7 +139,7 @@ cudpo_status ranks_close(run_ranks *r, cudpo_status status)
         snprintf(message, sizeof message, "%s", company != CUDPO_OK ? cudpo_error_message() : own);
         flight_note(r->record, message);
         control_abort(r->company, status, message);
-        snprintf(rank, sizeof rank, "rank %d", (int)r->place.rank);
+        snprintf(rank, sizeof rank, "rank %d, step %lld", (int)r->place.rank, (long long)r->step);
         cudpo_error_clear();
         (void)cudpo_fail(status, rank, "%s", message);
     }

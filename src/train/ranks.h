@@ -16,7 +16,8 @@ typedef struct run_ranks {
     control *company; /* NULL: one rank */
     flight *record;   /* NULL: one rank */
     const cudpo_config *config;
-    bool agreed; /* all ranks end now, whatever they return */
+    bool agreed;  /* all ranks end now, whatever they return */
+    int64_t step; /* that this rank was at when it ended; 0: none yet */
 } run_ranks;
 
 /* A process of its own, whatever the environment says. */

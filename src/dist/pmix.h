@@ -1,0 +1,43 @@
+/* pmix.h - what the launcher's PMIx server knows and passes on: ranks, and short texts from one rank to the others.
+ *
+ * Slurm (srun --mpi=pmix) and Open MPI's mpirun have such a server on each node, and let only processes of the same user and job
+ * talk to it.  libpmix.so.2 is opened when it is needed; a build without its header knows only that it is not available. */
+#ifndef CUDPO_DIST_PMIX_H
+#define CUDPO_DIST_PMIX_H
+
+#include "cudpo/status.h"
+#include "dist/placement.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Did the launcher start a server for this process? */
+bool pmix_is_here(void);
+
+typedef struct pmix pmix;
+
+/** Connect to the server of this node.
+ *  Out:     place   rank and size, and those of this node; the rest is unchanged.  NULL: not wanted.
+ *  Returns: CUDPO_OK; CUDPO_ERENDEZVOUS: no library, no server, or it does not know them; CUDPO_ENOMEM. */
+CUDPO_MUST_USE cudpo_status pmix_open(pmix **out, placement *place);
+
+/* Disconnect: a process that ends without it is one that crashed, to the launcher.  NULL is fine. */
+void pmix_close(pmix *p);
+
+/** Leave a text, for other ranks to get behind the next fence. */
+CUDPO_MUST_USE cudpo_status pmix_put(pmix *p, const char *key, const char *text);
+
+/** Wait for all ranks, for `seconds`.
+ *  Returns: CUDPO_OK; CUDPO_ERENDEZVOUS. */
+CUDPO_MUST_USE cudpo_status pmix_fence(pmix *p, double seconds);
+
+/** What a rank left.
+ *  Returns: CUDPO_OK; CUDPO_ERENDEZVOUS: nothing, or more than fits. */
+CUDPO_MUST_USE cudpo_status pmix_get(pmix *p, char *out, size_t size, int32_t rank,
+                                     const char *key);
+
+/** Complete a placement whose size only PMIx knows (size is 0); others are left as they are.
+ *  Returns: CUDPO_OK; as pmix_open(); CUDPO_ECONFIG where PMIx calls this process another rank. */
+CUDPO_MUST_USE cudpo_status pmix_complete(placement *place);
+
+#endif /* CUDPO_DIST_PMIX_H */

@@ -1,0 +1,212 @@
+/* test_ranks_faults.c - ranks that are killed, stopped, asked to stop or stand still: all end in time and say why, and the run goes
+ * on from its last checkpoint to the bits of one that nothing disturbed. */
+/* rooms: train */
+#include "ranks.h"
+#include "base/rng.h"
+
+enum { SEED = 17 };
+
+/* With $CUDPO_TEST_LONG as many as a release is given. */
+static int trials(int usual, int many)
+{
+    return getenv("CUDPO_TEST_LONG") != NULL ? many : usual;
+}
+
+/* Long enough to be disturbed: some 10 ms a step. */
+static rank_group start(int size, const char *output, const char *const *more)
+{
+    char folder[640];
+    snprintf(folder, sizeof folder, "%s", scratch_path(output));
+    const char *arguments[PROGRAM_ARGUMENTS + 1] = {"train",
+                                                    "--model_name_or_path",
+                                                    "tests/golden/models/llama",
+                                                    "--train_dataset",
+                                                    "tests/golden/data/train.jsonl",
+                                                    "--output_dir",
+                                                    folder,
+                                                    "--device",
+                                                    "cpu",
+                                                    "--max_length",
+                                                    "64",
+                                                    "--learning_rate",
+                                                    "1e-4",
+                                                    "--per_device_train_batch_size",
+                                                    "6",
+                                                    "--logging_steps",
+                                                    "1",
+                                                    "--resume_from_checkpoint",
+                                                    "true"};
+    int n = 0;
+    while (arguments[n] != NULL)
+        n++;
+    for (; more != NULL && *more != NULL; more++)
+        arguments[n++] = *more;
+    return ranks_start(size, arguments);
+}
+#define START(size, output, ...) start(size, output, (const char *const[]){__VA_ARGS__, NULL})
+
+/* Wait until a step is in metrics.jsonl. */
+static void wait_for_step(const char *output, int step)
+{
+    char path[1400], want[32];
+    snprintf(path, sizeof path, "%s/metrics.jsonl", scratch_path(output));
+    snprintf(want, sizeof want, "{\"step\": %d,", step);
+    for (const double limit = program_clock() + 60; program_clock() < limit; program_sleep(0.002)) {
+        char *text = NULL;
+        size_t n;
+        if (file_is_regular(path) && file_read(&text, &n, path, (size_t)1 << 24) == CUDPO_OK) {
+            const bool there = strstr(text, want) != NULL;
+            free(text);
+            if (there) return;
+        }
+        cudpo_error_clear();
+    }
+    fail_msg("%s never came to step %d", output, step);
+}
+
+/* All but the one end with 69 and name it, within `limit` seconds of `when`. */
+static double others_end(rank_group *g, int one, double when, double limit)
+{
+    double last = 0;
+    char name[16];
+    ranks_wait(g, 60);
+    snprintf(name, sizeof name, "rank %d", one);
+    for (int r = 0; r < g->size; r++) {
+        if (r == one) continue;
+        if (g->status[r] != 69) fail_msg("rank %d: status %d: %s", r, g->status[r], ranks_said(r));
+        ranks_says(r, name);
+        ranks_says(r, "step");
+        last = fmax(last, g->ended[r] - when);
+    }
+    if (!(last <= limit)) fail_msg("the others took %.2f s", last);
+    return last;
+}
+
+/* A lost peer: rank by rank. */
+static void lost(void **state)
+{
+    (void)state;
+    double longest = 0;
+    for (int i = 0; i < trials(6, 200); i++) {
+        rank_group g = START(3, "lost", "--max_steps", "100000", "--save_strategy", "no",
+                             "--overwrite_output_dir");
+        wait_for_step("lost", 2);
+        const double when = program_clock();
+        assert_int_equal(kill(g.pid[i % 3], SIGKILL), 0);
+        longest = fmax(longest, others_end(&g, i % 3, when, 2.0));
+        CHECK_OK(file_remove_folder(scratch_path("lost")));
+    }
+    printf("the others had ended %.3f s after a rank was killed\n", longest);
+}
+
+/* One that stands still, as a process or in its main thread. */
+static void hung(void **state)
+{
+    (void)state;
+    for (int one = 0; one < 2; one++) {
+        rank_group g = START(2, "hung", "--max_steps", "100000", "--save_strategy", "no",
+                             "--ddp_timeout", "1.5", "--overwrite_output_dir");
+        wait_for_step("hung", 2);
+        const double when = program_clock();
+        assert_int_equal(kill(g.pid[one], SIGSTOP), 0);
+        rank_group other = {.size = 1, .pid = {g.pid[1 - one]}};
+        ranks_wait(&other, 60);
+        const double took = other.ended[0] - when;
+        assert_int_equal(other.status[0], 69);
+        ranks_says(1 - one, one == 0 ? "rank 0" : "rank 1");
+        if (!(took >= 1.4 && took <= 3.5)) fail_msg("it took %.2f s", took);
+        kill(g.pid[one], SIGKILL);
+        waitpid(g.pid[one], NULL, 0);
+        CHECK_OK(file_remove_folder(scratch_path("hung")));
+    }
+}
+
+/* A signal to one rank: all save the same step and end with 75, and the run goes on. */
+static void asked_to_stop(void **state)
+{
+    (void)state;
+    static const int signals[] = {SIGTERM, SIGUSR1, SIGINT};
+    rank_group whole = START(2, "whole", "--max_steps", "60", "--save_steps", "1000");
+    ranks_expect(&whole, 0);
+    for (int i = 0; i < 3; i++) {
+        rank_group g = START(2, "asked", "--max_steps", "60", "--save_steps", "1000");
+        wait_for_step("asked", 3);
+        assert_int_equal(kill(g.pid[i % 2], signals[i]), 0);
+        if (i == 2) assert_int_equal(kill(g.pid[1], signals[i]), 0); /* both, as a scheduler does */
+        ranks_expect(&g, 75);
+        ranks_says(0, "which is saved");
+        ranks_says(1, "which is saved");
+        rank_group again = START(2, "asked", "--max_steps", "60", "--save_steps", "1000");
+        ranks_expect(&again, 0);
+        program_same_file("whole", "asked", "model.safetensors");
+        program_same_metrics("whole", "asked");
+        CHECK_OK(file_remove_folder(scratch_path("asked")));
+    }
+}
+
+static void asked_to_save(void **state)
+{
+    (void)state;
+    char path[1400];
+    rank_group g = START(2, "saved", "--max_steps", "60", "--save_steps", "1000");
+    wait_for_step("saved", 3);
+    assert_int_equal(kill(g.pid[1], SIGUSR2), 0);
+    ranks_expect(&g, 0);
+    int found = 0;
+    for (int step = 4; step < 60; step++) {
+        snprintf(path, sizeof path, "%s/checkpoint-%d", scratch_path("saved"), step);
+        found += file_is_folder(path);
+    }
+    assert_int_equal(found, 1);
+    program_same_file("whole", "saved", "model.safetensors");
+}
+
+/* Killed at random moments, any rank or all at once, until it comes to its end. */
+static void killed(void **state)
+{
+    (void)state;
+    enum { STEPS = 40 };
+#define KILLED "--max_steps", "40", "--save_steps", "2", "--save_total_limit", "2"
+    const double begin = program_clock();
+    rank_group whole = START(2, "through", KILLED);
+    ranks_expect(&whole, 0);
+    const double length = program_clock() - begin;
+    int kills = 0, starts = 0;
+    const int wanted = trials(20, 500);
+    while (kills < wanted) {
+        rank_group g = START(2, "broken", KILLED);
+        const int who = (int)rng_below(SEED, (uint64_t)starts, 1, 3);
+        program_sleep(1.2 * length * rng_uniform(SEED, (uint64_t)starts, 0));
+        for (int r = 0; r < 2; r++)
+            if (who == r || who == 2) kill(g.pid[r], SIGKILL);
+        ranks_wait(&g, 60);
+        starts++;
+        for (int r = 0; r < 2; r++) {
+            const int s = g.status[r];
+            if (s != 0 && s != 69 && s != 128 + SIGKILL && s != 76)
+                fail_msg("rank %d: status %d: %s", r, s, ranks_said(r));
+        }
+        const bool ended = g.status[0] == 0 && g.status[1] == 0;
+        kills += !ended;
+        if (ended) {
+            program_same_file("through", "broken", "model.safetensors");
+            program_same_metrics("through", "broken");
+            CHECK_OK(file_remove_folder(scratch_path("broken")));
+        }
+        if (starts > 40 * wanted) fail_msg("%d starts without coming to an end", starts);
+    }
+    rank_group last = START(2, "broken", KILLED);
+    ranks_expect(&last, 0);
+    program_same_file("through", "broken", "model.safetensors");
+    program_same_metrics("through", "broken");
+    printf("killed %d times in %d starts of %d steps\n", kills, starts, STEPS);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lost),          cmocka_unit_test(hung),   cmocka_unit_test(asked_to_stop),
+        cmocka_unit_test(asked_to_save), cmocka_unit_test(killed),
+    };
+    return cmocka_run_group_tests(tests, NULL, scratch_remove);
+}
