@@ -28,9 +28,8 @@ start() {
 # workers: the processes of `cudpo` of the run in $work/again.
 workers() {
     local process
-    for process in $(cd /proc && echo [0-9]*); do
-        [ "$(cat "/proc/$process/comm" 2>/dev/null)" = cudpo ] || continue
-        tr '\0' '\n' 2>/dev/null <"/proc/$process/cmdline" | grep -q -x -F "$work/again" && echo "$process"
+    for process in $(grep -l -z -x -s -F -e "$work/again" /proc/[0-9]*/cmdline | tr -dc '0-9\n'); do
+        [ "$(cat "/proc/$process/comm" 2>/dev/null)" != cudpo ] || echo "$process"
     done
 }
 

@@ -3,7 +3,7 @@
 # the folder of sockets in its command line or environment.  It is no error if there is nothing to end.
 # Those of scenarios in FOLDER are ended, too.
 set -u
-for own in "$1"/*/slurm; do [ ! -f "$own/slurm.conf" ] || "$0" "$own"; done
+for own in "$1"/scenarios/*/slurm; do [ ! -f "$own/slurm.conf" ] || "$0" "$own"; done
 export PATH=$PATH:/usr/sbin:/sbin
 [ -f "$1/slurm.conf" ] || exit 0
 cluster=$(cd "$1" && pwd)
@@ -18,13 +18,11 @@ daemons() {
         tr '\0' ' ' 2>/dev/null <"/proc/$number/cmdline" | grep -q -F -e "$cluster/" -e "$sockets/" && echo "$number"
     done
 }
-# Processes of jobs and their keepers.
+# Processes of jobs.
 left() {
-    local process
-    for process in /proc/[0-9]*; do
-        tr '\0' '\n' 2>/dev/null <"$process/environ" | grep -q -x -F "SLURM_CONF=$SLURM_CONF" || continue
-        tr '\0' '\n' 2>/dev/null <"$process/environ" | grep -q '^SLURM_JOB_ID=' && echo "${process#/proc/}"
-    done
+    local found
+    found=$(grep -l -z -x -s -F -e "SLURM_CONF=$SLURM_CONF" /proc/[0-9]*/environ)
+    [ -z "$found" ] || grep -l -z -s -e '^SLURM_JOB_ID=' $found | tr -dc '0-9\n'
 }
 # ends LIST SECONDS: does what LIST names end in time?
 ends() {

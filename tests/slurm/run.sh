@@ -3,13 +3,13 @@
 # reference.sh left in RUNS.  77, a skipped test, where there is no Slurm or the scenario needs what is not here.
 set -euo pipefail
 sources=$1 cudpo=$2 runs=$3 cluster=$4 scenario=$5
-work=$cluster/$scenario common=$cluster jobs=()
+work=$cluster/scenarios/$scenario common=$cluster jobs=()
 . "$sources/tests/slurm/daemons.sh"
 . "$sources/tests/slurm/scenario.sh"
 [ -f "$cluster/slurm.conf" ] || skip "$(sed 's/^skipped: //' "$cluster/skipped" 2>/dev/null || echo "up.sh has not run")"
 "$sources/tests/slurm/down.sh" "$work/slurm"
 rm -rf "$work"
-mkdir "$work"
+mkdir -p "$work"
 cd "$work"
 unset "${!SLURM_@}" "${!SBATCH_@}" "${!SRUN_@}"
 export SLURM_CONF=$cluster/slurm.conf CUDPO_PROGRAM=$cudpo CUDPO_CACHE=$runs/cache OMP_NUM_THREADS=1 PATH=$PATH:/usr/sbin:/sbin

@@ -49,36 +49,45 @@ expect() { is "$@" || fail "job ${3:-$job}: $1 is $(field "$1" "${3:-$job}"), no
 
 # ends STATE [JOB]: waits for the job's end, which must be of this kind.
 ends() {
-    within 60 "the end of job ${2:-$job}" ended "${2:-$job}"
+    within 120 "the end of job ${2:-$job}" ended "${2:-$job}"
     expect JobState "$1" "${2:-$job}"
 }
 
-# has PROCESS VARIABLE=VALUE: of this Slurm and with this in its environment.
-has() {
-    local environment
-    environment=$(tr '\0' '\n' 2>/dev/null <"/proc/$1/environ") || return 1
-    grep -q -x -F "SLURM_CONF=$SLURM_CONF" <<<"$environment" && grep -q -x -F "$2" <<<"$environment"
-}
-processes() { (cd /proc && echo [0-9]*); }
-
-# tasks [JOB]: processes of `cudpo` of a job's steps.  rank N [JOB]: the one of this rank.
-tasks() {
-    local process
-    for process in $(processes); do
-        [ "$(cat "/proc/$process/comm" 2>/dev/null)" = cudpo ] || continue
-        ! has "$process" "SLURM_JOB_ID=${1:-$job}" || echo "$process"
+# processes VARIABLE=VALUE ...: the numbers of those of this Slurm with all of this in their environment.
+processes() {
+    local found="/proc/[0-9]*/environ" variable
+    for variable in "SLURM_CONF=$SLURM_CONF" "$@"; do
+        found=$(grep -l -z -x -s -F -e "$variable" $found) || [ -n "$found" ] || return 0 # 2: some have just ended
     done
+    tr -dc '0-9\n' <<<"$found"
 }
-rank() {
+
+# tasks [JOB]: processes of `cudpo` of a job's steps.  rank N: the one of this rank.
+tasks() { programs $(processes "SLURM_JOB_ID=${1:-$job}"); }
+rank() { programs $(processes "SLURM_JOB_ID=$job" "SLURM_PROCID=$1" "SLURM_STEP_ID=0"); }
+
+# programs PROCESS ...: those that run cudpo.
+programs() {
     local process
-    for process in $(tasks "${2:-$job}"); do ! has "$process" "SLURM_PROCID=$1" || echo "$process"; done
+    for process in "$@"; do [ "$(cat "/proc/$process/comm" 2>/dev/null)" != cudpo ] || echo "$process"; done
 }
 
 # halt: the tasks stand still, as in a long step, until Slurm sends a signal: it wakes them.
 halt() { kill -STOP $(tasks "$@"); }
 
-# said TEXT: in what the job printed.
-said() { cat "$work"/job.* | grep -q -F -e "$1" || fail "the job did not say \"$1\""; }
+# says TEXT: is this in what the job printed?  said TEXT: it must be.
+says() { grep -q -s -F -e "$1" "$work"/job.*; }
+said() { says "$1" || fail "the job did not say \"$1\""; }
+
+# again [FOLDER]: waits for the second attempt, after the first was told to save; it must go on from just that step.
+again() {
+    local out=${1:-$work/out} at
+    within 60 "a second attempt" says "attempt 1 on"
+    expect Restarts 1
+    at=$(cat "$work"/job.* | sed -n "s|.*$out: stopped by a signal at step \([0-9]*\) of.*|\1|p")
+    [ -n "$at" ] || fail "the first attempt did not stop at a signal"
+    within 60 "going on from step $at" says "going on from $out/checkpoint-$at"
+}
 
 # resumed STEP: an attempt went on from this checkpoint.
 resumed() { said "going on from $work/out/checkpoint-$1"; }
@@ -87,8 +96,7 @@ resumed() { said "going on from $work/out/checkpoint-$1"; }
 lose_node() {
     local process parent lost
     lost=("$(daemon "slurmd.n$1")")
-    for process in $(processes); do
-        has "$process" "SLURMD_NODENAME=n$1" || continue
+    for process in $(processes "SLURMD_NODENAME=n$1"); do
         parent=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$process/status" 2>/dev/null) || continue
         lost+=("$process")
         [ "$(cat "/proc/$parent/comm")" != slurmstepd ] || lost+=("$parent")

@@ -11,10 +11,9 @@ set_tests_properties(slurm_up slurm_down PROPERTIES LABELS slurm TIMEOUT 100)
 file(GLOB scenarios CONFIGURE_DEPENDS ${folder}/scenarios/*.sh)
 foreach(scenario ${scenarios})
   get_filename_component(name ${scenario} NAME_WE)
-  # timeout's SIGTERM lets a scenario clean up behind itself, which ctest's SIGKILL would not.
-  add_test(NAME slurm_${name} COMMAND timeout --foreground -k 30 200 ${folder}/run.sh ${CMAKE_SOURCE_DIR} $<TARGET_FILE:cudpo>
-                                      ${CMAKE_CURRENT_BINARY_DIR}/launch ${cluster} ${name})
-  set_tests_properties(slurm_${name} PROPERTIES LABELS slurm FIXTURES_REQUIRED "slurm;launch" SKIP_RETURN_CODE 77 TIMEOUT 240)
+  add_test(NAME slurm_${name} COMMAND timeout --foreground -k 30 300 ${folder}/run.sh ${CMAKE_SOURCE_DIR} $<TARGET_FILE:cudpo>
+                                      ${runs} ${cluster} ${name}) # runs and timeout: launch.cmake
+  set_tests_properties(slurm_${name} PROPERTIES LABELS slurm FIXTURES_REQUIRED "slurm;launch" SKIP_RETURN_CODE 77 TIMEOUT 340)
   if(name MATCHES "time_limit|lost_node")
     set_tests_properties(slurm_${name} PROPERTIES COST 100) # these wait for Slurm's clocks, so they begin first
   elseif(name MATCHES "preempted")

@@ -2,10 +2,8 @@
 submit -p patient --
 reaches 30
 submit_urgent
-within 30 "a second attempt" is Restarts 1
-at=$(checkpoint)
+again
 ends COMPLETED "$urgent"
 ends COMPLETED
 expect Restarts 1
-resumed "$at"
 finished

@@ -2,11 +2,9 @@
 AFTER_75=linger submit -p patient --
 reaches 30
 submit_urgent
-within 40 "a second attempt" is Restarts 1
+again
 said "DUE TO PREEMPTION"
-at=$(checkpoint)
 ends COMPLETED "$urgent"
 ends COMPLETED
 expect Restarts 1
-resumed "$at"
 finished
