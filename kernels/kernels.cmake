@@ -1,6 +1,6 @@
-# The kernels as nvcc compiles them, with the host side of the CUDA backend: target cudpo_cuda, where CUDPO_CUDA is on.
+# The kernels as nvcc compiles them, with the host side of the CUDA backend and of NCCL: target cudpo_cuda, where CUDPO_CUDA is on.
 file(GLOB CUDPO_KERNELS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/*.cu)
-file(GLOB CUDPO_CUDA_HOST CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/backend/cuda/*.c)
+file(GLOB CUDPO_CUDA_HOST CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/backend/cuda/*.c ${CMAKE_SOURCE_DIR}/src/dist/nccl/*.c)
 if(NOT CUDPO_CUDA)
   return()
 endif()
@@ -26,5 +26,5 @@ target_include_directories(cudpo_cuda PUBLIC ${CMAKE_SOURCE_DIR}/include ${CMAKE
 target_compile_features(cudpo_cuda PRIVATE cuda_std_17)
 target_compile_options(cudpo_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo -Xptxas=-warn-spills,-v
                                           $<$<BOOL:${CUDPO_WERROR}>:-Werror=all-warnings>>)
-target_link_libraries(cudpo_cuda PUBLIC cudpo_tensor CUDA::cudart_static CUDA::cublasLt ${CMAKE_DL_LIBS})
+target_link_libraries(cudpo_cuda PUBLIC cudpo_tensor CUDA::cudart_static CUDA::cublasLt Threads::Threads ${CMAKE_DL_LIBS})
 set_target_properties(cudpo_cuda PROPERTIES CUDA_COMPILER_LAUNCHER ${CMAKE_SOURCE_DIR}/kernels/keep_report.sh)

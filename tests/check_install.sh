@@ -15,7 +15,7 @@ for file in bin/cudpo include/cudpo/train.h share/man/man1/cudpo.1 share/bash-co
 done
 [ -z "$(find "$root" -name '*.so' ! -path "$root/$plugins/*")" ] || fail "a library outside of $plugins"
 "$root/bin/cudpo" --version | grep -q '^cudpo [0-9]' || fail "the installed program does not run"
-for command in train eval score generate tokenize demo flight doctor; do
+for command in train eval score generate tokenize demo launch "launch slurm" flight doctor; do
     grep -q "^.SH cudpo $command\$" "$root/share/man/man1/cudpo.1" || fail "the man page lacks $command"
 done
 if command -v man >/dev/null && man -l "$root/share/man/man1/cudpo.1" 2>/dev/null >"$root/page"; then
@@ -27,7 +27,10 @@ if command -v bash >/dev/null; then
     PATH="$root/bin:$PATH" bash -c '
         . "$1"
         COMP_WORDS=(cudpo tr) COMP_CWORD=1; _cudpo; [ "${COMPREPLY[*]}" = train ] || exit 1
-        COMP_WORDS=(cudpo train --learning) COMP_CWORD=2; _cudpo; [ "${COMPREPLY[*]}" = --learning_rate ]' \
+        COMP_WORDS=(cudpo train --learning) COMP_CWORD=2; _cudpo; [ "${COMPREPLY[*]}" = --learning_rate ] || exit 1
+        COMP_WORDS=(cudpo launch sl) COMP_CWORD=2; _cudpo; [ "${COMPREPLY[*]}" = slurm ] || exit 1
+        COMP_WORDS=(cudpo launch slurm --gp) COMP_CWORD=3; _cudpo; [ "${COMPREPLY[*]}" = --gpus_per_node ] || exit 1
+        COMP_WORDS=(cudpo launch train --learning) COMP_CWORD=3; _cudpo; [ "${COMPREPLY[*]}" = --learning_rate ]' \
         bash "$root/share/bash-completion/completions/cudpo" || fail "completion"
 fi
 

@@ -3,7 +3,7 @@
 sees() { # what each room may include, besides itself and include/cudpo
     case $1 in
     base) echo "" ;;
-    tensor | text) echo "base" ;;
+    tensor | text | launch) echo "base" ;;
     backend) echo "base tensor kernels" ;;
     data) echo "base text" ;;
     model | preference | dist | optim) echo "base tensor backend" ;;

@@ -4,6 +4,15 @@ target_include_directories(gpu_ptx PRIVATE ${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DI
                            ${CMAKE_SOURCE_DIR}/include ${CMAKE_CURRENT_SOURCE_DIR})
 target_compile_features(gpu_ptx PRIVATE cuda_std_17)
 
+# Our declarations of NCCL, where NVIDIA's are at hand.
+find_path(NCCL_HEADER nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+if(NCCL_HEADER)
+  add_library(gpu_nccl_header OBJECT nccl_header.c)
+  target_include_directories(gpu_nccl_header SYSTEM PRIVATE ${NCCL_HEADER} ${CUDAToolkit_INCLUDE_DIRS})
+  target_link_libraries(gpu_nccl_header PRIVATE cudpo_options)
+  add_dependencies(cuda gpu_nccl_header)
+endif()
+
 foreach(name ${cuda_tests})
   add_executable(${name}_gpu ${name}.c)
   target_compile_definitions(${name}_gpu PRIVATE TEST_CUDA TEST_GPU)

@@ -54,7 +54,7 @@ function(simt_library variant)
   target_compile_features(simt_emulator_${variant} PRIVATE cxx_std_17)
   add_library(simt_${variant} OBJECT ${CUDPO_CUDA_HOST})
   target_include_directories(simt_${variant} PRIVATE ${simt}/cuda)
-  target_link_libraries(simt_${variant} PUBLIC cudpo_options cudpo_backend)
+  target_link_libraries(simt_${variant} PUBLIC cudpo_options cudpo_backend Threads::Threads)
 endfunction()
 
 set(SIMT_VARIANTS simt)
@@ -132,22 +132,29 @@ endforeach()
 add_library(cudpo_cuda_emulated SHARED)
 target_link_libraries(cudpo_cuda_emulated PRIVATE cudpo_base cudpo_tensor simt_simt simt_kernels_simt simt_emulator_simt)
 set_target_properties(cudpo_cuda_emulated PROPERTIES LINKER_LANGUAGE CXX)
+# NCCL on the emulated streams: the library that the plugin opens, with $CUDPO_NCCL.
+file(GLOB simt_nccl_sources CONFIGURE_DEPENDS ${simt}/nccl/*.cpp)
+add_library(cudpo_nccl_emulated SHARED ${simt_nccl_sources})
+target_include_directories(cudpo_nccl_emulated PRIVATE ${simt} ${simt}/cuda)
+target_compile_options(cudpo_nccl_emulated PRIVATE -g -Wall -Wextra -Wshadow $<$<BOOL:${CUDPO_WERROR}>:-Werror>)
+target_compile_features(cudpo_nccl_emulated PRIVATE cxx_std_17)
+target_link_libraries(cudpo_nccl_emulated PRIVATE cudpo_options cudpo_cuda_emulated)
 foreach(name ${plugin_tests})
-  add_dependencies(${name} cudpo_cuda_emulated)
+  add_dependencies(${name} cudpo_cuda_emulated cudpo_nccl_emulated)
   # Under ASan a part of it is enough: each step costs four times as much.
   set_tests_properties(${name} PROPERTIES LABELS "short;simt;cuda-emulated" ENVIRONMENT
-    "CUDPO_PROGRAM=$<TARGET_FILE:cudpo>;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda_emulated>;OMP_NUM_THREADS=1;$<$<BOOL:${CUDPO_SANITIZE}>:CUDPO_TEST_PART=1>")
+    "CUDPO_PROGRAM=$<TARGET_FILE:cudpo>;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda_emulated>;CUDPO_NCCL=$<TARGET_FILE:cudpo_nccl_emulated>;OMP_NUM_THREADS=1;$<$<BOOL:${CUDPO_SANITIZE}>:CUDPO_TEST_PART=1>")
 endforeach()
 
 # Every single call fails once: the long tier.
 add_test(NAME test_cuda_faults_all COMMAND test_cuda_faults WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
 set_tests_properties(test_cuda_faults_all PROPERTIES LABELS long TIMEOUT 14400 ENVIRONMENT
-  "CUDPO_PROGRAM=$<TARGET_FILE:cudpo>;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda_emulated>;OMP_NUM_THREADS=1;CUDPO_EVERY_CALL=1")
+  "CUDPO_PROGRAM=$<TARGET_FILE:cudpo>;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda_emulated>;CUDPO_NCCL=$<TARGET_FILE:cudpo_nccl_emulated>;OMP_NUM_THREADS=1;CUDPO_EVERY_CALL=1")
 
 # Tests of both backends, on the emulated one.  Of TRL's runs one of each loss and mode of the reference; the long tier has
 # all of them.
 if(NOT CUDPO_SANITIZE)
-  set(on_cuda "CUDPO_DEVICE=cuda;CUDPO_PROGRAM=$<TARGET_FILE:cudpo>;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda_emulated>;OMP_NUM_THREADS=1")
+  set(on_cuda "CUDPO_DEVICE=cuda;CUDPO_PROGRAM=$<TARGET_FILE:cudpo>;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda_emulated>;CUDPO_NCCL=$<TARGET_FILE:cudpo_nccl_emulated>;OMP_NUM_THREADS=1")
   set(test_golden_runs_arguments arch_qwen3 kto loss_hinge loss_ipo loss_sft orpo precompute)
   foreach(name ${both_tests})
     add_dependencies(${name} cudpo_cuda_emulated)

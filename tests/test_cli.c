@@ -11,7 +11,7 @@
 #define PAIRS "tests/golden/data/eval.jsonl"
 
 static const char *const commands[] = {"train",    "eval", "score", "generate",
-                                       "tokenize", "demo", "plan"};
+                                       "tokenize", "demo", "plan",  "launch"};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void helps(void **state)

@@ -132,13 +132,306 @@ static void a_stopped_rank_ends_all(void **state)
     }
 }
 
+/* Rank 2 says why; ranks 0 and 1 wait in a barrier, rank 3 is busy elsewhere. */
+static cudpo_status one_aborts(control *c, job *j, int rank)
+{
+    if (rank == 3) return job_wait_for_failure(c, j);
+    if (rank != atomic_load(&j->page->go)) return control_barrier(c, "save");
+    (void)cudpo_fail(CUDPO_ENUMERIC, "step 7", "the loss is not a number");
+    control_abort(c, CUDPO_ENUMERIC, cudpo_error_message());
+    return CUDPO_ENUMERIC;
+}
+
+static void a_failure_ends_all_with_its_reason(void **state)
+{
+    (void)state;
+    for (int victim = 0; victim < 3; victim++) {
+        char text[128];
+        job j = job_make(4);
+        atomic_store(&j.page->go, victim);
+        job_start_all(&j, one_aborts);
+        snprintf(text, sizeof text, "rank %d: step 7: the loss is not a number", victim);
+        for (int r = 0; r < 4; r++)
+            job_expect(&j, r, CUDPO_ENUMERIC, r == victim ? "step 7: the loss" : text);
+        job_free(&j);
+    }
+}
+
+/* A process that ends without a word, though nothing killed it. */
+static cudpo_status one_leaves_silently(control *c, job *j, int rank)
+{
+    if (rank == 1) _exit(0);
+    return job_wait_for_failure(c, j);
+}
+
+static void an_end_without_goodbye_is_a_loss(void **state)
+{
+    (void)state;
+    job j = job_make(3);
+    job_start_all(&j, one_leaves_silently);
+    job_expect(&j, 0, CUDPO_EPEER, "rank 1 was lost: it closed its connection");
+    job_expect(&j, 2, CUDPO_EPEER, "rank 1 was lost: it closed its connection");
+    job_free(&j);
+}
+
+/* Nobody misses who said goodbye; a call that it does not come to fails, on all who come. */
+static cudpo_status one_leaves_early(control *c, job *j, int rank)
+{
+    CUDPO_TRY(control_barrier(c, "start"));
+    if (rank == atomic_load(&j->page->go)) return CUDPO_OK;
+    while (kill(getppid(), 0) == 0 &&
+           atomic_load(&j->page->rank[atomic_load(&j->page->go)].status) < 0)
+        job_sleep(0.001);
+    return control_barrier(c, "end");
+}
+
+static void a_goodbye_is_no_loss(void **state)
+{
+    (void)state;
+    for (int leaver = 0; leaver < 3; leaver++) {
+        char text[128];
+        job j = job_make(3);
+        atomic_store(&j.page->go, leaver);
+        job_start_all(&j, one_leaves_early);
+        snprintf(text, sizeof text, "rank %d said goodbye while", leaver);
+        for (int r = 0; r < 3; r++)
+            job_expect(&j, r, r == leaver ? CUDPO_OK : CUDPO_EPEER, r == leaver ? "" : text);
+        job_free(&j);
+    }
+}
+
+/* The last answer and the goodbye of rank 0 come at the same time. */
+static cudpo_status leaves_at_once(control *c, job *j, int rank)
+{
+    (void)j, (void)rank;
+    return control_barrier(c, "the only one");
+}
+
+static void goodbyes_overtake_nothing(void **state)
+{
+    (void)state;
+    for (int trial = 0; trial < 100; trial++) {
+        job j = job_make(4);
+        job_start_all(&j, leaves_at_once);
+        for (int r = 0; r < 4; r++)
+            job_expect(&j, r, CUDPO_OK, "");
+        job_free(&j);
+    }
+}
+
+static cudpo_status differ(control *c, job *j, int rank)
+{
+    int64_t word = 0, all[JOB_RANKS];
+    (void)j;
+    return rank == 1 ? control_broadcast(c, &word, sizeof word, "resume")
+                     : control_exchange(c, all, &word, sizeof word, "save");
+}
+
+static cudpo_status differ_in_size(control *c, job *j, int rank)
+{
+    int64_t word[2] = {0}, all[JOB_RANKS * 2];
+    (void)j;
+    return control_exchange(c, all, word, rank == 1 ? 16 : 8, "word");
+}
+
+/* Ranks 1 and 2 have more than is allowed together; only the first bytes of it are ever sent. */
+static cudpo_status collect_too_much(control *c, job *j, int rank)
+{
+    const size_t n = rank == 0 ? 8 : (size_t)600 << 20;
+    void *all, *mine = calloc(n, 1);
+    size_t begin[JOB_RANKS + 1];
+    (void)j;
+    if (mine == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "test");
+    const cudpo_status s = control_collect(c, &all, begin, mine, n, "rows");
+    free(mine);
+    return s;
+}
+
+static void ranks_in_different_calls(void **state)
+{
+    const struct {
+        job_part part;
+        const char *text;
+    } cases[] = {
+        {differ, "ranks out of step: rank 1 is at 'resume' while rank 0 is at 'save'"},
+        {differ_in_size, "ranks out of step: rank 1 has 16 bytes at 'word' and rank 0 has 8"},
+        {collect_too_much, "have more than 1 GiB at 'rows'"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        job j = job_make(3);
+        job_start_all(&j, cases[i].part);
+        for (int r = 0; r < 3; r++)
+            job_expect(&j, r, CUDPO_EPEER, cases[i].text);
+        job_free(&j);
+    }
+}
+
+/* One is busy for ever, though its heartbeats go on; `go` says which. */
+static cudpo_status one_does_not_come(control *c, job *j, int rank)
+{
+    if (rank != atomic_load(&j->page->go)) return control_barrier(c, "save");
+    control_waits(c, "all_reduce", 3, 2);
+    control_waits(c, NULL, 0, 0);
+    return job_wait_for_failure(c, j);
+}
+
+static void who_does_not_come_is_named(void **state)
+{
+    (void)state;
+    for (int absent = 0; absent < 3; absent++) {
+        char text[128];
+        job j = job_make(3);
+        j.options.peer_timeout = 1;
+        atomic_store(&j.page->go, absent);
+        job_start_all(&j, one_does_not_come);
+        snprintf(text, sizeof text, "rank %d did not come: others wait at 'save' for", absent);
+        for (int r = 0; r < 3; r++) {
+            job_expect(&j, r, CUDPO_EPEER, text);
+            if (strstr(j.page->rank[r].message, "was last heard of at step 2") == NULL)
+                fail_msg("%s", j.page->rank[r].message);
+        }
+        job_free(&j);
+    }
+}
+
+/* In a collective that is none of control's: only what control_waits() said tells who is behind. */
+static cudpo_status one_is_behind(control *c, job *j, int rank)
+{
+    const bool behind = rank == atomic_load(&j->page->go);
+    control_waits(c, "all_reduce", 40, 12);
+    control_waits(c, behind ? NULL : "all_reduce", 41, 12);
+    return job_wait_for_failure(c, j);
+}
+
+static void who_is_behind_is_named(void **state)
+{
+    (void)state;
+    for (int absent = 0; absent < 4; absent++) {
+        char text[128];
+        job j = job_make(3);
+        j.options.peer_timeout = 1;
+        atomic_store(&j.page->go, absent);
+        job_start_all(&j, one_is_behind);
+        snprintf(text, sizeof text,
+                 "rank %d did not come: rank %d waits at step 12 in all_reduce 41", absent,
+                 absent == 0);
+        for (int r = 0; r < 3; r++)
+            job_expect(&j, r, CUDPO_EPEER,
+                       absent == 3 ? "all ranks: stand still at step 12 in all_reduce 41" : text);
+        job_free(&j);
+    }
+}
+
+/* When a whole machine stood still, nobody is to blame; and half of the limit is no reason to end one that did alone. */
+static cudpo_status waits_for_go(control *c, job *j, int rank)
+{
+    (void)rank;
+    CUDPO_TRY(control_barrier(c, "start"));
+    atomic_fetch_add(&j->page->ready, 1);
+    if (!job_reach(&j->page->go, 1)) return cudpo_fail(CUDPO_EDATA, "test", "no go");
+    return control_barrier(c, "end");
+}
+
+static void stop_and_go_on(const bool *victims, double peer_timeout, double seconds)
+{
+    job j = job_make(3);
+    j.options.peer_timeout = peer_timeout;
+    job_start_all(&j, waits_for_go);
+    assert_true(job_reach(&j.page->ready, 3));
+    for (int r = 0; r < 3; r++)
+        if (victims[r]) kill(j.pid[r], SIGSTOP);
+    job_sleep(seconds);
+    for (int r = 0; r < 3; r++)
+        if (victims[r]) kill(j.pid[r], SIGCONT);
+    job_sleep(0.5); /* that they judge one another */
+    atomic_store(&j.page->go, 1);
+    for (int r = 0; r < 3; r++)
+        job_expect(&j, r, CUDPO_OK, "");
+    job_free(&j);
+}
+
+static void some_stops_are_forgiven(void **state)
+{
+    (void)state;
+    stop_and_go_on((const bool[3]){true, true, true}, 1, 2.5);
+    stop_and_go_on((const bool[3]){true, false, false}, 4, 2);
+    stop_and_go_on((const bool[3]){false, false, true}, 4, 2);
+}
+
+static cudpo_status tells_secret(control *c, job *j, int rank)
+{
+    memcpy(j->page->rank[rank].extra, control_secret(c), CONTROL_SECRET);
+    snprintf(j->page->rank[rank].extra + CONTROL_SECRET, 64, "%s", control_address(c));
+    return control_rank(c) == rank && control_size(c) == j->size
+               ? CUDPO_OK
+               : cudpo_fail(CUDPO_EDATA, "rank", "%d of %d", (int)control_rank(c),
+                            (int)control_size(c));
+}
+
+static void all_know_the_secret(void **state)
+{
+    char before[CONTROL_SECRET] = {0};
+    (void)state;
+    for (int size = 1; size <= 3; size++) {
+        job j = job_make(size);
+        job_start_all(&j, tells_secret);
+        for (int r = 0; r < size; r++) {
+            job_expect(&j, r, CUDPO_OK, "");
+            assert_memory_equal(j.page->rank[r].extra, j.page->rank[0].extra, CONTROL_SECRET);
+            assert_string_equal(j.page->rank[r].extra + CONTROL_SECRET, "127.0.0.1");
+        }
+        assert_memory_not_equal(j.page->rank[0].extra, before, CONTROL_SECRET);
+        memcpy(before, j.page->rank[0].extra, CONTROL_SECRET);
+        job_free(&j);
+    }
+}
+
+static void one_rank_alone(void **state)
+{
+    const placement p = {.size = 1};
+    const control_options o = {
+        .place = &p, .build = "test", .join_timeout = 1, .peer_timeout = 1, .grace = 1};
+    control *c;
+    int32_t mine = 5, all = 0;
+    size_t begin[2];
+    void *block;
+    (void)state;
+    CHECK_OK(control_open(&c, &o));
+    CHECK_OK(control_exchange(c, &all, &mine, sizeof mine, "x"));
+    assert_int_equal(all, 5);
+    CHECK_OK(control_collect(c, &block, begin, &mine, sizeof mine, "x"));
+    assert_int_equal(begin[1], sizeof mine);
+    assert_memory_equal(block, &mine, sizeof mine);
+    free(block);
+    CHECK_OK(control_broadcast(c, &mine, sizeof mine, "x"));
+    CHECK_OK(control_barrier(c, "x"));
+    control_waits(c, "all_reduce", 1, 1);
+    control_set_watch(c, NULL);
+    CHECK_OK(control_status(c));
+    control_abort(c, CUDPO_ENUMERIC, "nobody hears it");
+    control_close(c);
+    control_close(NULL);
+    control_abort(NULL, CUDPO_ENUMERIC, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_rank_alone),
         cmocka_unit_test(all_know_what_all_gave),
         cmocka_unit_test(parts_of_any_length),
+        cmocka_unit_test(all_know_the_secret),
+        cmocka_unit_test(goodbyes_overtake_nothing),
+        cmocka_unit_test(a_goodbye_is_no_loss),
+        cmocka_unit_test(an_end_without_goodbye_is_a_loss),
         cmocka_unit_test(a_killed_rank_ends_all),
         cmocka_unit_test(a_stopped_rank_ends_all),
+        cmocka_unit_test(some_stops_are_forgiven),
+        cmocka_unit_test(a_failure_ends_all_with_its_reason),
+        cmocka_unit_test(ranks_in_different_calls),
+        cmocka_unit_test(who_does_not_come_is_named),
+        cmocka_unit_test(who_is_behind_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, scratch_remove);
 }

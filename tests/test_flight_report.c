@@ -270,6 +270,24 @@ static void who_says_why_is_the_first_suspect(void **state)
           "suspect: rank 4 on @, which noted: rank 16: is not of this run\n");
 }
 
+/* It had completed what the others then waited for in vain. */
+static void a_killed_rank_that_was_ahead(void **state)
+{
+    (void)state;
+    rank_plan plans[3];
+    for (int i = 0; i < 3; i++)
+        plans[i] = (rank_plan){.until = 10, .done = 9, .started = 10, .ends = true};
+    plans[1] = (rank_plan){.until = 11, .done = 10, .started = 10};
+    check(
+        "ahead", plans, 3,
+        "run \"job.7\" of 3 ranks: 3 records\n"
+        "mismatch: rank 1 waits in all_reduce 11 of step 3 (1000 bfloat16); ranks 0,2 never came: "
+        "their last is all_gather 10 of step 2 (5000 float32), started\n"
+        "unfinished: all scheduled all_gather 10 of step 2 (5000 float32); completed by rank 1, "
+        "started by ranks 0,2: the network or a device\n"
+        "suspect: rank 1 on @, which did not end by itself: it was killed, or hangs\n");
+}
+
 static void ranks_without_a_record(void **state)
 {
     (void)state;
@@ -391,6 +409,7 @@ int main(void)
         cmocka_unit_test(two_that_differ_are_both_suspected),
         cmocka_unit_test(a_collective_that_only_some_complete),
         cmocka_unit_test(who_says_why_is_the_first_suspect),
+        cmocka_unit_test(a_killed_rank_that_was_ahead),
         cmocka_unit_test(ranks_without_a_record),
         cmocka_unit_test(runs_without_a_collective),
         cmocka_unit_test(rings_that_have_wrapped),

@@ -189,8 +189,6 @@ static void network_by_hand(void **state)
     CHECK_NEAR(t.exposed, network_half(&two, &r, 100), 1e-12);
 }
 
-/* ---- dealing ---- */
-
 /* ---- calibration ---- */
 
 static void calibration_round_trip(void **state)

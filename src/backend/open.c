@@ -44,6 +44,14 @@ static cudpo_status open_plugin(backend **be, const backend_options *options)
     return p.open(be, options);
 }
 
+cudpo_status backend_plugin_function(void *function, const char *name)
+{
+    cuda_plugin p;
+    CUDPO_TRY(load_plugin(&p));
+    if (plugin_function(&p.library, name, function)) return CUDPO_OK;
+    return cudpo_fail(CUDPO_EDEVICE, p.library.path, "has no %s: build it anew", name);
+}
+
 void backend_report(void (*line)(void *context, const char *name, const char *value), void *context)
 {
     cuda_plugin p;

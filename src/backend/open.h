@@ -15,6 +15,11 @@
 CUDPO_MUST_USE cudpo_status backend_open(backend **be, const char *device,
                                          const backend_options *options);
 
+/** A function that the CUDA backend's plugin exports beside the backend itself.
+ *  Out:     function  a pointer to such a function.
+ *  Returns: CUDPO_OK; CUDPO_EDEVICE: there is no plugin, or it has no such function. */
+CUDPO_MUST_USE cudpo_status backend_plugin_function(void *function, const char *name);
+
 /** What there is of backends on this machine: a call of `line` for each fact. */
 void backend_report(void (*line)(void *context, const char *name, const char *value),
                     void *context);

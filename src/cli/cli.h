@@ -44,6 +44,10 @@ CUDPO_MUST_USE cudpo_status cli_parse(const cli_option *options, int64_t n, cons
 CUDPO_MUST_USE cudpo_status cli_configure(cudpo_config *c, const cli_option *own, int64_t n,
                                           bool *help, int argc, char **argv);
 
+/** The words of such a command line that are keys or their values, for handing them on.
+ *  Out:     words  [argc] ended by NULL;  own options and the file are left out. */
+void cli_keys(const char **words, const cli_option *own, int64_t n, int argc, char **argv);
+
 /* Print a manual page; `keys`: also every configuration key. */
 void cli_print_page(const cli_page *page, const cli_option *options, int64_t n, bool keys);
 
@@ -57,6 +61,9 @@ CUDPO_MUST_USE cudpo_status cli_demo(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_plan(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_flight(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_doctor(int argc, char **argv);
+CUDPO_MUST_USE cudpo_status cli_launch(int argc, char **argv);
+CUDPO_MUST_USE cudpo_status cli_launch_job(int argc,
+                                           char **argv); /* argv[0] is "slurm" or the like */
 CUDPO_MUST_USE cudpo_status cli_bench(int argc, char **argv);
 CUDPO_MUST_USE cudpo_status cli_bench_step(int argc, char **argv); /* argv[0] is "step" */
 

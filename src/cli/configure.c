@@ -65,3 +65,16 @@ cudpo_status cli_configure(cudpo_config *c, const cli_option *own, int64_t n, bo
     }
     return CUDPO_OK;
 }
+
+void cli_keys(const char **words, const cli_option *own, int64_t n, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        if (strncmp(argv[i], "--", 2) != 0) continue;
+        const cli_option *option = own_option(own, n, argv[i]);
+        const int count = words_of(option, i, argc, argv);
+        for (int k = 0; k < count && option == NULL; k++)
+            *words++ = argv[i + k];
+        i += count - 1;
+    }
+    *words = NULL;
+}

@@ -10,19 +10,21 @@
 typedef struct command {
     const char *name, *summary;
     cudpo_status (*run)(int argc, char **argv);
+    const char *also; /* a first word that has a page of its own; NULL: none */
 } command;
 
 static const command commands[] = {
-    {"train", "align a model on preferences", cli_train},
-    {"eval", "metrics of a model on a preference file", cli_eval},
-    {"score", "implicit rewards of preference pairs", cli_score},
-    {"generate", "continue prompts", cli_generate},
-    {"tokenize", "token ids of a text or of a preference file", cli_tokenize},
-    {"bench", "how fast a training step is on this machine", cli_bench},
-    {"demo", "see it work: a tiny model learns manners, in under a minute", cli_demo},
-    {"plan", "what a run will take and cost, without a GPU", cli_plan},
-    {"flight", "where the ranks of a run that hung or failed parted", cli_flight},
-    {"doctor", "what of this machine cudpo can use", cli_doctor},
+    {"train", "align a model on preferences", cli_train, NULL},
+    {"eval", "metrics of a model on a preference file", cli_eval, NULL},
+    {"score", "implicit rewards of preference pairs", cli_score, NULL},
+    {"generate", "continue prompts", cli_generate, NULL},
+    {"tokenize", "token ids of a text or of a preference file", cli_tokenize, NULL},
+    {"bench", "how fast a training step is on this machine", cli_bench, "step"},
+    {"demo", "see it work: a tiny model learns manners, in under a minute", cli_demo, NULL},
+    {"plan", "what a run will take and cost, without a GPU", cli_plan, NULL},
+    {"launch", "start several ranks here, or make a job file for many nodes", cli_launch, "slurm"},
+    {"flight", "where the ranks of a run that hung or failed parted", cli_flight, NULL},
+    {"doctor", "what of this machine cudpo can use", cli_doctor, NULL},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -38,20 +40,26 @@ static void print_overview(void)
         "Start with `cudpo demo`, then `cudpo train CONFIG.json`.\n");
 }
 
+static cudpo_status print_section(const command *c, const char *also)
+{
+    char help[] = "--help", name[32], word[32];
+    snprintf(name, sizeof name, "%s", c->name);
+    snprintf(word, sizeof word, "%s", also == NULL ? help : also);
+    char *argv[] = {name, word, also == NULL ? NULL : help, NULL};
+    printf("\n.SH cudpo %s%s%s\n", name, also == NULL ? "" : " ", also == NULL ? "" : also);
+    return c->run(also == NULL ? 2 : 3, argv);
+}
+
 /* All manual pages as one for man(1), without markup of its own: .eo and .nf leave every character and line as it is. */
 static cudpo_status print_man(void)
 {
-    cudpo_status status = CUDPO_OK;
     printf(".TH CUDPO 1 \"\" \"cudpo %s\"\n.eo\n.nf\n", CUDPO_VERSION);
     print_overview();
-    for (int i = 0; i < COMMANDS && status == CUDPO_OK; i++) {
-        char help[] = "--help", name[32];
-        snprintf(name, sizeof name, "%s", commands[i].name);
-        char *argv[] = {name, help, NULL};
-        printf("\n.SH cudpo %s\n", name);
-        status = commands[i].run(2, argv);
+    for (int i = 0; i < COMMANDS; i++) {
+        CUDPO_TRY(print_section(&commands[i], NULL));
+        if (commands[i].also != NULL) CUDPO_TRY(print_section(&commands[i], commands[i].also));
     }
-    return status;
+    return CUDPO_OK;
 }
 
 static cudpo_status unknown_command(const char *typed)

@@ -3,12 +3,6 @@
 
 #include <stdlib.h>
 
-rank_share communicator_share(int64_t n, int32_t size, int32_t rank)
-{
-    const int64_t each = n / size / SHARE_STEP * SHARE_STEP;
-    return (rank_share){.begin = rank * each, .end = rank + 1 == size ? n : (rank + 1) * each};
-}
-
 /* Number of a collective that may begin; 0: there is nothing to do. */
 static cudpo_status begin(int64_t *sequence, communicator *c, tensor x, const char *op)
 {

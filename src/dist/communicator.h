@@ -38,7 +38,11 @@ enum { SHARE_STEP = 64 };
 typedef struct rank_share {
     int64_t begin, end;
 } rank_share;
-rank_share communicator_share(int64_t n, int32_t size, int32_t rank);
+static inline rank_share communicator_share(int64_t n, int32_t size, int32_t rank)
+{
+    const int64_t each = n / size / SHARE_STEP * SHARE_STEP;
+    return (rank_share){.begin = rank * each, .end = rank + 1 == size ? n : (rank + 1) * each};
+}
 
 /** x = its sum over all ranks. */
 CUDPO_MUST_USE cudpo_status communicator_all_reduce(communicator *c, tensor x);
@@ -69,7 +73,12 @@ CUDPO_MUST_USE cudpo_status communicator_tcp(communicator **out, backend *be, co
  *  the peers that are gone: then the process ends without MPI_Finalize(), upon which mpirun ends the others. */
 CUDPO_MUST_USE cudpo_status communicator_mpi(communicator **out, backend *be, control *company);
 
-/** NCCL, which the CUDA backend's plugin opens.  Returns: CUDPO_EDEVICE where there is none. */
+/** NCCL, for tensors of a CUDA backend, each rank on a GPU of its own.  The library is opened here: $CUDPO_NCCL, or libnccl.so.2
+ *  as the system finds it.  Collective: every rank calls it.
+ *  In:      be       outlives it.
+ *           company  outlives it.
+ *  Returns: CUDPO_OK; CUDPO_EDEVICE: no NCCL, or one that fails: what it says, and what to do; control_status();
+ *           CUDPO_ECONFIG: NCCL_COMM_ID is set; CUDPO_ENOMEM. */
 CUDPO_MUST_USE cudpo_status communicator_nccl(communicator **out, backend *be, control *company);
 
 #endif /* CUDPO_DIST_COMMUNICATOR_H */

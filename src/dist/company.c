@@ -10,7 +10,7 @@
 
 /* s in which goodbyes must be through; where the company has failed, who is lost never answers */
 static const double last_words = 2, brief_words = 0.3;
-enum { FRAMES = 16 };               /* of one member, before the others get their turn */
+enum { FRAMES = 16 }; /* of one member, before the others get their turn */
 
 void company_describe(char out[COMPANY_TEXT], const company_place *p)
 {
@@ -199,6 +199,8 @@ static void find_silent(control *c, double now)
             "nothing was heard of it for %.1f s (its process stands still, or the network is gone)",
             silent);
         lose(c, m, why);
+        /* Nobody waits for its goodbye; should it wake, the reason is there. */
+        wire_close(&c->members[m].w);
     }
 }
 

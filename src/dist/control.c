@@ -47,39 +47,57 @@ static cudpo_status make_control(control **out, const control_options *o)
     return CUDPO_OK;
 }
 
-static cudpo_status meet_others(rendezvous_links *links, const control_options *o, bool by_pmix,
-                                char pmix_secret[RENDEZVOUS_SECRET])
+/* What rank 0 has found where the others can look it up. */
+typedef struct meeting {
+    rendezvous_target target;
+    rendezvous_listener listener; /* of rank 0 */
+    char pmix_secret[RENDEZVOUS_SECRET];
+    const char *token;
+} meeting;
+
+static cudpo_status arrange(meeting *m, const control_options *o, pmix *session)
 {
     const placement *p = o->place;
-    const double deadline = wire_clock() + o->join_timeout;
-    const char *token = o->token != NULL ? o->token : "";
-    rendezvous_listener listener = {.fd = {-1, -1}};
-    rendezvous_target target;
-    if (by_pmix) {
-        CUDPO_TRY(rendezvous_by_pmix(&target, pmix_secret, &listener, p, o->join_timeout));
-        token = pmix_secret;
-    } else {
-        CUDPO_TRY(rendezvous_where(&target, p, token[0] != '\0' || o->open));
-        if (p->rank == 0) CUDPO_TRY(rendezvous_listen(&listener, &target));
+    *m = (meeting){.listener = {.fd = {-1, -1}}, .token = o->token != NULL ? o->token : ""};
+    if (session != NULL) {
+        m->token = m->pmix_secret;
+        return rendezvous_by_pmix(&m->target, m->pmix_secret, &m->listener, session, p,
+                                  o->join_timeout);
     }
+    CUDPO_TRY(rendezvous_where(&m->target, p, m->token[0] != '\0' || o->open));
+    return p->rank == 0 ? rendezvous_listen(&m->listener, &m->target) : CUDPO_OK;
+}
+
+static cudpo_status find_others(rendezvous_links *links, const control_options *o, pmix *session)
+{
+    const double deadline = wire_clock() + o->join_timeout;
+    const placement *p = o->place;
+    meeting m;
+    cudpo_status s = arrange(&m, o, session);
     const handshake_self self = {.run_id = p->run_id,
                                  .build = o->build,
-                                 .token = (const uint8_t *)token,
-                                 .token_size = strlen(token),
+                                 .token = (const uint8_t *)m.token,
+                                 .token_size = strlen(m.token),
                                  .rank = p->rank,
                                  .size = p->size};
     const double seconds = deadline - wire_clock();
-    const cudpo_status s = p->rank == 0 ? rendezvous_receive(links, &listener, &self, seconds)
-                                        : rendezvous_join(links, &target, &self, seconds);
-    rendezvous_stop(&listener);
+    if (s == CUDPO_OK)
+        s = p->rank == 0 ? rendezvous_receive(links, &m.listener, &self, seconds)
+                         : rendezvous_join(links, &m.target, &self, seconds);
+    rendezvous_stop(&m.listener);
+    sodium_memzero(m.pmix_secret, sizeof m.pmix_secret);
     return s;
 }
 
-static cudpo_status find_others(rendezvous_links *links, const control_options *o)
+/* PMIx is asked for as long as it takes to find the others, and not beyond. */
+static cudpo_status find_others_somehow(rendezvous_links *links, const control_options *o)
 {
-    char secret[RENDEZVOUS_SECRET] = "";
-    const cudpo_status s = meet_others(links, o, rendezvous_is_by_pmix(o->place), secret);
-    sodium_memzero(secret, sizeof secret);
+    pmix *session = o->session;
+    const bool by_pmix = rendezvous_is_by_pmix(o->place);
+    cudpo_status s = CUDPO_OK;
+    if (by_pmix && session == NULL) s = pmix_open(&session);
+    if (s == CUDPO_OK) s = find_others(links, o, by_pmix ? session : NULL);
+    pmix_close(session);
     return s;
 }
 
@@ -143,10 +161,11 @@ cudpo_status control_open(control **out, const control_options *o)
     CUDPO_TRY(make_control(&c, o));
     cudpo_status s = CUDPO_OK;
     if (c->size == 1) {
+        pmix_close(o->session);
         randombytes_buf(c->secret, sizeof c->secret);
         snprintf(c->address, sizeof c->address, "127.0.0.1");
     } else {
-        s = find_others(&links, o);
+        s = find_others_somehow(&links, o);
         if (s == CUDPO_OK) s = take_links(c, &links);
         if (s == CUDPO_OK) s = start_threads(c);
     }

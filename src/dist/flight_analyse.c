@@ -17,6 +17,7 @@ typedef struct analysis {
     buffer *out;
     int32_t *mark;       /* [all.n] which group of a sentence a record belongs to */
     bool *blamed;        /* [all.n] by the first mismatch */
+    bool differs;        /* which is that a collective is not the same everywhere */
     int64_t common;      /* first sequence that no ring has dropped */
     int64_t least, most; /* the smallest and the largest of the last sequences */
 } analysis;
@@ -129,6 +130,7 @@ static cudpo_status put_shift(const analysis *a, const flight_record *odd,
 static cudpo_status put_difference(analysis *a, int64_t s)
 {
     const int32_t usual = mark_groups(a, s);
+    a->differs = true;
     int shown = 0;
     CUDPO_TRY(buffer_printf(a->out, "mismatch: collective %lld is not the same on all ranks\n",
                             (long long)s));
@@ -271,7 +273,7 @@ static cudpo_status put_all(analysis *a)
                                 "compared from collective %lld on: a record keeps its last %d\n",
                                 (long long)a->common, FLIGHT_ENTRIES));
     CUDPO_TRY(put_verdict(a));
-    CUDPO_TRY(flight_put_suspects(a->out, &a->all, a->blamed));
+    CUDPO_TRY(flight_put_suspects(a->out, &a->all, a->blamed, a->differs));
     return flight_put_records(a->out, &a->all);
 }
 

@@ -48,38 +48,49 @@ static cudpo_status put_suspect(buffer *out, const flight_records *all, int32_t 
     return buffer_printf(out, ", which did not end by itself: it was killed, or hangs\n");
 }
 
-/* Mark suspects [size]; `some`: there are some. */
-static bool mark_blamed(bool *suspect, const flight_records *all, const bool *blamed, bool some)
+/* Suspects [size]: who left no record. Returns: are there some? */
+static bool mark_absent(bool *suspect, const flight_records *all)
 {
-    for (int32_t rank = 0, i = 0; rank < all->size; rank++) {
-        while (i < all->n && all->ranks[i].rank < rank)
-            i++;
-        const bool has_record = i < all->n && all->ranks[i].rank == rank;
-        if (has_record && (!blamed[i] || all->ranks[i].noted != 0)) continue;
-        suspect[rank] = some = true;
+    for (int32_t rank = 0; rank < all->size; rank++)
+        suspect[rank] = true;
+    for (int32_t i = 0; i < all->n; i++)
+        suspect[all->ranks[i].rank] = false;
+    return all->n < all->size;
+}
+
+/* Who is blamed and did not say why; `unended`: only of those that did not end. */
+static bool mark_blamed(bool *suspect, const flight_records *all, const bool *blamed, bool unended)
+{
+    bool some = false;
+    for (int32_t i = 0; i < all->n; i++) {
+        const flight_record *r = &all->ranks[i];
+        if (!blamed[i] || r->noted != 0 || (unended && r->ended != 0)) continue;
+        suspect[r->rank] = some = true;
     }
-    for (int32_t i = 0; !some && i < all->n; i++)
-        if (blamed[i]) suspect[all->ranks[i].rank] = true;
     return some;
 }
 
-/* Where nobody is blamed: who did not end, where others did. */
-static void mark_unended(bool *suspect, const flight_records *all)
+/* Who did not end, where others did: a rank that was killed may have been ahead of those that then waited for it. */
+static bool mark_unended(bool *suspect, const flight_records *all)
 {
-    int32_t ended = 0;
+    bool some = false, ended = false;
     for (int32_t i = 0; i < all->n; i++)
-        ended += all->ranks[i].ended != 0;
-    for (int32_t i = 0; ended > 0 && i < all->n; i++)
-        if (all->ranks[i].ended == 0) suspect[all->ranks[i].rank] = true;
+        ended = ended || all->ranks[i].ended != 0;
+    for (int32_t i = 0; ended && i < all->n; i++)
+        if (all->ranks[i].ended == 0) suspect[all->ranks[i].rank] = some = true;
+    return some;
 }
 
-cudpo_status flight_put_suspects(buffer *out, const flight_records *all, const bool *blamed)
+cudpo_status flight_put_suspects(buffer *out, const flight_records *all, const bool *blamed,
+                                 bool certain)
 {
     bool *suspect = calloc((size_t)all->size, sizeof *suspect);
     if (suspect == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "suspects");
     const flight_record *note = first_note(all);
     const int32_t named = note == NULL ? -1 : subject(all, note);
-    if (!mark_blamed(suspect, all, blamed, note != NULL)) mark_unended(suspect, all);
+    bool some = mark_absent(suspect, all) || note != NULL;
+    some = mark_blamed(suspect, all, blamed, !certain) || some;
+    if (!some && !mark_unended(suspect, all)) mark_blamed(suspect, all, blamed, false);
     cudpo_status status = CUDPO_OK;
     if (note != NULL && named != note->rank)
         status = buffer_printf(out, "first note: rank %d noted: %s\n", (int)note->rank, note->note);

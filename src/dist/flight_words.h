@@ -17,9 +17,10 @@ CUDPO_MUST_USE cudpo_status flight_put_ranks(buffer *out, const flight_records *
 CUDPO_MUST_USE cudpo_status flight_put_event(buffer *out, const flight_records *all,
                                              const flight_event *e, int64_t sequence);
 
-/** Who is to be looked at first: who the first note is about, who left no record, who is blamed [all->n] and has not said why. */
+/** Who is to be looked at first: who the first note is about, who left no record, who is blamed [all->n] and has not said why.
+ *  In:  certain  blamed are who did another thing than the others; else only who did not come as far. */
 CUDPO_MUST_USE cudpo_status flight_put_suspects(buffer *out, const flight_records *all,
-                                                const bool *blamed);
+                                                const bool *blamed, bool certain);
 
 /** What each rank did last, a paragraph each; times count back from the last event of all. */
 CUDPO_MUST_USE cudpo_status flight_put_records(buffer *out, const flight_records *all);

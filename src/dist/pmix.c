@@ -9,20 +9,6 @@ bool pmix_is_here(void)
     return space != NULL && *space != '\0';
 }
 
-cudpo_status pmix_complete(placement *place)
-{
-    pmix *p;
-    placement found = *place;
-    if (place->size != 0) return CUDPO_OK;
-    CUDPO_TRY(pmix_open(&p, &found));
-    pmix_close(p);
-    if (place->rank >= 0 && found.rank != place->rank)
-        return cudpo_fail(CUDPO_ECONFIG, "PMIX_RANK", "is %d, and to PMIx this is rank %d",
-                          (int)place->rank, (int)found.rank);
-    *place = found;
-    return CUDPO_OK;
-}
-
 #ifdef CUDPO_PMIX
 
 #include <dlfcn.h>
@@ -113,33 +99,64 @@ static cudpo_status number(const pmix *p, int32_t *out, pmix_rank_t rank, const 
     return CUDPO_OK;
 }
 
-static cudpo_status connect_to_server(pmix *p, placement *place)
+static cudpo_status connect_to_server(pmix *p)
 {
     CUDPO_TRY(load(p));
     const pmix_status_t s = p->call.init(&p->self, NULL, 0);
     if (s != PMIX_SUCCESS) return failed(p, "no server", s);
     p->connected = true;
-    if (place == NULL) return CUDPO_OK;
-    CUDPO_TRY(number(p, &place->size, PMIX_RANK_WILDCARD, PMIX_JOB_SIZE));
-    CUDPO_TRY(number(p, &place->local_size, PMIX_RANK_WILDCARD, PMIX_LOCAL_SIZE));
-    CUDPO_TRY(number(p, &place->local_rank, p->self.rank, PMIX_LOCAL_RANK));
-    if (p->self.rank >= (pmix_rank_t)place->size)
-        return cudpo_fail(CUDPO_ERENDEZVOUS, "PMIx", "this is rank %u of %d", p->self.rank,
-                          (int)place->size);
-    place->rank = (int32_t)p->self.rank;
-    return CUDPO_OK;
+    return p->self.rank < MAX_RANKS
+               ? CUDPO_OK
+               : cudpo_fail(CUDPO_ERENDEZVOUS, "PMIx", "this is rank %u", p->self.rank);
 }
 
-cudpo_status pmix_open(pmix **out, placement *place)
+cudpo_status pmix_open(pmix **out)
 {
     pmix *p = calloc(1, sizeof *p);
     *out = NULL;
     if (p == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "PMIx");
-    const cudpo_status s = connect_to_server(p, place);
+    const cudpo_status s = connect_to_server(p);
     if (s == CUDPO_OK)
         *out = p;
     else
         pmix_close(p);
+    return s;
+}
+
+int32_t pmix_rank(const pmix *p)
+{
+    return (int32_t)p->self.rank;
+}
+
+static cudpo_status complete(const pmix *p, placement *place)
+{
+    CUDPO_TRY(number(p, &place->size, PMIX_RANK_WILDCARD, PMIX_JOB_SIZE));
+    CUDPO_TRY(number(p, &place->local_size, PMIX_RANK_WILDCARD, PMIX_LOCAL_SIZE));
+    CUDPO_TRY(number(p, &place->local_rank, p->self.rank, PMIX_LOCAL_RANK));
+    CUDPO_TRY(number(p, &place->node, p->self.rank, PMIX_NODEID));
+    if (place->rank >= 0 && pmix_rank(p) != place->rank)
+        return cudpo_fail(CUDPO_ECONFIG, "PMIX_RANK", "is %d, and to PMIx this is rank %d",
+                          (int)place->rank, (int)pmix_rank(p));
+    place->rank = pmix_rank(p);
+    return place->rank < place->size
+               ? CUDPO_OK
+               : cudpo_fail(CUDPO_ERENDEZVOUS, "PMIx", "this is rank %d of %d", (int)place->rank,
+                            (int)place->size);
+}
+
+cudpo_status pmix_complete(placement *place, pmix **session)
+{
+    placement found = *place;
+    *session = NULL;
+    if (place->size != 0) return CUDPO_OK;
+    CUDPO_TRY(pmix_open(session));
+    const cudpo_status s = complete(*session, &found);
+    if (s == CUDPO_OK) {
+        *place = found;
+    } else {
+        pmix_close(*session);
+        *session = NULL;
+    }
     return s;
 }
 
@@ -228,11 +245,22 @@ static cudpo_status absent(void)
         "this build has none: give --rdzv_endpoint HOST:PORT (or build with libpmix-dev)");
 }
 
-cudpo_status pmix_open(pmix **out, placement *place)
+cudpo_status pmix_open(pmix **out)
 {
-    (void)place;
     *out = NULL;
     return absent();
+}
+
+int32_t pmix_rank(const pmix *p)
+{
+    (void)p;
+    return -1;
+}
+
+cudpo_status pmix_complete(placement *place, pmix **session)
+{
+    *session = NULL;
+    return place->size != 0 ? CUDPO_OK : absent();
 }
 
 void pmix_close(pmix *p)

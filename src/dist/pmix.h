@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* Did the launcher start a server for this process? */
 bool pmix_is_here(void);
@@ -17,9 +18,10 @@ bool pmix_is_here(void);
 typedef struct pmix pmix;
 
 /** Connect to the server of this node.
- *  Out:     place   rank and size, and those of this node; the rest is unchanged.  NULL: not wanted.
- *  Returns: CUDPO_OK; CUDPO_ERENDEZVOUS: no library, no server, or it does not know them; CUDPO_ENOMEM. */
-CUDPO_MUST_USE cudpo_status pmix_open(pmix **out, placement *place);
+ *  Returns: CUDPO_OK; CUDPO_ERENDEZVOUS: no library, or no server; CUDPO_ENOMEM. */
+CUDPO_MUST_USE cudpo_status pmix_open(pmix **out);
+
+int32_t pmix_rank(const pmix *p);
 
 /* Disconnect: a process that ends without it is one that crashed, to the launcher.  NULL is fine. */
 void pmix_close(pmix *p);
@@ -36,8 +38,11 @@ CUDPO_MUST_USE cudpo_status pmix_fence(pmix *p, double seconds);
 CUDPO_MUST_USE cudpo_status pmix_get(pmix *p, char *out, size_t size, int32_t rank,
                                      const char *key);
 
-/** Complete a placement whose size only PMIx knows (size is 0); others are left as they are.
+/** Complete a placement whose number of ranks only PMIx knows (size is 0): size, rank, node, and those of this node.  Others are
+ *  left as they are.
+ *  Out:     session  for control_open(), which ends it; NULL where PMIx was not asked.  A process has but one: whoever leaves PMIx
+ *                    and comes again is, to a fence of the others, a rank that was lost.
  *  Returns: CUDPO_OK; as pmix_open(); CUDPO_ECONFIG where PMIx calls this process another rank. */
-CUDPO_MUST_USE cudpo_status pmix_complete(placement *place);
+CUDPO_MUST_USE cudpo_status pmix_complete(placement *place, pmix **session);
 
 #endif /* CUDPO_DIST_PMIX_H */

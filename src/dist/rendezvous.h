@@ -10,6 +10,7 @@
 #define CUDPO_DIST_RENDEZVOUS_H
 
 #include "dist/handshake.h"
+#include "dist/pmix.h"
 
 enum { TARGET_HOSTS = 8, TARGET_PORTS = 8 };
 
@@ -52,8 +53,8 @@ bool rendezvous_is_by_pmix(const placement *place);
 enum { RENDEZVOUS_SECRET = 2 * CONTROL_SECRET + 1 };
 CUDPO_MUST_USE cudpo_status rendezvous_by_pmix(rendezvous_target *target,
                                                char secret[RENDEZVOUS_SECRET],
-                                               rendezvous_listener *l, const placement *place,
-                                               double seconds);
+                                               rendezvous_listener *l, pmix *session,
+                                               const placement *place, double seconds);
 
 /* What came of it. */
 typedef struct rendezvous_links {

@@ -1,6 +1,6 @@
 /* rendezvous_hub.c - rank 0 waits for the others.  Whoever connects is a guest until its HELLO is right, and is shown out after
- * a few seconds; there are only so many guests, and of too many the oldest goes, so that strangers who sit and say nothing
- * don't keep ranks out: a rank says HELLO at once, and comes again where it was shown out. */
+ * a few seconds.  There are only so many guests; of too many the oldest goes, but not before a rank would have said HELLO, so
+ * that strangers who sit and say nothing don't keep ranks out.  A rank that was shown out comes again. */
 #include "dist/rendezvous.h"
 #include "base/log.h"
 
@@ -13,11 +13,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { SPARE_GUESTS = 16, WARNINGS = 8, ACCEPTS = 64 };
-static const double patience = 5; /* s for a guest */
+enum { SPARE_GUESTS = 16, WARNINGS = 8, SPARE_FILES = 64 };
+static const double patience = 5;    /* s for a guest */
+static const double at_least = 0.05; /* s for one of too many */
 
 typedef struct guest {
     wire w;
@@ -64,18 +66,21 @@ static void remove_guest(hub *h, int32_t i)
     memmove(h->guests + i, h->guests + i + 1, (size_t)(h->n_guests - i) * sizeof *h->guests);
 }
 
+static bool has_room(const hub *h)
+{
+    return h->n_guests < h->max_guests ||
+           wire_clock() > h->guests[0]->deadline - patience + at_least;
+}
+
 static void accept_guests(hub *h, int listener)
 {
     const int one = 1;
-    for (int i = 0; i < ACCEPTS; i++) {
+    while (has_room(h)) {
         struct sockaddr_storage a = {0};
         socklen_t size = sizeof a;
-        if (h->n_guests == h->max_guests) remove_guest(h, 0);
         const int fd = accept(listener, (struct sockaddr *)&a, &size);
-        if (fd < 0) {
-            if ((errno == EMFILE || errno == ENFILE) && h->n_guests > 0) remove_guest(h, 0);
-            return;
-        }
+        if (fd < 0) return;
+        if (h->n_guests == h->max_guests) remove_guest(h, 0);
         guest *g = malloc(sizeof *g);
         if (g == NULL) {
             close(fd);
@@ -152,14 +157,16 @@ static cudpo_status hear_guests(hub *h, const struct pollfd *polls)
 static cudpo_status one_turn(hub *h)
 {
     nfds_t n = 0;
+    const bool room = has_room(h);
     for (int i = 0; i < 2; i++)
-        h->polls[n++] = (struct pollfd){.fd = h->listener->fd[i], .events = POLLIN};
+        h->polls[n++] = (struct pollfd){.fd = room ? h->listener->fd[i] : -1, .events = POLLIN};
     for (int32_t i = 0; i < h->n_guests; i++)
         h->polls[n++] = (struct pollfd){.fd = h->guests[i]->w.fd, .events = POLLIN};
     const nfds_t first_seat = n;
     for (int32_t r = 0; r < h->self->size; r++)
         h->polls[n++] = (struct pollfd){.fd = h->seats[r].fd, .events = POLLIN};
-    if (poll(h->polls, n, 200) <= 0) return hear_guests(h, h->polls + 2); /* revents are 0 */
+    if (poll(h->polls, n, room ? 200 : 10) <= 0)
+        return hear_guests(h, h->polls + 2); /* revents are 0 */
     for (int32_t r = 0; r < h->self->size; r++)
         if (h->polls[first_seat + (nfds_t)r].revents != 0 && !is_seated(h, r))
             log_warn("rank 0: rank %d came and went", (int)r);
@@ -205,6 +212,20 @@ static void own_address(const hub *h, char out[HANDSHAKE_ADDRESS])
         address_of_socket(out, h->seats[r].fd, &loopback);
 }
 
+/* Every rank is an open file here. */
+static cudpo_status allow_files(const hub *h)
+{
+    struct rlimit l;
+    const rlim_t want = (rlim_t)h->self->size + (rlim_t)h->max_guests + SPARE_FILES;
+    if (getrlimit(RLIMIT_NOFILE, &l) != 0 || l.rlim_cur >= want) return CUDPO_OK;
+    l.rlim_cur = l.rlim_max < want ? l.rlim_max : want;
+    if (l.rlim_cur == want && setrlimit(RLIMIT_NOFILE, &l) == 0) return CUDPO_OK;
+    return cudpo_fail(
+        CUDPO_ERENDEZVOUS, "rank 0",
+        "needs %llu open files for %d ranks and may have %llu: raise the limit (ulimit -n)",
+        (unsigned long long)want, (int)h->self->size, (unsigned long long)l.rlim_max);
+}
+
 static cudpo_status make_room(hub *h)
 {
     const size_t size = (size_t)h->self->size;
@@ -217,7 +238,7 @@ static cudpo_status make_room(hub *h)
         return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "%zu ranks", size);
     for (size_t r = 0; r < size; r++)
         h->seats[r].fd = -1;
-    return CUDPO_OK;
+    return allow_files(h);
 }
 
 cudpo_status rendezvous_receive(rendezvous_links *out, rendezvous_listener *l,

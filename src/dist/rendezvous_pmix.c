@@ -90,18 +90,14 @@ bool rendezvous_is_by_pmix(const placement *place)
 }
 
 cudpo_status rendezvous_by_pmix(rendezvous_target *target, char secret[RENDEZVOUS_SECRET],
-                                rendezvous_listener *l, const placement *place, double seconds)
+                                rendezvous_listener *l, pmix *p, const placement *place,
+                                double seconds)
 {
-    pmix *p;
-    placement found = *place;
     *l = (rendezvous_listener){.fd = {-1, -1}};
-    CUDPO_TRY(pmix_open(&p, &found));
-    cudpo_status s = CUDPO_OK;
-    if (found.rank != place->rank || found.size != place->size)
-        s = cudpo_fail(CUDPO_ERENDEZVOUS, "PMIx", "knows this as rank %d of %d, not %d of %d",
-                       (int)found.rank, (int)found.size, (int)place->rank, (int)place->size);
-    if (s == CUDPO_OK) s = meet(p, target, secret, l, &found, seconds);
-    pmix_close(p);
+    if (pmix_rank(p) != place->rank)
+        return cudpo_fail(CUDPO_ERENDEZVOUS, "PMIx", "knows this as rank %d, not %d",
+                          (int)pmix_rank(p), (int)place->rank);
+    const cudpo_status s = meet(p, target, secret, l, place, seconds);
     if (s != CUDPO_OK) rendezvous_stop(l);
     return s;
 }

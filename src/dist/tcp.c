@@ -3,8 +3,7 @@
  * all_reduce adds up share by share: share k starts at rank k, every rank on its way adds its own, and the sum then goes once
  * around (Patarasuk and Yuan 2009: each rank sends 2 (N-1)/N of the tensor).  The order of additions is that of the ring, so
  * the bits are those of every run of as many ranks. */
-#include "dist/communicator.h"
-#include "dist/queue.h"
+#include "dist/queued.h"
 #include "dist/tcp_ring.h"
 
 #include <errno.h>
@@ -21,8 +20,8 @@ enum {
 };
 
 typedef struct ring {
-    communicator base;
-    queue *queue;
+    control *company;
+    int32_t rank, size;
     int next, before;       /* sockets; -1: none */
     unsigned char *segment; /* [SEGMENT] */
 } ring;
@@ -31,14 +30,14 @@ typedef struct ring {
 
 static cudpo_status lost(const ring *r, int32_t rank, const char *what)
 {
-    CUDPO_TRY(control_status(r->base.company)); /* says more, where it knows */
+    CUDPO_TRY(control_status(r->company)); /* says more, where it knows */
     return cudpo_fail(CUDPO_EPEER, CUDPO_HERE, "%s rank %d: %s", what, (int)rank,
                       errno != 0 ? strerror(errno) : "it closed the connection");
 }
 
 static int32_t neighbour(const ring *r, int32_t distance)
 {
-    return (r->base.rank + distance + r->base.size) % r->base.size;
+    return (r->rank + distance + r->size) % r->size;
 }
 
 /* What is to go out and to come in at the same time. */
@@ -59,8 +58,8 @@ static cudpo_status move(ring *r, transfer *t)
 {
     struct pollfd fds[] = {{.fd = t->out_bytes > 0 ? r->next : -1, .events = POLLOUT},
                            {.fd = t->in_bytes > 0 ? r->before : -1, .events = POLLIN}};
-    if (poll(fds, 2, LOOK_MS) < 0 && errno != EINTR) return lost(r, r->base.rank, "waiting at");
-    CUDPO_TRY(control_status(r->base.company));
+    if (poll(fds, 2, LOOK_MS) < 0 && errno != EINTR) return lost(r, r->rank, "waiting at");
+    CUDPO_TRY(control_status(r->company));
     if (fds[0].revents != 0) {
         errno = 0;
         const ssize_t n = send(r->next, t->out, t->out_bytes, MSG_NOSIGNAL);
@@ -119,7 +118,7 @@ static cudpo_status send_and_add(ring *r, const float *out, size_t n_out, float 
 
 static cudpo_status all_gather(ring *r, float *x, int64_t n)
 {
-    const int32_t size = r->base.size;
+    const int32_t size = r->size;
     for (int32_t i = 0; i + 1 < size; i++) {
         const rank_share out = communicator_share(n, size, neighbour(r, -i)),
                          in = communicator_share(n, size, neighbour(r, -i - 1));
@@ -135,7 +134,7 @@ static cudpo_status all_gather(ring *r, float *x, int64_t n)
 /* After it share k is complete at rank k. */
 static cudpo_status all_reduce(ring *r, float *x, int64_t n)
 {
-    const int32_t size = r->base.size;
+    const int32_t size = r->size;
     for (int32_t i = 0; i + 1 < size; i++) {
         const rank_share out = communicator_share(n, size, neighbour(r, -i - 1)),
                          in = communicator_share(n, size, neighbour(r, -i - 2));
@@ -148,7 +147,7 @@ static cudpo_status all_reduce(ring *r, float *x, int64_t n)
 /* From the rank behind the root once around: each adds its own and sends it on, a segment at a time. */
 static cudpo_status reduce(ring *r, float *x, int64_t n, int32_t root)
 {
-    const bool first = neighbour(r, -1) == root, last = r->base.rank == root;
+    const bool first = neighbour(r, -1) == root, last = r->rank == root;
     if (first)
         return transfer_all(r, (transfer){.out = (const unsigned char *)(const void *)x,
                                           .out_bytes = (size_t)n * sizeof *x});
@@ -166,7 +165,7 @@ static cudpo_status reduce(ring *r, float *x, int64_t n, int32_t root)
 
 static cudpo_status broadcast(ring *r, float *x, int64_t n)
 {
-    const bool first = r->base.rank == 0, last = r->base.rank + 1 == r->base.size;
+    const bool first = r->rank == 0, last = r->rank + 1 == r->size;
     for (size_t done = 0, all = (size_t)n * sizeof *x; done < all;) {
         const size_t rest = all - done, now = rest < SEGMENT ? rest : SEGMENT;
         unsigned char *at = (unsigned char *)(void *)x + done;
@@ -183,7 +182,6 @@ static cudpo_status work(void *context, const queue_job *job)
     float *x = tensor_f32(job->x);
     const int64_t n = tensor_elements(job->x);
     cudpo_status status = CUDPO_OK;
-    flight_mark(r->base.record, job->sequence, FLIGHT_STARTED);
     switch (job->op) {
     case QUEUE_ALL_REDUCE:
         status = all_reduce(r, x, n);
@@ -200,47 +198,13 @@ static cudpo_status work(void *context, const queue_job *job)
     case QUEUE_OPS:
         break;
     }
-    if (status == CUDPO_OK) flight_mark(r->base.record, job->sequence, FLIGHT_COMPLETED);
     return status;
 }
 
-/* ---- the interface ---- */
-
-static cudpo_status push(communicator *c, queue_op op, tensor x, int32_t root, int64_t sequence)
+static void close_ring(void *context, bool failed)
 {
-    const queue_job job = {.op = op, .x = x, .root = root, .sequence = sequence, .step = c->step};
-    return queue_push(((ring *)c)->queue, &job);
-}
-
-static cudpo_status ring_all_reduce(communicator *c, tensor x, int64_t sequence)
-{
-    return push(c, QUEUE_ALL_REDUCE, x, 0, sequence);
-}
-
-static cudpo_status ring_reduce(communicator *c, tensor x, int32_t root, int64_t sequence)
-{
-    return push(c, QUEUE_REDUCE, x, root, sequence);
-}
-
-static cudpo_status ring_all_gather(communicator *c, tensor x, int64_t sequence)
-{
-    return push(c, QUEUE_ALL_GATHER, x, 0, sequence);
-}
-
-static cudpo_status ring_broadcast(communicator *c, tensor x, int64_t sequence)
-{
-    return push(c, QUEUE_BROADCAST, x, 0, sequence);
-}
-
-static cudpo_status ring_join(communicator *c)
-{
-    return queue_wait(((ring *)c)->queue, c->company);
-}
-
-static void ring_close(communicator *c)
-{
-    ring *r = (ring *)c;
-    queue_close(r->queue);
+    ring *r = context;
+    (void)failed; /* peers that still wait see the connection end */
     if (r->next >= 0) close(r->next);
     if (r->before >= 0) close(r->before);
     free(r->segment);
@@ -253,26 +217,18 @@ cudpo_status communicator_tcp(communicator **out, backend *be, control *company)
     ring *r = calloc(1, sizeof *r);
     *out = NULL;
     if (r == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "communicator");
-    *r = (ring){.base = {.name = "tcp",
-                         .rank = rank,
-                         .size = size,
-                         .be = be,
-                         .company = company,
-                         .close = ring_close,
-                         .all_reduce = ring_all_reduce,
-                         .reduce = ring_reduce,
-                         .all_gather = ring_all_gather,
-                         .broadcast = ring_broadcast,
-                         .join = ring_join},
+    *r = (ring){.company = company,
+                .rank = rank,
+                .size = size,
                 .next = -1,
                 .before = -1,
                 .segment = malloc(SEGMENT)};
-    cudpo_status status = r->segment != NULL ? queue_open(&r->queue, work, r)
-                                             : cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "communicator");
-    if (status == CUDPO_OK) status = tcp_ring_connect(&r->next, &r->before, company, rank, size);
-    if (status == CUDPO_OK)
-        *out = &r->base;
-    else
-        ring_close(&r->base);
+    const queued_transport transport = {
+        .name = "tcp", .context = r, .work = work, .close = close_ring};
+    cudpo_status status = r->segment != NULL
+                              ? tcp_ring_connect(&r->next, &r->before, company, rank, size)
+                              : cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "communicator");
+    if (status == CUDPO_OK) status = communicator_queued(out, &transport, be, company, rank, size);
+    if (status != CUDPO_OK) close_ring(r, true);
     return status;
 }

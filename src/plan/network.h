@@ -17,10 +17,12 @@ double network_half(const network *n, const device_rates *r, double bytes);
 /* A step as the network sees it. */
 typedef struct network_load {
     double bytes; /* of the gradient */
-    double last;  /* of them, those that are complete when the backward pass is: the embedding's */
-    double weights;  /* bytes that an all-gather of updated weights moves */
-    double forward;  /* seconds of a micro-batch's forward pass */
-    double backward; /* and of its backward pass: of the last micro-batch alone */
+    double
+        last; /* of them, those that are complete only when the backward pass is: the embedding's, the first layer's */
+    double weights; /* bytes that an all-gather of updated weights moves */
+    double
+        forward; /* seconds of the forward pass that such an all-gather runs beside; 0: of none, as cudpo's */
+    double backward; /* seconds of the last micro-batch's backward pass */
     int64_t zero_stage;
 } network_load;
 

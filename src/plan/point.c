@@ -19,10 +19,10 @@ static int64_t least(int64_t a, int64_t b)
 
 /* What a rank has to do in a step. */
 typedef struct rank_work {
-    cost cost;                /* without the update */
-    work_counts counts;       /* of the packs that train */
-    double packs, reference;  /* see plan_point */
-    double forward, backward; /* of its last pack */
+    cost cost;               /* without the update */
+    work_counts counts;      /* of the packs that train */
+    double packs, reference; /* see plan_point */
+    double backward;         /* of its last pack */
 } rank_work;
 
 /* Layers that come from the host's memory: the copy of all of them takes as long as it takes. */
@@ -72,7 +72,6 @@ static cudpo_status train_pack(rank_work *w, const plan *p)
     cost_accumulate(&w->cost, &m.sum, 1);
     w->reference += cost_total(&reference);
     w->packs++;
-    w->forward = m.sum.pass[WORK_REFERENCE] + m.sum.pass[WORK_FORWARD];
     w->backward = m.sum.pass[WORK_RECOMPUTE] + m.sum.pass[WORK_BACKWARD];
     return CUDPO_OK;
 }
@@ -106,14 +105,16 @@ static cudpo_status work_of(rank_work *w, const plan *p, const int64_t *list, in
     return CUDPO_OK;
 }
 
-/* Bytes of gradients that are complete only when the backward pass is: the embedding's. */
 static network_load load_of(const plan *p, const rank_work *w)
 {
     const model_config *c = &p->t->model;
+    const double all = (double)model_config_parameters(c), head = (double)work_head_weights(c);
+    const double trunk = all - (c->tie_word_embeddings ? head : 2 * head);
+    /* Gradients that are complete only when the backward pass is: the embedding's and the first layer's. */
+    const double last = head + trunk / (double)c->num_hidden_layers;
     return (network_load){.bytes = work_gradient_bytes(c, &p->types),
-                          .last = (double)work_head_weights(c) * p->types.gradient,
-                          .weights = (double)model_config_parameters(c) * p->types.activation,
-                          .forward = w->forward,
+                          .last = last * p->types.gradient,
+                          .weights = all * p->types.activation,
                           .backward = w->backward,
                           .zero_stage = p->options.zero_stage};
 }

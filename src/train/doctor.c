@@ -64,8 +64,8 @@ static void say_cache(const report *r)
 static void say_visible(const report *r)
 {
     static const char *const names[] = {
-        "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE", "CUDPO_DEVICE",   "CUDPO_PLUGIN",
-        "CUDPO_GEMM",           "CUDPO_SYNC",           "OMP_NUM_THREADS"};
+        "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE", "CUDPO_DEVICE", "CUDPO_PLUGIN",
+        "CUDPO_NCCL",           "CUDPO_GEMM",           "CUDPO_SYNC",   "OMP_NUM_THREADS"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const char *value = getenv(names[i]);
         if (value != NULL) report_say(r, names[i], "%s", value);

@@ -9,22 +9,24 @@
 #include "internal.h"
 #include "products.h"
 
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <memory>
+#include <thread>
 #include <vector>
 
 namespace
 {
 
-/* Outlives the event for as long as a stream refers to it. */
+/* Outlives the event for as long as a stream refers to it.  Other threads than the one that does the work may ask for it. */
 struct EventState {
-    cudaStream_t stream; /* it was last recorded in */
-    unsigned recorded, done;
-    double seconds;
+    cudaStream_t stream = nullptr; /* it was last recorded in */
+    std::atomic<unsigned> recorded{0}, done{0};
+    double seconds = 0;
 };
 
 /* What a stream has to do, or, where there is an event, to wait for. */
@@ -57,6 +59,8 @@ double now()
     using namespace std::chrono;
     return duration<double>(steady_clock::now().time_since_epoch()).count();
 }
+
+constexpr int GREATEST_PRIORITY = -5; /* of a stream, as on a GPU */
 
 bool is_lazy()
 {
@@ -170,7 +174,7 @@ void count(Counted what)
     counts.of[what]++;
 }
 
-static bool lost; /* the device */
+static std::atomic<bool> lost; /* the device */
 
 void kernel_counted()
 {
@@ -188,8 +192,10 @@ cudaError_t device_error()
 bool call_fails(const char *function)
 {
     static const char *const wanted = getenv("SIMT_FAIL");
+    static const std::thread::id first = std::this_thread::get_id();
     static long calls;
-    if (wanted == nullptr || ++calls != atol(wanted)) return false;
+    if (wanted == nullptr || std::this_thread::get_id() != first) return false;
+    if (++calls != atol(wanted)) return false;
     fprintf(stderr, "SIMT: call %ld, %s, fails as SIMT_FAIL asks\n", calls, function);
     return true;
 }
@@ -211,6 +217,17 @@ cudaError_t cudaStreamCreate(cudaStream_t *out)
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned)
 {
     return cudaStreamCreate(out);
+}
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *out, unsigned, int priority)
+{
+    if (priority < GREATEST_PRIORITY || priority > 0) return set_error(cudaErrorInvalidValue);
+    return cudaStreamCreate(out);
+}
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest)
+{
+    *least = 0;
+    *greatest = GREATEST_PRIORITY;
+    return call_fails(__func__) ? set_error(cudaErrorInvalidValue) : cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
@@ -269,8 +286,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     const unsigned recorded = ++state->recorded;
     state->stream = stream;
     submit(stream, [state, recorded] {
-        state->done = recorded;
         state->seconds = now();
+        state->done = recorded;
     });
     return cudaSuccess;
 }
@@ -279,6 +296,12 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     count(WAIT);
     if (call_fails(__func__)) return set_error(cudaErrorLaunchFailure);
     wait_for(event->state, event->state->recorded);
+    return set_error(device_error());
+}
+cudaError_t cudaEventQuery(cudaEvent_t event)
+{
+    if (call_fails(__func__)) return set_error(cudaErrorLaunchFailure);
+    if (event->state->done < event->state->recorded) return set_error(cudaErrorNotReady);
     return set_error(device_error());
 }
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t begin, cudaEvent_t end)

@@ -25,7 +25,8 @@ void count(Counted what);
 void kernel_counted();
 cudaError_t device_error();
 
-/* Is this the call that SIMT_FAIL=N asks to fail?  Calls are counted from 1 by all functions that ask here. */
+/* Is this the call that SIMT_FAIL=N asks to fail?  Calls are counted from 1 by all functions that ask here, in the thread
+ * that asked first: how often others ask is a matter of time. */
 bool call_fails(const char *function);
 
 } // namespace simt

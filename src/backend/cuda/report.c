@@ -1,5 +1,6 @@
 /* report.c - drivers, libraries and GPUs in words. */
 #include "backend/cuda/cuda.h"
+#include "backend/cuda/nccl.h"
 #include "base/report.h"
 
 #include <cublasLt.h>
@@ -14,6 +15,18 @@ static void say_version(const report *r, const char *name, cudaError_t (*ask)(in
     else
         report_say(r, name, "CUDA %d.%d", version / 1000, version % 1000 / 10);
     (void)cudaGetLastError();
+}
+
+/* One GPU needs none, so its absence is no failure. */
+static void say_nccl(const report *r)
+{
+    nccl_library nccl;
+    if (nccl_load(&nccl) == CUDPO_OK)
+        report_say(r, "NCCL", "%d.%d.%d, %s", nccl.version / 10000, nccl.version / 100 % 100,
+                   nccl.version % 100, nccl.path);
+    else
+        report_say(r, "NCCL", "%s", cudpo_error_message());
+    cudpo_error_clear();
 }
 
 static void say_memory(const report *r, const char *name, int device)
@@ -70,6 +83,7 @@ void backend_cuda_report(void (*line)(void *context, const char *name, const cha
     say_version(&r, "driver", cudaDriverGetVersion);
     say_version(&r, "runtime", cudaRuntimeGetVersion);
     report_say(&r, "cuBLASLt", "%zu", cublasLtGetVersion());
+    say_nccl(&r);
     const cudaError_t error = cudaGetDeviceCount(&devices);
     if (error != cudaSuccess || devices == 0) {
         report_say(&r, "GPUs", "none: %s",

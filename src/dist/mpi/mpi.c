@@ -29,6 +29,7 @@ typedef struct mpi {
     float *scratch; /* [size][piece] */
     int64_t piece;
     MPI_Request *requests; /* [2 size] */
+    MPI_Status *statuses;  /* [2 size] */
     int pending;           /* requests that were begun and not yet waited for */
 } mpi;
 
@@ -58,12 +59,22 @@ static void pause_between(int64_t looks)
         nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
 }
 
+/* Of several requests the one that failed says why. */
+static int why(const mpi *m, int code)
+{
+    for (int i = 0; code == MPI_ERR_IN_STATUS && i < m->pending; i++)
+        if (m->statuses[i].MPI_ERROR != MPI_SUCCESS && m->statuses[i].MPI_ERROR != MPI_ERR_PENDING)
+            return m->statuses[i].MPI_ERROR;
+    return code;
+}
+
 /* Wait for what is pending. */
 static cudpo_status settle(mpi *m)
 {
     int done = 0;
     for (int64_t looks = 0;; looks++) {
-        MPI_TRY(m, Testall, (m->pending, m->requests, &done, MPI_STATUSES_IGNORE));
+        const int code = MPI_Testall(m->pending, m->requests, &done, m->statuses);
+        if (code != MPI_SUCCESS) return failed(m, "MPI_Testall", why(m, code));
         if (done) break;
         CUDPO_TRY(control_status(m->company));
         pause_between(looks);
@@ -190,15 +201,21 @@ static cudpo_status meet(mpi *m)
     return settle(m);
 }
 
+static void release(mpi *m)
+{
+    free(m->statuses);
+    free(m->requests);
+    free(m->scratch);
+    free(m);
+}
+
 /* What requests that are still pending may read or write is not freed. */
 static void close_mpi(void *context, bool is_lost)
 {
     mpi *m = context;
     if (is_lost || m->pending > 0 || meet(m) != CUDPO_OK) return;
     MPI_Finalize();
-    free(m->requests);
-    free(m->scratch);
-    free(m);
+    release(m);
 }
 
 /* The ranks of MPI and those of the company are the same, or all would wait for somebody else. */
@@ -228,8 +245,9 @@ static cudpo_status prepare(mpi *m)
     CUDPO_TRY(check_ranks(m));
     m->piece = SCRATCH / m->size > PIECE_LEAST ? SCRATCH / m->size : PIECE_LEAST;
     m->scratch = malloc((size_t)(m->size * m->piece) * sizeof *m->scratch);
-    m->requests = malloc(2 * (size_t)m->size * sizeof *m->requests);
-    if (m->scratch != NULL && m->requests != NULL) return CUDPO_OK;
+    m->requests = calloc(2 * (size_t)m->size, sizeof *m->requests);
+    m->statuses = calloc(2 * (size_t)m->size, sizeof *m->statuses);
+    if (m->scratch != NULL && m->requests != NULL && m->statuses != NULL) return CUDPO_OK;
     return cudpo_fail(CUDPO_ENOMEM, "MPI", "communicator");
 }
 
@@ -252,8 +270,6 @@ cudpo_status communicator_mpi_open(queued_transport *t, control *company)
         *t = (queued_transport){.name = "mpi", .context = m, .work = work, .close = close_mpi};
         return CUDPO_OK;
     }
-    free(m->requests);
-    free(m->scratch);
-    free(m);
+    release(m);
     return status;
 }

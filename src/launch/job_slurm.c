@@ -1,0 +1,101 @@
+/* job_slurm.c - a script for sbatch. */
+#include "launch/job.h"
+#include "launch/quote.h"
+
+#include <string.h>
+
+static cudpo_status write_option(buffer *b, const char *option, const char *value)
+{
+    return value == NULL ? CUDPO_OK : buffer_printf(b, "#SBATCH --%s=%s\n", option, value);
+}
+
+static cudpo_status write_head(buffer *b, const cudpo_job *a)
+{
+    CUDPO_TRY(buffer_printf(
+        b,
+        "#!/bin/bash\n"
+        "# %lld node%s of %lld rank%s each.  Submit it with sbatch, in the folder where relative "
+        "paths begin.\n",
+        (long long)a->nodes, a->nodes == 1 ? "" : "s", (long long)a->ranks_per_node,
+        a->ranks_per_node == 1 ? "" : "s"));
+    CUDPO_TRY(write_option(b, "job-name", a->name));
+    CUDPO_TRY(buffer_printf(b, "#SBATCH --nodes=%lld\n#SBATCH --ntasks-per-node=%lld\n",
+                            (long long)a->nodes, (long long)a->ranks_per_node));
+    if (a->gpus_per_node > 0)
+        CUDPO_TRY(buffer_printf(b, "#SBATCH --gpus-per-node=%lld\n", (long long)a->gpus_per_node));
+    CUDPO_TRY(buffer_printf(b, "#SBATCH --cpus-per-task=%lld\n", (long long)a->cpus_per_rank));
+    CUDPO_TRY(write_option(b, "time", a->time));
+    CUDPO_TRY(write_option(b, "partition", a->partition));
+    CUDPO_TRY(write_option(b, "account", a->account));
+    CUDPO_TRY(write_option(b, "array", a->array));
+    return buffer_printf(
+        b,
+        "#SBATCH --output=%s\n"
+        "# Before its time is over the run is told to save.  It ends with status 75 then, and is "
+        "queued again\n"
+        "# to go on from there; so it does after a node was lost or a job of higher priority "
+        "came.\n"
+        "#SBATCH --signal=USR1@%d\n"
+        "#SBATCH --requeue\n"
+        "#SBATCH --open-mode=append\n\n"
+        "id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}\n"
+        "id=${id:-$SLURM_JOB_ID}\n"
+        "export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK\n\n",
+        a->array == NULL ? "%x-%j.out" : "%x-%A_%a.out", JOB_SAVE_SECONDS);
+}
+
+/* In the folder of the configuration, which all nodes must see in any case. */
+static cudpo_status write_token(buffer *b, const job *j)
+{
+    CUDPO_TRY(buffer_printf(b, "# A secret of this run, without which no process can join it, in a "
+                               "file that all nodes see.\n"
+                               "folder="));
+    CUDPO_TRY(quote_shell(b, j->folder));
+    return buffer_printf(
+        b,
+        "\n"
+        "rm -f -- \"$folder/.cudpo-token-$id\".* # of a start that was killed\n"
+        "CUDPO_RDZV_TOKEN_FILE=$(mktemp -- \"$folder/.cudpo-token-$id.XXXXXX\") || exit 73\n"
+        "export CUDPO_RDZV_TOKEN_FILE\n"
+        "trap 'rm -f -- \"$CUDPO_RDZV_TOKEN_FILE\"' EXIT\n"
+        "%s >\"$CUDPO_RDZV_TOKEN_FILE\" || exit 73\n\n",
+        job_make_secret);
+}
+
+static cudpo_status write_command(buffer *b, const job *j)
+{
+    const cudpo_job *a = &j->ask;
+    CUDPO_TRY(buffer_printf(b,
+                            "# Signals must not end this script before the ranks have saved; bash "
+                            "handles them between commands.\n"
+                            "trap : USR1 USR2 TERM\n"
+                            "srun --export=ALL --kill-on-bad-exit=1 "
+                            "--cpus-per-task=\"$SLURM_CPUS_PER_TASK\""));
+    if (a->mpi != NULL) CUDPO_TRY(buffer_printf(b, " --mpi=%s", a->mpi));
+    CUDPO_TRY(buffer_printf(b, " \\\n    "));
+    CUDPO_TRY(quote_shell(b, a->program));
+    CUDPO_TRY(job_command(b, j));
+    if (a->array != NULL) { /* last, so that it wins */
+        CUDPO_TRY(buffer_printf(b, " \\\n    --seed \"$SLURM_ARRAY_TASK_ID\" --output_dir "));
+        CUDPO_TRY(quote_shell(b, a->output_dir));
+        CUDPO_TRY(buffer_printf(b, "/\"$SLURM_ARRAY_TASK_ID\""));
+    }
+    return buffer_printf(b, " &\n"
+                            "ranks=$!\n"
+                            "while kill -0 \"$ranks\" 2>/dev/null; do wait \"$ranks\"; done\n"
+                            "wait \"$ranks\"\n"
+                            "status=$?\n\n");
+}
+
+cudpo_status job_slurm(buffer *b, const job *j)
+{
+    CUDPO_TRY(write_head(b, &j->ask));
+    if (j->ask.mpi == NULL || strcmp(j->ask.mpi, "pmix") != 0) CUDPO_TRY(write_token(b, j));
+    CUDPO_TRY(write_command(b, j));
+    return buffer_printf(
+        b, "# A job that was cancelled stays so.\n"
+           "if [ \"$status\" = 75 ] && [ \"$(squeue -h -j \"$id\" -o %%T)\" = RUNNING ]; then\n"
+           "    scontrol requeue \"$id\"\n"
+           "fi\n"
+           "exit \"$status\"\n");
+}
