@@ -3,6 +3,7 @@ submit -p patient --
 reaches 30
 submit_urgent
 again
+said "STEP $job.0 ON n2 CANCELLED"
 ends COMPLETED "$urgent"
 ends COMPLETED
 expect Restarts 1

@@ -3,7 +3,7 @@ submit -p patient --signal=USR1@60 --
 reaches 30
 submit_urgent
 again
-! says CANCELLED || fail "SIGTERM came, too"
+! says "STEP $job.0 ON n2 CANCELLED" || fail "SIGTERM came, too"
 ends COMPLETED "$urgent"
 ends COMPLETED
 expect Restarts 1
