@@ -45,5 +45,15 @@ if [ ! -e "$root/$plugins/libcudpo_cuda.so" ]; then
 fi
 if [ -e "$root/$plugins/libcudpo_cuda.so" ]; then
     env -u CUDPO_PLUGIN "$root/bin/cudpo" doctor | grep -q "$plugins/libcudpo_cuda.so" || fail "the plugin is not found"
+    if [ -e "$emulated" ]; then # which has one GPU
+        env -u CUDPO_PLUGIN RANK=1 WORLD_SIZE=2 LOCAL_RANK=1 MASTER_ADDR=h MASTER_PORT=1 "$root/bin/cudpo" doctor |
+            grep -q 'GPU 0 of 1: local rank 1' || fail "a second rank on the GPU does not count round"
+    fi
 fi
+if [ -e "$build/libcudpo_mpi.so" ]; then
+    env -u CUDPO_MPI_PLUGIN "$root/bin/cudpo" doctor | grep -q "^MPI .*$plugins/libcudpo_mpi.so" || fail "MPI's plugin is not found"
+else
+    env -u CUDPO_MPI_PLUGIN "$root/bin/cudpo" doctor | grep -q '^MPI .*without MPI' || fail "doctor does not miss MPI's plugin"
+fi
+ldd "$root/bin/cudpo" | grep -q libmpi && fail "the program wants MPI"
 echo "installed, and used from there"

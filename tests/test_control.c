@@ -38,7 +38,7 @@ static void all_know_what_all_gave(void **state)
 static cudpo_status collects(control *c, job *j, int rank)
 {
     size_t begin[JOB_RANKS + 1];
-    const size_t large = 5000001;
+    const size_t large = 1000001;
     for (int round = 0; round < 3; round++) {
         const size_t n = rank == j->size - 1 ? large : (size_t)rank;
         uint8_t *mine = malloc(n + 1), *all;
@@ -210,7 +210,9 @@ static cudpo_status leaves_at_once(control *c, job *j, int rank)
 static void goodbyes_overtake_nothing(void **state)
 {
     (void)state;
-    for (int trial = 0; trial < 100; trial++) {
+    const double begin =
+        job_clock(); /* processes start slowly under a sanitizer: fewer will do there */
+    for (int trial = 0; trial < 20 || (trial < 200 && job_clock() < begin + 4); trial++) {
         job j = job_make(4);
         job_start_all(&j, leaves_at_once);
         for (int r = 0; r < 4; r++)
@@ -354,9 +356,9 @@ static void stop_and_go_on(const bool *victims, double peer_timeout, double seco
 static void some_stops_are_forgiven(void **state)
 {
     (void)state;
-    stop_and_go_on((const bool[3]){true, true, true}, 1, 2.5);
-    stop_and_go_on((const bool[3]){true, false, false}, 4, 2);
-    stop_and_go_on((const bool[3]){false, false, true}, 4, 2);
+    stop_and_go_on((const bool[3]){true, true, true}, 1, 1.5);
+    stop_and_go_on((const bool[3]){true, false, false}, 3, 1.5);
+    stop_and_go_on((const bool[3]){false, false, true}, 3, 1.5);
 }
 
 static cudpo_status tells_secret(control *c, job *j, int rank)

@@ -175,16 +175,16 @@ static void read_until(const char *folder, int64_t sequence)
 static void a_record_outlives_a_killed_process(void **state)
 {
     (void)state;
-    for (int trial = 0; trial < 20; trial++) {
+    for (int trial = 0; trial < 12; trial++) {
         const char *folder = folder_of("killed");
         flight_records all;
         const pid_t pid = start_writer(folder);
-        read_until(folder, trial * 3000 + 1);
+        read_until(folder, trial * 1500 + 1);
         kill(pid, SIGKILL);
         assert_int_equal(program_wait(pid), 128 + SIGKILL);
         CHECK_OK(flight_read(&all, folder));
         const flight_record *r = &all.ranks[0];
-        assert_true(r->newest >= trial * 3000 + 1 && r->ended == 0);
+        assert_true(r->newest >= trial * 1500 + 1 && r->ended == 0);
         /* The one that it was about to write took its place from the oldest. */
         const int64_t held = r->newest - r->oldest + 1;
         assert_true(held == r->newest || held == FLIGHT_ENTRIES || held == FLIGHT_ENTRIES - 1);

@@ -10,9 +10,13 @@ static const cli_page page = {
     "cudpo doctor",
     "Prints a line for each fact: memory and limits of this process, where caches are, the CUDA "
     "backend and where it was found, the NVIDIA driver, library versions, and each GPU with its "
-    "memory and the other GPUs that it reaches. Changes nothing; exit status 0 whatever it finds.",
+    "memory and the other GPUs that it reaches. Started as `cudpo train` would be (by torchrun, "
+    "srun, mpirun, Kubernetes), it says which rank of how many the process is, why, and which GPU "
+    "is that rank's; or what contradicts itself in the environment. Changes nothing; exit status 0 "
+    "whatever it finds.",
     NULL,
     "  cudpo doctor\n"
+    "  srun -N2 --ntasks-per-node=8 cudpo doctor\n"
     "  CUDPO_PLUGIN=build-cuda/libcudpo_cuda.so cudpo doctor"};
 
 static void print_line(void *context, const char *name, const char *value)

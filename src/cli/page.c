@@ -74,9 +74,10 @@ void cli_print_page(const cli_page *page, const cli_option *options, int64_t n, 
         "64 the command line makes no sense; 78 a configuration value does not\n"
         "65 a malformed model, tokenizer, data or checkpoint file; 66 one that is not there\n"
         "73 an output can't be written; 77 access denied; 71 no memory; 70 a bug of cudpo\n"
-        "69 the device is not there or failed\n"
+        "69 the device is not there or failed, or another rank was lost\n"
         "75 stopped by a signal, steps done are saved: run the same command again with "
         "--resume_from_checkpoint true\n"
+        "76 the ranks did not find one another, or are not of one run\n"
         "79 NaN or Inf in loss or gradient, or the self-check of the first step failed");
     print_section("EXAMPLES", page->examples);
 }

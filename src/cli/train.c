@@ -1,6 +1,7 @@
 /* train.c - `cudpo train` and `cudpo eval`: a configuration from a file and from the command line. */
 #include "cudpo/train.h"
 #include "cli/cli.h"
+#include "cli/ranks.h"
 #include "cudpo/config.h"
 
 #include <stdio.h>
@@ -10,7 +11,7 @@
 static const cli_page train_page = {
     "train",
     "align a model on preferences",
-    "cudpo train [CONFIG.json] [--key value ...] [--print_config]",
+    "cudpo train [CONFIG.json] [--key value ...] [--option ...]",
     "Reads a Hugging Face model folder and a preference file, trains the model with the loss that "
     "loss_type names, and writes "
     "a model folder to output_dir. CONFIG.json is an object of the keys below; --key value on the "
@@ -24,7 +25,9 @@ static const cli_page train_page = {
     "and rejected with the prompt inside; or, for kto, prompt, completion and label; or, for sft, "
     "prompt and completion.\n"
     "\n"
-    "--print_config prints all values in force and does nothing else.\n"
+    "As one of several ranks it is started by torchrun, srun, mpirun, a PMIx launcher, Kubernetes, "
+    "or by hand with the options below; `cudpo doctor`, started the same way, says what is found "
+    "of that.\n"
     "\n"
     "SIGTERM, SIGINT and SIGUSR1 save a checkpoint at the end of the step and exit with status 75; "
     "SIGUSR2 saves and goes on.",
@@ -68,16 +71,19 @@ static cudpo_status print_config(const cudpo_config *c)
 cudpo_status cli_train(int argc, char **argv)
 {
     cudpo_config c;
+    cudpo_ranks ranks;
     bool print = false, help;
-    const cli_option own[] = {{"--print_config", CLI_FLAG, "", "", &print}};
+    cli_option own[1 + RANKS_OPTIONS] = {
+        {"--print_config", CLI_FLAG, "", "print all values in force and do nothing else", &print}};
+    ranks_options(own + 1, &ranks);
     CUDPO_TRY(cudpo_config_create(&c));
-    cudpo_status status = cli_configure(&c, own, 1, &help, argc, argv);
+    cudpo_status status = cli_configure(&c, own, 1 + RANKS_OPTIONS, &help, argc, argv);
     if (status == CUDPO_OK && help) {
-        cli_print_page(&train_page, NULL, 0, true);
+        cli_print_page(&train_page, own, 1 + RANKS_OPTIONS, true);
     } else if (status == CUDPO_OK && print) {
         status = print_config(&c);
     } else if (status == CUDPO_OK) {
-        status = cudpo_train(&c);
+        status = cudpo_train_ranks(&c, &ranks);
     }
     cudpo_config_free(&c);
     return status;

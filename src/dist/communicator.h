@@ -72,6 +72,9 @@ CUDPO_MUST_USE cudpo_status communicator_tcp(communicator **out, backend *be, co
  *  Once in a process: MPI begins only once.  Where the company failed MPI is left as it is, because its own end would wait for
  *  the peers that are gone: then the process ends without MPI_Finalize(), upon which mpirun ends the others. */
 CUDPO_MUST_USE cudpo_status communicator_mpi(communicator **out, backend *be, control *company);
+/** A line that says where its plugin is, or why it can't be used. */
+void communicator_mpi_report(void (*line)(void *context, const char *name, const char *value),
+                             void *context);
 
 /** NCCL, for tensors of a CUDA backend, each rank on a GPU of its own.  The library is opened here: $CUDPO_NCCL, or libnccl.so.2
  *  as the system finds it.  Collective: every rank calls it.

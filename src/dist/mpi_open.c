@@ -31,3 +31,12 @@ cudpo_status communicator_mpi(communicator **out, backend *be, control *company)
     if (status != CUDPO_OK) transport.close(transport.context, true);
     return status;
 }
+
+void communicator_mpi_report(void (*line)(void *context, const char *name, const char *value),
+                             void *context)
+{
+    plugin p;
+    const cudpo_status status = plugin_open(&p, &mpi_kind);
+    line(context, "MPI", status == CUDPO_OK ? p.path : cudpo_error_message());
+    cudpo_error_clear();
+}

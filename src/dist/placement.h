@@ -1,12 +1,15 @@
 /* placement.h - which rank this process is and where rank 0 is to be found: what a launcher left in the environment.
  *
- * Looked for in this order: flags; torchrun; a Slurm step; PMIx and mpirun; Kubernetes; none of them, which is one process.
- * The first that is whole wins, and what contradicts it is an error, never a guess. */
+ * Looked for in this order: flags; torchrun; a Slurm step, and PMIx and mpirun, of which the inner one counts; Kubernetes; none
+ * of them, which is one process.  The first that is whole wins, and what contradicts it is an error, never a guess.  What is
+ * behind the order, and which leftovers of launchers further out are none of our business: placement.c. */
 #ifndef CUDPO_DIST_PLACEMENT_H
 #define CUDPO_DIST_PLACEMENT_H
 
+#include "cudpo/ranks.h"
 #include "cudpo/status.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef enum launcher {
@@ -25,25 +28,32 @@ enum { PLACEMENT_TEXT = 256, MAX_RANKS = 65536 };
 
 typedef struct placement {
     launcher launcher;
-    int32_t rank, size;             /* 0 .. size-1 */
-    int32_t local_rank, local_size; /* among those of this node; local_size 0: not known */
-    int32_t node;                   /* -1: not known */
-    char address
-        [PLACEMENT_TEXT]; /* of rank 0: a name or number; "": only PMIx knows, or size is 1 */
-    int32_t port;         /* 0: not known */
-    char run_id
-        [PLACEMENT_TEXT]; /* the same for all ranks of one attempt and for no other; "": none given */
-    int32_t restarts;     /* of the job before this attempt */
-    char source[PLACEMENT_TEXT]; /* for people: "slurm step 12.0" */
+    int32_t rank, size; /* 0 .. size-1; size 0: only PMIx knows, see placement_complete() */
+    int32_t local_rank; /* among those of this node; -1: only PMIx knows */
+    int32_t local_size; /* 0: not known */
+    int32_t node;       /* -1: not known */
+    char address[PLACEMENT_TEXT]; /* of rank 0: name or number; "": only PMIx knows, or size is 1 */
+    int32_t port;                 /* 0: not known, as address */
+    bool derived; /* the port is a hash that all ranks compute and nobody reserved */
+    bool
+        pmix; /* PMIX_* are of just these ranks: where port is 0 the only way, where it is derived a safer one */
+    char run_id[PLACEMENT_TEXT]; /* the same for all ranks of one attempt and for no other run;
+                                     "": none given */
+    int32_t restarts;            /* of the job, or of this node's ranks, before this attempt */
+    char source[PLACEMENT_TEXT]; /* for people: "slurm step 12.0"; printable */
 } placement;
 
 /* What the command line says of it; -1 and NULL: nothing. */
 typedef struct placement_wish {
     const char *launcher; /* "auto" (NULL is the same) or one of launcher_names */
     int64_t rank, world_size, local_rank;
-    const char *rdzv_endpoint; /* HOST:PORT of rank 0 */
+    const char *rdzv_endpoint; /* HOST:PORT of rank 0, [HOST]:PORT where HOST has colons */
     const char *rdzv_id;       /* becomes run_id */
+    int32_t gpus; /* that this machine has; -1: not known, CUDA_VISIBLE_DEVICES may say */
 } placement_wish;
+
+/* A wish as the API has it; NULL: none.  Counts the GPUs of this machine, without their driver. */
+placement_wish placement_wish_of(const cudpo_ranks *ranks);
 
 /* How variables are read: getenv() but in tests. */
 typedef const char *(*placement_variable)(void *context, const char *name);
@@ -53,6 +63,16 @@ typedef const char *(*placement_variable)(void *context, const char *name);
  *           more than MAX_RANKS ranks, two sources that disagree, RANK without LOCAL_RANK where several GPUs are visible. */
 CUDPO_MUST_USE cudpo_status placement_find(placement *out, const placement_wish *wish,
                                            placement_variable get, void *context);
+
+/** Fill in what PMIx knows of a placement whose size is 0.
+ *  In:      local_size 0 and node -1 where it does not.
+ *  Returns: CUDPO_OK; CUDPO_ECONFIG: as placement_find(); p is as it was then. */
+CUDPO_MUST_USE cudpo_status placement_complete(placement *p, int64_t size, int64_t local_rank,
+                                               int64_t local_size, int64_t node);
+
+/* "rank 3 of 8 (slurm step 12.0), local rank 1 of 4, rank 0 at n0:23456", or "one process: ..." */
+enum { PLACEMENT_SENTENCE = 2 * PLACEMENT_TEXT + 128 };
+void placement_sentence(char out[PLACEMENT_SENTENCE], const placement *p);
 
 /* getenv(), as placement_find() takes it. */
 const char *placement_getenv(void *context, const char *name);

@@ -40,8 +40,6 @@ bool lines_move(lines *l)
     if (n < 0 && errno == EINTR) return true;
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return false;
     if (n <= 0) {
-        if (l->held > 0) pass_on(l, l->data, l->held);
-        l->held = 0;
         close(l->from);
         l->from = -1;
         return false;

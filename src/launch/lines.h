@@ -17,7 +17,8 @@ typedef struct lines {
     char data[LINES_LONGEST];
 } lines;
 
-/* Pass on what is there.  A line longer than LINES_LONGEST is broken in several.
+/* Pass on what is there.  A line longer than LINES_LONGEST is broken in several; a last one without an
+ * end waits for lines_finish().
  * Returns: whether there may be more at once. */
 bool lines_move(lines *l);
 

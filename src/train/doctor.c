@@ -3,6 +3,8 @@
 #include "backend/open.h"
 #include "base/file.h"
 #include "base/report.h"
+#include "dist/communicator.h"
+#include "dist/placement.h"
 #include "train/cache_folder.h"
 
 #include <dlfcn.h>
@@ -101,9 +103,49 @@ static void say_nccl(const report *r)
     if (library != NULL) (void)dlclose(library);
 }
 
+/* Lines of a report, passed on, and the GPUs that they were of. */
+typedef struct gpu_lines {
+    report to;
+    int32_t gpus;
+} gpu_lines;
+
+static void pass_line(void *context, const char *name, const char *value)
+{
+    gpu_lines *lines = context;
+    char number[16];
+    snprintf(number, sizeof number, "GPU %d", (int)lines->gpus);
+    lines->gpus += strcmp(name, number) == 0; /* "GPU 0 memory" is another one's */
+    lines->to.line(lines->to.context, name, value);
+}
+
+/* Which rank `cudpo train` would be, started as this was, and where it would compute. */
+static void say_ranks(const report *r, int32_t gpus)
+{
+    placement p;
+    char sentence[PLACEMENT_SENTENCE];
+    placement_wish wish = placement_wish_of(NULL);
+    if (gpus > 0) wish.gpus = gpus;
+    if (placement_find(&p, &wish, placement_getenv, NULL) != CUDPO_OK) {
+        report_say(r, "ranks", "%s", cudpo_error_message());
+        cudpo_error_clear();
+        return;
+    }
+    placement_sentence(sentence, &p);
+    report_say(r, "ranks", "%s", sentence);
+    if (gpus == 0)
+        report_say(r, "device of the rank", "CPU");
+    else if (p.local_rank < 0)
+        report_say(r, "device of the rank", "one of %d GPUs, by the local rank that PMIx says",
+                   (int)gpus);
+    else
+        report_say(r, "device of the rank", "GPU %d of %d: local rank %d, counted round",
+                   (int)(p.local_rank % gpus), (int)gpus, (int)p.local_rank);
+}
+
 void cudpo_doctor(void (*line)(void *context, const char *name, const char *value), void *context)
 {
     const report r = {line, context};
+    gpu_lines lines = {r, 0};
     report_say(&r, "cudpo", "%s", CUDPO_VERSION);
     say_memory(&r);
     say_limit(&r, "locked memory", RLIMIT_MEMLOCK, 1e6, " MB");
@@ -112,6 +154,8 @@ void cudpo_doctor(void (*line)(void *context, const char *name, const char *valu
     say_cache(&r);
     say_visible(&r);
     say_kernel_module(&r);
-    backend_report(line, context);
+    backend_report(pass_line, &lines);
     say_nccl(&r);
+    communicator_mpi_report(line, context);
+    say_ranks(&r, lines.gpus);
 }
