@@ -30,6 +30,13 @@ submit() {
     jobs+=("$job")
 }
 
+# submit_launched [OPTION of cudpo launch slurm ...]: queues the script that it makes, of ranks on CPUs; sets job.
+submit_launched() {
+    timeout 20 "$cudpo" launch slurm "$runs/train.json" --gpus-per-node 0 --output_dir "$work/out" "$@" >"$work/script" || fail "cudpo launch"
+    job=$(timeout 20 sbatch --parsable -J "$scenario" -o "$work/job.%A_%a" "$work/script") || fail "sbatch"
+    jobs+=("$job")
+}
+
 # submit_urgent: queues another job that takes the whole of n2; sets urgent.
 submit_urgent() {
     urgent=$(timeout 20 sbatch --parsable -p urgent --exclusive -J urgent -o /dev/null --wrap 'sleep 1') || fail "sbatch"
@@ -82,11 +89,11 @@ said() { says "$1" || fail "the job did not say \"$1\""; }
 # again [FOLDER]: waits for the second attempt, after the first was told to save; it must go on from just that step.
 again() {
     local out=${1:-$work/out} at
-    within 60 "a second attempt" says "attempt 1 on"
-    expect Restarts 1
+    within 60 "a second attempt" is Restarts 1
+    within 60 "going on" says "going on from $out/checkpoint-"
     at=$(cat "$work"/job.* | sed -n "s|.*$out: stopped by a signal at step \([0-9]*\) of.*|\1|p")
     [ -n "$at" ] || fail "the first attempt did not stop at a signal"
-    within 60 "going on from step $at" says "going on from $out/checkpoint-$at"
+    says "going on from $out/checkpoint-$at" || fail "did not go on from step $at"
 }
 
 # resumed STEP: an attempt went on from this checkpoint.
