@@ -3,7 +3,7 @@ set(folder ${CMAKE_CURRENT_SOURCE_DIR}/launch)
 set(runs ${CMAKE_CURRENT_BINARY_DIR}/launch)
 add_test(NAME launch_reference COMMAND ${folder}/reference.sh ${CMAKE_SOURCE_DIR} $<TARGET_FILE:cudpo> ${runs})
 set_tests_properties(launch_reference PROPERTIES LABELS "short;slurm" FIXTURES_SETUP launch TIMEOUT 400)
-foreach(launcher mpirun torchrun)
+foreach(launcher cudpo mpirun torchrun)
   foreach(ranks 2 4)
     set(name launch_${launcher}_${ranks})
     # timeout's SIGTERM lets the script clean up behind itself, which ctest's SIGKILL would not.

@@ -17,6 +17,7 @@ export SLURM_CONF=$cluster/slurm.conf CUDPO_PROGRAM=$cudpo CUDPO_CACHE=$runs/cac
 leave() {
     local status=$? job
     trap - EXIT
+    set +e
     if [ $status != 0 ] && [ $status != 77 ]; then
         for job in "${jobs[@]}"; do timeout 10 scontrol show job "$job"; done
         tail -n 15 "$work"/job.* "$cluster"/log/slurmctld "$cluster"/log/slurmd.n?

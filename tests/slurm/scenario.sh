@@ -96,8 +96,8 @@ again() {
     says "going on from $out/checkpoint-$at" || fail "did not go on from step $at"
 }
 
-# resumed STEP: an attempt went on from this checkpoint.
-resumed() { said "going on from $work/out/checkpoint-$1"; }
+# resumed STEP: an attempt went on from this checkpoint; or from the next, which was whole when all was killed, but had no name yet.
+resumed() { says "going on from $work/out/checkpoint-$1" || said "going on from $work/out/checkpoint-$(($1 + 20))"; }
 
 # lose_node NUMBER: kills slurmd of a node and all that runs there.
 lose_node() {
