@@ -82,7 +82,7 @@ static void flipped_bits_are_seen(void **state)
         snprintf(name, sizeof name, "checkpoint-2/%s", damaged_files[i]);
         content c = read_all(&f, name);
         assert_true(c.n > 0);
-        for (int trial = 0; trial < 120; trial++) {
+        for (int trial = 0; trial < 290; trial++) {
             const size_t at = (size_t)rng_below(i, 1, (uint64_t)trial, (int64_t)c.n);
             c.data[at] ^= (char)(1 << rng_below(i, 2, (uint64_t)trial, 8));
             put(c.path, c.data, c.n);
@@ -94,7 +94,7 @@ static void flipped_bits_are_seen(void **state)
         free(c.data);
     }
     restore_stderr(saved);
-    assert_int_equal(flips, 840);
+    assert_int_equal(flips, 2030);
     assert_int_equal(fixture_newest(&f), 2); /* all of it was put back: no false alarm */
     fixture_close(&f);
 }

@@ -4,7 +4,7 @@
 #define CUDPO_TESTS_TEST_CONTROL_H
 
 #include "scratch.h"
-#include "dist/control.h"
+#include "dist/company.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -186,6 +186,56 @@ static inline cudpo_status job_wait_for_failure(control *c, job *j)
     while (control_status(c) == CUDPO_OK && job_clock() < limit)
         job_sleep(0.0005);
     return control_status(c);
+}
+
+/* ---- the test itself is a rank ---- */
+
+/* A connection to rank 0, once it listens. */
+static inline int job_reach_port(int port)
+{
+    const double limit = job_clock() + JOB_LIMIT;
+    const struct sockaddr_in a = {.sin_family = AF_INET,
+                                  .sin_port = htons((uint16_t)port),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    for (;;) {
+        const int fd = socket(AF_INET, SOCK_STREAM, 0);
+        assert_true(fd >= 0);
+        if (connect(fd, (const struct sockaddr *)&a, sizeof a) == 0) return fd;
+        close(fd);
+        assert_true(job_clock() < limit);
+        job_sleep(0.005);
+    }
+}
+
+/* Wait for a frame of this type. */
+static inline void job_hear(wire *w, wire_type type)
+{
+    wire_flush(w);
+    assert_int_equal(wire_wait(w, wire_clock() + JOB_LIMIT), WIRE_FRAME);
+    assert_int_equal(w->type, type);
+}
+
+static inline handshake_self job_known_by(const char *token, int rank, int size)
+{
+    return (handshake_self){.run_id = "run",
+                            .build = "test",
+                            .token = (const uint8_t *)token,
+                            .token_size = strlen(token),
+                            .rank = rank,
+                            .size = size};
+}
+
+/* The test itself is a rank whom rank 0 has accepted. */
+static inline void job_join_as(wire *w, handshake_nonces *nonces, int port,
+                               const handshake_self *self)
+{
+    double seconds;
+    wire_open(w, job_reach_port(port));
+    job_hear(w, WIRE_CHALLENGE);
+    assert_true(handshake_hello(w, nonces, self));
+    job_hear(w, WIRE_ACCEPTED);
+    assert_true(handshake_check_accepted(w, nonces, self, &seconds));
+    assert_true(seconds > 0 && seconds <= 20);
 }
 
 #endif /* CUDPO_TESTS_TEST_CONTROL_H */

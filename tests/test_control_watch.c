@@ -7,7 +7,7 @@
 /* What a watch sees; the page is shared with the test. */
 typedef struct seen {
     atomic_int *looks, *stops;
-    atomic_bool fails, hangs, looking;
+    atomic_bool fails, hangs, looking, slow;
     pthread_t main;
     bool own_thread;
 } seen;
@@ -18,6 +18,7 @@ static cudpo_status look(void *context)
     atomic_store(&s->looking, true);
     atomic_fetch_add(s->looks, 1);
     cudpo_status status = CUDPO_OK;
+    if (atomic_load(&s->slow)) job_sleep(0.005);
     if (atomic_load(&s->fails)) status = cudpo_fail(CUDPO_EDEVICE, "NCCL", "the network is down");
     atomic_store(&s->looking, false);
     return status;
@@ -79,6 +80,7 @@ static cudpo_status watch_is_taken_away(control *c, job *j, int rank)
     (void)rank;
     for (int i = 0; i < 50; i++) {
         *s = see(j);
+        atomic_store(&s->slow, true);
         const control_watch watch = {.look = look, .stop = stop, .context = s};
         control_set_watch(c, &watch);
         job_sleep(0.001 * (i % 5));

@@ -377,7 +377,7 @@ static void refuses(void **state)
     SAYS(64, "\"-1\" is no whole number", RUN_OF, "--gpus=-1");
     SAYS(64, "12 GPUs do not fill nodes of 8", RUN_OF, "--gpus", "12");
     SAYS(64, "8 GPUs can't be shared out evenly to 3", RUN_OF, "--gpus", "8", "--nodes", "3");
-    SAYS(64, "2 is neither 0 nor 1", RUN_OF, "--zero_stage", "2");
+    SAYS(78, "must be an integer 0 or 1, not 2", RUN_OF, "--zero_stage", "2");
     SAYS(78, "--betta: unknown key; did you mean beta?", RUN_OF, "--betta", "1");
     SAYS(78, "model_name_or_path: is required", "plan", "--gpus", "8");
     SAYS(78, "bf16: the CPU computes in float32", RUN_OF, "--gpu", "cpu", "--bf16", "true");

@@ -6,26 +6,35 @@
 
 static const char *self;
 
-/* One rank under mpirun.  What it finds is its exit status. */
-static cudpo_status as_rank(bool remote)
+/* What mpirun itself says in variables, which hides that PMIx knows it. */
+static const char *only_pmix(void *context, const char *name)
 {
-    placement p = {.launcher = LAUNCHER_PMIX, .rank = -1, .node = -1};
+    return strncmp(name, "OMPI_", 5) == 0 ? NULL : placement_getenv(context, name);
+}
+
+/* One rank under mpirun: by what it says in variables, or by what PMIx says alone; `remote`: as if there were other nodes. */
+static cudpo_status as_rank(const char *by, bool remote)
+{
+    placement p;
+    placement_wish wish = {.launcher = by, .rank = -1, .world_size = -1, .local_rank = -1, .gpus = -1};
     control_options o = {
         .place = &p, .build = "test", .join_timeout = 20, .peer_timeout = 20, .grace = 20};
     control *c;
     int32_t all[8], mine;
-    snprintf(p.run_id, sizeof p.run_id, "%s", getenv("PMIX_NAMESPACE"));
+    const bool alone = strcmp(by, "pmix") == 0;
+    CUDPO_TRY(placement_find(&p, &wish, alone ? only_pmix : placement_getenv, NULL));
     CUDPO_TRY(pmix_complete(&p, &o.session));
-    if (p.size != 3 || p.local_size != 3 || p.rank < 0 || p.rank > 2 || p.local_rank != p.rank)
+    if (p.size != 3 || p.local_size != 3 || p.rank < 0 || p.rank > 2 || p.local_rank != p.rank ||
+        (o.session != NULL) != alone)
         return cudpo_fail(CUDPO_EDATA, "placement", "%d of %d, %d of %d here", (int)p.rank,
                           (int)p.size, (int)p.local_rank, (int)p.local_size);
-    if (remote) p.local_size = 0; /* as if there were other nodes: by this host's own addresses */
+    if (remote) p.local_size = 0;
     CUDPO_TRY(control_open(&c, &o));
     mine = 10 + p.rank;
     cudpo_status s = control_exchange(c, all, &mine, sizeof mine, "numbers");
     for (int r = 0; r < 3 && s == CUDPO_OK; r++)
         if (all[r] != 10 + r) s = cudpo_fail(CUDPO_EDATA, "exchange", "rank %d gave %d", r, all[r]);
-    if (s == CUDPO_OK && strncmp(control_address(c), "127.", 4) == 0 && remote)
+    if (s == CUDPO_OK && (strncmp(control_address(c), "127.", 4) == 0) == remote)
         s = cudpo_fail(CUDPO_EDATA, "address", "is %s", control_address(c));
     if (s == CUDPO_OK && p.rank == 1) printf("all met at %s\n", control_address(c));
     control_close(c);
@@ -45,13 +54,15 @@ static int run(const char *what)
 static void ranks_meet(void **state)
 {
     (void)state;
-    assert_int_equal(run("here"), 0);
+    assert_int_equal(run("auto here"), 0);
+    assert_int_equal(run("pmix here"), 0);
 }
 
 static void ranks_meet_as_on_several_hosts(void **state)
 {
     (void)state;
-    assert_int_equal(run("remote"), 0);
+    assert_int_equal(run("auto remote"), 0);
+    assert_int_equal(run("pmix remote"), 0);
 }
 
 /* Without a server: one clear error. */
@@ -70,8 +81,8 @@ static void no_server(void **state)
 int main(int argc, char **argv)
 {
     self = argv[0];
-    if (argc > 1) {
-        const cudpo_status s = as_rank(strcmp(argv[1], "remote") == 0);
+    if (argc > 2) {
+        const cudpo_status s = as_rank(argv[1], strcmp(argv[2], "remote") == 0);
         if (s != CUDPO_OK) fprintf(stderr, "%s\n", cudpo_error_message());
         return cudpo_exit_code(s);
     }

@@ -1,12 +1,9 @@
 /* test_ranks.c - several ranks train as one does: the same series, the same rows, the same bits when it is repeated. */
 /* rooms: train */
 #include "ranks.h"
-#include "base/json.h"
+#include "series.h"
 
-enum { SETTINGS = 16, BATCH = 12, MOST_LINES = 64, MOST_METRICS = 40 };
-
-/* Sums are cut differently, as in test_invariance: 1e-5 of 1, or of the value where that is larger. */
-static const double tolerance = 1e-5;
+enum { SETTINGS = 16, BATCH = 12 };
 
 typedef struct job {
     const char *name;
@@ -83,79 +80,6 @@ static void run(const job *j, int size, const char *output, const char *const *m
     ranks_expect(&g, 0);
 }
 
-/* While all rewards are 0 but for rounding, which completion is ahead is rounding too. */
-static bool is_undecided(const char *name, const json *line)
-{
-    static const char *const names[][3] = {
-        {"rewards/accuracies", "rewards/margins", "rewards/chosen"},
-        {"eval_rewards/accuracies", "eval_rewards/margins", "eval_rewards/chosen"}};
-    for (int i = 0; i < 2; i++) {
-        if (strcmp(name, names[i][0]) != 0) continue;
-        const json *margin = json_get(line, names[i][1]), *chosen = json_get(line, names[i][2]);
-        return margin != NULL && fabs(json_number(margin)) <= 1e-6 &&
-               fabs(json_number(chosen)) <= 1e-6;
-    }
-    return false;
-}
-
-/* kl is a difference of log-probs, and errs as they do. */
-static double size_of(const char *name, const json *line, double want)
-{
-    const char *of = strcmp(name, "kl") == 0        ? "logps/chosen"
-                     : strcmp(name, "eval_kl") == 0 ? "eval_logps/chosen"
-                                                    : NULL;
-    const json *logps = of != NULL ? json_get(line, of) : NULL;
-    return fmax(1.0, fmax(fabs(want), logps != NULL ? fabs(json_number(logps)) : 0.0));
-}
-
-static double compare_lines(const char *a, const char *b, const char *what)
-{
-    json *x = NULL, *y = NULL;
-    double worst = 0;
-    int metrics = 0;
-    CHECK_OK(json_parse(&x, a, strlen(a), what));
-    CHECK_OK(json_parse(&y, b, strlen(b), what));
-    for (const json *v = json_first(x); v != NULL; v = json_next(v)) {
-        const char *name = json_key(v);
-        const json *w = json_get(y, name);
-        if (strcmp(name, "time") == 0 || strcmp(name, "units_per_second") == 0) continue;
-        if (strcmp(name, "imbalance") == 0) continue; /* of these ranks */
-        if (w == NULL) fail_msg("%s: no %s in %s", what, name, b);
-        metrics++;
-        if (is_undecided(name, x)) continue;
-        const double error =
-            fabs(json_number(v) - json_number(w)) / size_of(name, x, json_number(v));
-        if (!(error <= tolerance))
-            fail_msg("%s: %s is %.9g and %.9g", what, name, json_number(v), json_number(w));
-        worst = fmax(worst, error);
-    }
-    assert_true(metrics >= 4);
-    json_free(x);
-    json_free(y);
-    return worst;
-}
-
-/* Two runs have the same series, but for rounding.  Returns the largest error. */
-static double same_series(const char *a, const char *b)
-{
-    size_t n, m;
-    char *x = program_file(a, "metrics.jsonl", &n), *y = program_file(b, "metrics.jsonl", &m);
-    char *in_x = NULL, *in_y = NULL, what[64];
-    char *p = strtok_r(x, "\n", &in_x), *q = strtok_r(y, "\n", &in_y);
-    double worst = 0;
-    int lines = 0;
-    snprintf(what, sizeof what, "%s and %s", a, b);
-    for (; p != NULL && q != NULL; lines++) {
-        worst = fmax(worst, compare_lines(p, q, what));
-        p = strtok_r(NULL, "\n", &in_x);
-        q = strtok_r(NULL, "\n", &in_y);
-    }
-    assert_true(p == NULL && q == NULL && lines >= 3);
-    free(x);
-    free(y);
-    return worst;
-}
-
 static void as_one_does(void **state)
 {
     (void)state;
@@ -166,7 +90,7 @@ static void as_one_does(void **state)
             /* Each job with 2 and 4 ranks, some with 3. */
             if (sizes[k] == 3 && i % 3 != 0) continue;
             run(&jobs[i], sizes[k], "several", NULL);
-            const double worst = same_series("one", "several");
+            const double worst = series_same("one", "several");
             printf("%s: %d ranks within %.2g\n", jobs[i].name, sizes[k], worst);
             CHECK_OK(file_remove_folder(scratch_path("several")));
         }
@@ -197,7 +121,7 @@ static void without_rows(void **state)
     ranks_expect(&g, 0);
     rank_group one = start(&jobs[0], 1, 24, "one", more);
     ranks_expect(&one, 0);
-    (void)same_series("one", "wide");
+    (void)series_same("one", "wide");
 }
 
 #define RESUMED "--resume_from_checkpoint", "true"
@@ -223,7 +147,7 @@ static void on_other_ranks(void **state)
             program_cut_back(output, k == 0 ? 4 : 8, 9);
             if (k == 0) program_cut_back(output, 4, 9);
         }
-        (void)same_series("whole", output);
+        (void)series_same("whole", output);
         CHECK_OK(file_remove_folder(scratch_path("whole")));
     }
 }
@@ -256,10 +180,10 @@ static void of_shares_or_not(void **state)
     run(&jobs[7], 3, "shares", NULL);
     program_cut_back("shares", 4, 9);
     run(&jobs[0], 2, "shares", on);
-    (void)same_series("whole", "shares");
+    (void)series_same("whole", "shares");
     program_cut_back("shares", 4, 9);
     run(&jobs[0], 4, "shares", off);
-    (void)same_series("whole", "shares");
+    (void)series_same("whole", "shares");
 }
 
 /* Ranks that were not started alike. */

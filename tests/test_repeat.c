@@ -6,7 +6,7 @@
 
 #include <dirent.h>
 
-enum { SETTINGS = 14, KILLS = 8, MOST_STARTS = 60, SEED = 11 };
+enum { SETTINGS = 14, SEED = 11 };
 
 typedef struct job {
     const char *name;
@@ -79,36 +79,53 @@ static void twice(void **state)
     }
 }
 
-/* Kill the run at random moments, each a share of the time that a whole run takes, and go on until it comes to its end. */
+/* How often each job is killed: 300 times together; where a build is slow, a few; before a release, many. */
+static int kills_wanted(void)
+{
+    if (getenv("CUDPO_TEST_LONG") != NULL) return 3334;
+    return getenv("CUDPO_TEST_PART") != NULL ? 5 : 100;
+}
+
+/* Killed at random moments, each a share of the time that a whole run takes, and started again until it comes to its end; and
+ * once more, as often as it takes. */
 static void killed(void **state)
 {
     (void)state;
     for (int i = 0; i < JOBS; i++) {
-        char other[64];
-        snprintf(other, sizeof other, "%s-killed", jobs[i].name);
-        const double begin = program_clock();
         char whole[64];
+        const double begin = program_clock();
         snprintf(whole, sizeof whole, "%s-whole", jobs[i].name);
         program_finish(start(&jobs[i], whole, NULL, NULL), 0);
-        const double length = program_clock() - begin;
-        int kills = 0, starts = 0;
-        for (; starts < MOST_STARTS; starts++) {
-            const pid_t pid = start(&jobs[i], other, "--resume_from_checkpoint", "true");
-            if (kills < KILLS) {
+        double length = program_clock() - begin;
+        const int wanted = kills_wanted();
+        int kills = 0, starts = 0, ends = 0;
+        for (bool ended = false; kills < wanted || !ended;) {
+            /* Progress: no run needs more than some twenty starts. */
+            if (starts > 20 * (ends + 1) + 2 * kills)
+                fail_msg("%s: %d starts, %d ends", whole, starts, ends);
+            const pid_t pid = start(&jobs[i], "killed", "--resume_from_checkpoint", "true");
+            if (kills < wanted) {
                 program_sleep(length * 0.7 * rng_uniform(SEED, (uint64_t)i, (uint64_t)starts));
                 kill(pid, SIGKILL);
             }
             const int status = program_wait(pid);
-            if (status == 0) break;
-            if (status != 128 + SIGKILL) {
-                program_result r = program_read(status);
-                fail_msg("%s: status %d after a kill: %s", other, status, r.err);
+            ended = status == 0;
+            starts++;
+            if (status == 128 + SIGKILL) {
+                kills++;
+                continue;
             }
-            kills++;
+            if (status != 0) {
+                program_result r = program_read(status);
+                fail_msg("%s: status %d after a kill: %s", whole, status, r.err);
+            }
+            ends++;
+            same_run(whole, "killed");
+            CHECK_OK(file_remove_folder(scratch_path("killed")));
         }
-        assert_true(starts < MOST_STARTS && kills >= 1);
-        printf("%-10s killed %d times, started %d times\n", jobs[i].name, kills, starts + 1);
-        same_run(jobs[i].name, other);
+        assert_true(kills >= wanted);
+        printf("%-10s killed %d times, started %d times, came to its end %d times\n", jobs[i].name,
+               kills, starts, ends);
     }
 }
 

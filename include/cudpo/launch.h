@@ -29,8 +29,8 @@ typedef struct cudpo_launch_options {
 /** Start the ranks of this node, pass on signals and output until all have ended, and start them again where that is wanted.
  *
  *  Each rank finds in its environment what torchrun would say: RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, GROUP_RANK,
- *  MASTER_ADDR, MASTER_PORT, TORCHELASTIC_RUN_ID, TORCHELASTIC_RESTART_COUNT; and CUDPO_RDZV_TOKEN_FILE, and OMP_NUM_THREADS
- *  where it is not set.  A token that is made up has no name in any folder and is gone with this process: the path leads to
+ *  GROUP_WORLD_SIZE, MASTER_ADDR, MASTER_PORT, TORCHELASTIC_RUN_ID, TORCHELASTIC_RESTART_COUNT; and CUDPO_RDZV_TOKEN_FILE,
+ *  and OMP_NUM_THREADS where it is not set.  On one node, port and id that were made up are others at each start.  A token that is made up has no name in any folder and is gone with this process: the path leads to
  *  an open file of its (/proc/PID/fd/N), to be opened as any regular file.
  *  Ranks are process groups of their own, without standard input; none outlives this process, whatever ends it.
  *  Lines of several ranks get the rank before them.

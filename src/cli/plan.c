@@ -70,10 +70,6 @@ cudpo_status cli_plan(int argc, char **argv)
          "h100, h200, b200, a100, a100-40gb, l40s, rtx4090; cpu: this machine", &o.gpu},
         {"--nodes", CLI_INTEGER, "M (N / 8)", "machines that the GPUs are in, alike many in each",
          &o.nodes},
-        {"--zero_stage", CLI_INTEGER, "S (0)",
-         "1: as if moments and master weights were shared among the GPUs, which training can't do "
-         "yet",
-         &o.zero_stage},
         {"--json", CLI_TEXT, "FILE", "write the numbers there, too", &file},
         {"--calibration", CLI_TEXT, "FILE", "rates that were measured", &o.calibration},
     };

@@ -58,7 +58,7 @@ int address_find(struct addrinfo **out, const char *host, int32_t port)
     return getaddrinfo(host, service, &hints, out);
 }
 
-/* A port that follows from run and launcher's port, outside of what systems hand out to clients. */
+/* One of those to try behind the placement's, outside of what systems hand out to clients. */
 static int32_t derived_port(const placement *place, int index)
 {
     char text[PLACEMENT_TEXT + 32];
@@ -68,9 +68,6 @@ static int32_t derived_port(const placement *place, int index)
 
 cudpo_status rendezvous_where(rendezvous_target *out, const placement *place, bool open)
 {
-    const char *agent = getenv("TORCHELASTIC_USE_AGENT_STORE");
-    const bool taken =
-        place->launcher == LAUNCHER_TORCHRUN && agent != NULL && strcmp(agent, "True") == 0;
     const bool one_node = place->local_size == place->size;
     *out = (rendezvous_target){.hosts = 1, .open = open && !one_node};
     if (!one_node && place->address[0] == '\0')
@@ -81,7 +78,7 @@ cudpo_status rendezvous_where(rendezvous_target *out, const placement *place, bo
         out->port[out->ports++] = place->port;
         return CUDPO_OK;
     }
-    if (place->port != 0 && !taken) out->port[out->ports++] = place->port;
+    if (place->port != 0) out->port[out->ports++] = place->port;
     while (out->ports < TARGET_PORTS) {
         out->port[out->ports] = derived_port(place, out->ports);
         out->ports++;

@@ -1,14 +1,6 @@
 /* pmix.c - see pmix.h. */
 #include "dist/pmix.h"
 
-#include <stdlib.h>
-
-bool pmix_is_here(void)
-{
-    const char *space = getenv("PMIX_NAMESPACE");
-    return space != NULL && *space != '\0';
-}
-
 #ifdef CUDPO_PMIX
 
 #include <dlfcn.h>
@@ -16,8 +8,14 @@ bool pmix_is_here(void)
 #include <pmix.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+bool pmix_is_built(void)
+{
+    return true;
+}
 
 /* Everything of libpmix that is called, so that nothing is linked. */
 typedef struct pmix_calls {
@@ -83,20 +81,18 @@ static pmix_proc_t whom(const pmix *p, pmix_rank_t rank)
 }
 
 /* A number of the job or of this process, whatever its width. */
-static cudpo_status number(const pmix *p, int32_t *out, pmix_rank_t rank, const char *key)
+static cudpo_status number(const pmix *p, int64_t *out, pmix_rank_t rank, const char *key)
 {
     const pmix_proc_t who = whom(p, rank);
     pmix_value_t *v = NULL;
     const pmix_status_t s = p->call.get(&who, key, NULL, 0, &v);
     if (s != PMIX_SUCCESS || v == NULL) return failed(p, key, s);
-    int64_t n = -1;
-    if (v->type == PMIX_UINT16) n = v->data.uint16;
-    if (v->type == PMIX_UINT32) n = v->data.uint32;
+    const bool narrow = v->type == PMIX_UINT16, wide = v->type == PMIX_UINT32;
+    if (narrow) *out = v->data.uint16;
+    if (wide) *out = v->data.uint32;
     free(v);
-    if (n < 0 || n > MAX_RANKS)
-        return cudpo_fail(CUDPO_ERENDEZVOUS, "PMIx", "%s makes no sense", key);
-    *out = (int32_t)n;
-    return CUDPO_OK;
+    return narrow || wide ? CUDPO_OK
+                          : cudpo_fail(CUDPO_ERENDEZVOUS, "PMIx", "%s makes no sense", key);
 }
 
 static cudpo_status connect_to_server(pmix *p)
@@ -130,30 +126,24 @@ int32_t pmix_rank(const pmix *p)
 
 static cudpo_status complete(const pmix *p, placement *place)
 {
-    CUDPO_TRY(number(p, &place->size, PMIX_RANK_WILDCARD, PMIX_JOB_SIZE));
-    CUDPO_TRY(number(p, &place->local_size, PMIX_RANK_WILDCARD, PMIX_LOCAL_SIZE));
-    CUDPO_TRY(number(p, &place->local_rank, p->self.rank, PMIX_LOCAL_RANK));
-    CUDPO_TRY(number(p, &place->node, p->self.rank, PMIX_NODEID));
-    if (place->rank >= 0 && pmix_rank(p) != place->rank)
+    int64_t size, local_size, local_rank, node;
+    if (pmix_rank(p) != place->rank)
         return cudpo_fail(CUDPO_ECONFIG, "PMIX_RANK", "is %d, and to PMIx this is rank %d",
                           (int)place->rank, (int)pmix_rank(p));
-    place->rank = pmix_rank(p);
-    return place->rank < place->size
-               ? CUDPO_OK
-               : cudpo_fail(CUDPO_ERENDEZVOUS, "PMIx", "this is rank %d of %d", (int)place->rank,
-                            (int)place->size);
+    CUDPO_TRY(number(p, &size, PMIX_RANK_WILDCARD, PMIX_JOB_SIZE));
+    CUDPO_TRY(number(p, &local_size, PMIX_RANK_WILDCARD, PMIX_LOCAL_SIZE));
+    CUDPO_TRY(number(p, &local_rank, p->self.rank, PMIX_LOCAL_RANK));
+    CUDPO_TRY(number(p, &node, p->self.rank, PMIX_NODEID));
+    return placement_complete(place, size, local_rank, local_size, node);
 }
 
 cudpo_status pmix_complete(placement *place, pmix **session)
 {
-    placement found = *place;
     *session = NULL;
     if (place->size != 0) return CUDPO_OK;
     CUDPO_TRY(pmix_open(session));
-    const cudpo_status s = complete(*session, &found);
-    if (s == CUDPO_OK) {
-        *place = found;
-    } else {
+    const cudpo_status s = complete(*session, place);
+    if (s != CUDPO_OK) {
         pmix_close(*session);
         *session = NULL;
     }
@@ -237,6 +227,11 @@ cudpo_status pmix_get(pmix *p, char *out, size_t size, int32_t rank, const char 
 }
 
 #else
+
+bool pmix_is_built(void)
+{
+    return false;
+}
 
 static cudpo_status absent(void)
 {

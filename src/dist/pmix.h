@@ -12,8 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Did the launcher start a server for this process? */
-bool pmix_is_here(void);
+/* Has this build PMIx's header? */
+bool pmix_is_built(void);
 
 typedef struct pmix pmix;
 
@@ -40,9 +40,9 @@ CUDPO_MUST_USE cudpo_status pmix_get(pmix *p, char *out, size_t size, int32_t ra
 
 /** Complete a placement whose number of ranks only PMIx knows (size is 0): size, rank, node, and those of this node.  Others are
  *  left as they are.
- *  Out:     session  for control_open(), which ends it; NULL where PMIx was not asked.  A process has but one: whoever leaves PMIx
+ *  Out:     session  for control_open(), whose company keeps it; NULL where PMIx was not asked.  A process has but one: whoever leaves PMIx
  *                    and comes again is, to a fence of the others, a rank that was lost.
- *  Returns: CUDPO_OK; as pmix_open(); CUDPO_ECONFIG where PMIx calls this process another rank. */
+ *  Returns: CUDPO_OK; as pmix_open(); CUDPO_ECONFIG as placement_complete(), and where PMIx calls this process another rank. */
 CUDPO_MUST_USE cudpo_status pmix_complete(placement *place, pmix **session);
 
 #endif /* CUDPO_DIST_PMIX_H */

@@ -2,10 +2,9 @@
  *
  * Where rank 0 listens.  Ranks that are all on one node meet on 127.0.0.1, whatever the launcher says.  Otherwise rank 0 is at
  * placement's address; all that is not loopback needs a token or the user's word (`open`).  Flags name one port.  What other
- * launchers name may be taken: by another run with the same default, or, where TORCHELASTIC_USE_AGENT_STORE is True, by
- * torchrun's own store.  So there are TARGET_PORTS candidates, that port (but not the store's) and others in 15000..31999 that
- * follow from it and the run id; rank 0 listens on the first that is free, the others try all of them in turn, and the
- * handshake tells whether it is the right rank 0. */
+ * launchers name may be taken, by another run with the same default or by whoever was given a port that placement derived; so
+ * there are TARGET_PORTS candidates: that port, and others in 15000..31999 that follow from it and the run id.  Rank 0 listens on
+ * the first that is free, the others try all of them in turn, and the handshake tells whether it is the right rank 0. */
 #ifndef CUDPO_DIST_RENDEZVOUS_H
 #define CUDPO_DIST_RENDEZVOUS_H
 
@@ -44,7 +43,7 @@ CUDPO_MUST_USE cudpo_status rendezvous_listen(rendezvous_listener *out,
                                               const rendezvous_target *target);
 void rendezvous_stop(rendezvous_listener *l);
 
-/* Is PMIx the way: the launcher has it, and nothing else says where rank 0 is? */
+/* Is PMIx the way?  Where nothing else says where rank 0 is, and where it spares a port that was only derived. */
 bool rendezvous_is_by_pmix(const placement *place);
 
 /** Rank 0: listen on a free port and leave it with PMIx.  All: learn where rank 0 is, and the token of this run.

@@ -86,7 +86,7 @@ static cudpo_status meet(pmix *p, rendezvous_target *target, char secret[RENDEZV
 
 bool rendezvous_is_by_pmix(const placement *place)
 {
-    return place->address[0] == '\0' && (place->launcher == LAUNCHER_PMIX || pmix_is_here());
+    return place->pmix && (place->port == 0 || (place->derived && pmix_is_built()));
 }
 
 cudpo_status rendezvous_by_pmix(rendezvous_target *target, char secret[RENDEZVOUS_SECRET],

@@ -15,7 +15,7 @@ typedef struct attempt_plan {
     double grace;
     const char *address;    /* of rank 0 */
     int64_t port;           /* the same */
-    const char *id;         /* of this attempt and no other */
+    const char *id;         /* of this run; of one node: of this attempt and no other */
     const char *token_file; /* NULL: none */
     int64_t restart;        /* attempts before this one */
     pid_t *groups;          /* [ranks] of forward.h; all 0 */

@@ -66,15 +66,11 @@ static bool is_final(int status)
            status == 79 || forward_stopped();
 }
 
-/* The id of an attempt: nodes that start again together need to come to the same without a word. */
-static cudpo_status name_attempt(char id[LAYOUT_TEXT], const attempt_plan *p)
+/* Restarts of several nodes are not in step, as when one of them was replaced: to meet again, all keep their one id. */
+static cudpo_status name_attempt(char id[LAYOUT_TEXT], const layout *where)
 {
-    if (p->where->id == NULL && p->where->nodes == 1) return secret_id(id);
-    const char *given = p->where->id != NULL ? p->where->id : p->where->address;
-    if (p->restart == 0)
-        snprintf(id, LAYOUT_TEXT, "%s", given);
-    else
-        snprintf(id, LAYOUT_TEXT, "%.*s.%lld", LAYOUT_TEXT - 24, given, (long long)p->restart);
+    if (where->id == NULL && where->nodes == 1) return secret_id(id);
+    snprintf(id, LAYOUT_TEXT, "%s", where->id != NULL ? where->id : where->address);
     return CUDPO_OK;
 }
 
@@ -83,7 +79,7 @@ static cudpo_status run_attempts(int *exit_status, attempt_plan *p, int64_t max_
     char id[LAYOUT_TEXT];
     p->id = id;
     for (;; p->restart++) {
-        CUDPO_TRY(name_attempt(id, p));
+        CUDPO_TRY(name_attempt(id, p->where));
         if (p->where->address[0] == '\0') CUDPO_TRY(free_port(&p->port));
         CUDPO_TRY(attempt_run(exit_status, p));
         if (p->restart == max_restarts || is_final(*exit_status)) return CUDPO_OK;

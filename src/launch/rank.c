@@ -14,26 +14,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* What other launchers said of this process is not true of its ranks. */
-static const char *const foreign[] = {"SLURM_PROCID",
-                                      "SLURM_LOCALID",
-                                      "PMIX_RANK",
-                                      "PMIX_NAMESPACE",
-                                      "PMI_RANK",
-                                      "PMI_SIZE",
-                                      "OMPI_COMM_WORLD_RANK",
-                                      "OMPI_COMM_WORLD_SIZE",
-                                      "OMPI_COMM_WORLD_LOCAL_RANK",
-                                      "OMPI_COMM_WORLD_LOCAL_SIZE",
-                                      "MV2_COMM_WORLD_RANK",
-                                      "MV2_COMM_WORLD_SIZE",
-                                      "MPI_LOCALRANKID",
-                                      "PET_NODE_RANK",
-                                      "PET_NNODES",
-                                      "PET_NPROC_PER_NODE",
-                                      "PET_MASTER_ADDR",
-                                      "PET_MASTER_PORT",
-                                      "CUDPO_RDZV_TOKEN_FILE"};
+/* What torchrun would say besides, and has said where this process was started by it.  What is left of the launchers that
+ * start nodes, such as srun, is told apart by the ranks (dist/placement.h). */
+static const char *const stale[] = {"ROLE_NAME", "ROLE_RANK", "ROLE_WORLD_SIZE",
+                                    "TORCHELASTIC_USE_AGENT_STORE", "CUDPO_RDZV_TOKEN_FILE"};
 
 static cudpo_status describe(environment *e, const attempt_plan *p, int64_t local)
 {
@@ -46,11 +30,12 @@ static cudpo_status describe(environment *e, const attempt_plan *p, int64_t loca
                    {"LOCAL_RANK", local},
                    {"LOCAL_WORLD_SIZE", where->ranks},
                    {"GROUP_RANK", where->node},
+                   {"GROUP_WORLD_SIZE", where->nodes},
                    {"MASTER_PORT", p->port},
                    {"TORCHELASTIC_RESTART_COUNT", p->restart}};
     CUDPO_TRY(environment_copy(e));
-    for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++)
-        environment_remove(e, foreign[i]);
+    for (size_t i = 0; i < sizeof stale / sizeof stale[0]; i++)
+        environment_remove(e, stale[i]);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         CUDPO_TRY(environment_set(e, numbers[i].name, "%lld", (long long)numbers[i].value));
     CUDPO_TRY(environment_set(e, "MASTER_ADDR", "%s", p->address));

@@ -38,9 +38,6 @@ static cudpo_status fill_options(plan *p, const cudpo_plan_options *o)
     if (f->gpus % f->nodes != 0)
         return cudpo_fail(CUDPO_EUSAGE, "--nodes", "%lld GPUs can't be shared out evenly to %lld",
                           (long long)f->gpus, (long long)f->nodes);
-    if (f->zero_stage < 0 || f->zero_stage > 1)
-        return cudpo_fail(CUDPO_EUSAGE, "--zero_stage", "%lld is neither 0 nor 1",
-                          (long long)f->zero_stage);
     return gpu_find(&p->gpu, f->gpu);
 }
 
@@ -98,7 +95,7 @@ static cudpo_status open_packs(plan *p)
 {
     cudpo_trainer *t = p->t;
     memory_forecast *m = &p->now.memory;
-    t->shards = p->options.zero_stage > 0 ? p->options.gpus : 1;
+    t->shards = p->config->zero_stage > 0 ? p->options.gpus : 1;
     const cudpo_status status = memory_plan(m, t, true);
     if (status == CUDPO_ENOMEM && m->bytes > m->available)
         cudpo_error_clear();
@@ -141,7 +138,7 @@ static cudpo_status find_remedies(plan *p)
 {
     memory_remedy list[MEMORY_REMEDIES];
     const int64_t n = memory_remedies(list, p->t, &p->now.memory);
-    const int64_t shards = p->options.zero_stage > 0 ? p->options.gpus : 1;
+    const int64_t shards = p->config->zero_stage > 0 ? p->options.gpus : 1;
     bool enough = false;
     cudpo_status status = CUDPO_OK;
     for (int64_t i = 0; i < n && status == CUDPO_OK; i++) {

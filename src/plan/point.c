@@ -116,14 +116,14 @@ static network_load load_of(const plan *p, const rank_work *w)
                           .last = last * p->types.gradient,
                           .weights = all * p->types.activation,
                           .backward = w->backward,
-                          .zero_stage = p->options.zero_stage};
+                          .zero_stage = p->config->zero_stage};
 }
 
 /* The update of the weights, which every rank does, or a share of it. */
 static double update_seconds(const plan *p, int64_t gpus)
 {
     cost_meter m = cost_meter_of(&p->rates, &p->t->model, p->t->type);
-    work_update(&p->t->model, &p->types, p->options.zero_stage > 0 ? gpus : 1, cost_add, &m);
+    work_update(&p->t->model, &p->types, p->config->zero_stage > 0 ? gpus : 1, cost_add, &m);
     return m.sum.pass[WORK_OPTIMIZER];
 }
 
@@ -195,7 +195,7 @@ static cudpo_status forecast(plan_point *point, plan *p)
     c.per_device_train_batch_size = (point->pairs + point->net.gpus - 1) / point->net.gpus;
     c.gradient_accumulation_steps = 1;
     t->config = &c;
-    t->shards = p->options.zero_stage > 0 ? point->net.gpus : 1;
+    t->shards = p->config->zero_stage > 0 ? point->net.gpus : 1;
     const cudpo_status status = memory_plan(&point->memory, t, true);
     t->config = p->config;
     t->shards = 1;

@@ -89,7 +89,7 @@ static void say_kernel_module(const report *r)
 
 static void say_nccl(const report *r)
 {
-    static const char unused[] = "not used yet: this cudpo trains on one device";
+    static const char use[] = "for several GPUs";
     int (*version_of)(int *version) = NULL;
     int version = 0;
     void *library = dlopen("libnccl.so.2", RTLD_LAZY | RTLD_LOCAL);
@@ -97,9 +97,9 @@ static void say_nccl(const report *r)
     memcpy(&version_of, &address, sizeof address); /* as POSIX has it of functions */
     if (version_of != NULL && version_of(&version) == 0)
         report_say(r, "NCCL", "%d.%d.%d (%s)", version / 10000, version / 100 % 100, version % 100,
-                   unused);
+                   use);
     else
-        report_say(r, "NCCL", "none (%s)", unused);
+        report_say(r, "NCCL", "none (%s)", use);
     if (library != NULL) (void)dlclose(library);
 }
 

@@ -2,6 +2,7 @@
 #include "train/ranks.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "dist/pmix.h"
 
 #include <cblas.h>
 #include <omp.h>
@@ -49,7 +50,7 @@ static cudpo_status read_token(char **token, const char *path)
     return cudpo_fail(CUDPO_ERENDEZVOUS, path, "holds no token: a line of text is expected");
 }
 
-static cudpo_status join(run_ranks *r, const cudpo_ranks *given)
+static cudpo_status join(run_ranks *r, const cudpo_ranks *given, pmix *session)
 {
     const char *path = given->rdzv_token_file;
     char *token = NULL;
@@ -60,7 +61,8 @@ static cudpo_status join(run_ranks *r, const cudpo_ranks *given)
                                      .open = given->rdzv_insecure,
                                      .join_timeout = JOIN_SECONDS,
                                      .peer_timeout = r->config->ddp_timeout,
-                                     .grace = GRACE_SECONDS};
+                                     .grace = GRACE_SECONDS,
+                                     .session = session};
     const cudpo_status status = control_open(&r->company, &options);
     free(token);
     return status;
@@ -70,16 +72,16 @@ cudpo_status ranks_open(run_ranks *r, const cudpo_config *c, const cudpo_ranks *
 {
     static const cudpo_ranks automatic = CUDPO_RANKS_AUTO;
     if (given == NULL) given = &automatic;
-    const placement_wish wish = {.launcher = given->launcher,
-                                 .rank = given->rank,
-                                 .world_size = given->world_size,
-                                 .local_rank = given->local_rank,
-                                 .rdzv_endpoint = given->rdzv_endpoint,
-                                 .rdzv_id = given->rdzv_id};
+    const placement_wish wish = placement_wish_of(given);
+    pmix *session;
     *r = ranks_alone(c);
     CUDPO_TRY(placement_find(&r->place, &wish, placement_getenv, NULL));
-    if (r->place.size == 1) return CUDPO_OK;
-    CUDPO_TRY(join(r, given));
+    CUDPO_TRY(pmix_complete(&r->place, &session));
+    if (r->place.size == 1) {
+        pmix_close(session);
+        return CUDPO_OK;
+    }
+    CUDPO_TRY(join(r, given, session));
     share_processors(&r->place);
     log_as_rank(r->place.rank);
     log_info("%d ranks (%s)", (int)r->place.size, r->place.source);

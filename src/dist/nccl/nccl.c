@@ -26,6 +26,7 @@ static void close_nccl(communicator *c)
     const bool done = is_done(n);
     n->company.set_watch(n->company.control,
                          NULL); /* where stop() hangs, control ends the process */
+    if (n->told.op != NULL) n->company.waits(n->company.control, NULL, 0, 0);
     if (!nccl_end(n, !done)) {
         log_warn("NCCL on rank %d does not end: it is left behind", n->table.rank);
         return; /* its threads may still use what is here; the process is about to end */

@@ -24,8 +24,10 @@ typedef struct nccl {
     bool broken;             /* a call failed */
     atomic_bool settling;    /* the main thread asks what becomes of a call */
     collective now;          /* what the main thread is at */
-    collective told;  /* what control was told last; its op is NULL: that nothing is waited for */
-    double suspected; /* when the watch first saw an error of NCCL's; 0: never */
+    /* Of the watch: what control was told last (its op is NULL: that nothing is waited for), and when; when it first saw an
+     * error of NCCL's, 0: never. */
+    collective told;
+    double told_at, suspected;
 } nccl;
 
 static inline nccl *nccl_of(communicator *c)

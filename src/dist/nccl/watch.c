@@ -6,7 +6,10 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { LAST_WAIT = 5 }; /* s, for a call of NCCL that should end by itself */
+enum {
+    LAST_WAIT = 5, /* s, for a call of NCCL that should end by itself */
+    LONGER = 2     /* s after its timeout in which rank 0 says who is late */
+};
 
 /* Does this rank wait for others?  In a collective that the GPU has come to, or that NCCL connects ranks for.  Where the GPU
  * is busy with ops before it, or a call hangs, others wait for this rank. */
@@ -25,6 +28,15 @@ static void tell_control(nccl *n, const pending_view *view)
     if (at.op == n->told.op && at.sequence == n->told.sequence) return;
     n->company.waits(n->company.control, at.op, at.sequence, at.step);
     n->told = at;
+    n->told_at = nccl_clock();
+}
+
+/* Rank 0 knows best who keeps others waiting, but may have left itself. */
+static cudpo_status look_at_clock(const nccl *n)
+{
+    const double seconds = nccl_clock() - n->told_at;
+    if (n->told.op == NULL || seconds <= n->company.timeout + LONGER) return CUDPO_OK;
+    return nccl_say(n, &n->told, "on the GPU", NCCL_IN_PROGRESS);
 }
 
 /* NCCL's error, once the company had its time to know of a better reason.  A main thread that is in a call of NCCL looks
@@ -50,6 +62,7 @@ cudpo_status nccl_look(void *context)
     (void)cudaSetDevice(n->device); /* each thread has its own, which is GPU 0 at first */
     CUDPO_TRY(pending_look(&n->pending, &view));
     tell_control(n, &view);
+    CUDPO_TRY(look_at_clock(n));
     return look_for_error(n, &view.oldest);
 }
 

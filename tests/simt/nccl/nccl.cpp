@@ -110,7 +110,7 @@ nccl_result add(Call call, const void *send, void *receive, int op, ncclComm *co
 {
     const char *const function = call_names[call.kind];
     const nccl_result wanted = asked_for(function, comm);
-    if (wanted != NCCL_SUCCESS) return wanted;
+    if (wanted != NCCL_SUCCESS && wanted != NCCL_IN_PROGRESS) return wanted;
     if (comm == nullptr || comm->ended) return refuse(function, "no communicator");
     if (!comm->ready || !comm->group.empty()) return refuse(function, "something is in progress");
     if (op != NCCL_SUM || (call.type != NCCL_FLOAT32 && call.type != NCCL_BFLOAT16))
@@ -124,7 +124,7 @@ nccl_result add(Call call, const void *send, void *receive, int op, ncclComm *co
     if (wrong != nullptr) return refuse(function, wrong);
     begun.push_back(o);
     group_comm = comm;
-    return NCCL_SUCCESS;
+    return wanted;
 }
 
 bool open_room(ncclComm *c)

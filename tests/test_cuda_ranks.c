@@ -1,0 +1,155 @@
+/* test_cuda_ranks.c - several ranks on GPUs train as one does on the CPU; and one that dies ends all.
+ *
+ * On the emulated GPU their sums go through tests/simt/nccl. */
+/* rooms: train */
+/* backends: plugin */
+#include "plugin.h"
+#include "ranks.h"
+#include "series.h"
+
+enum { SETTINGS = 16, BATCH = 4 };
+
+typedef struct job {
+    const char *name;
+    const char *settings[SETTINGS]; /* --key value ..., NULL */
+} job;
+
+#define PAIRS "--train_dataset", "tests/golden/data/train.jsonl"
+
+static const job jobs[] = {
+    {"sigmoid", {PAIRS, "--ddp_bucket_cap_mb", "0.01"}},
+    {"kto", {"--train_dataset", "tests/golden/data/kto.jsonl", "--loss_type", "kto"}},
+    {"zero", {PAIRS, "--zero_stage", "1"}},
+};
+enum { JOBS = sizeof jobs / sizeof jobs[0] };
+
+static rank_group start(const job *j, const char *device, int size, const char *output,
+                        const char *const *more)
+{
+    char folder[640], batch[16];
+    snprintf(folder, sizeof folder, "%s", scratch_path(output));
+    snprintf(batch, sizeof batch, "%d", BATCH / size);
+    const char *arguments[PROGRAM_ARGUMENTS + 1] = {"train",
+                                                    "--model_name_or_path",
+                                                    "tests/golden/models/llama",
+                                                    "--output_dir",
+                                                    folder,
+                                                    "--device",
+                                                    device,
+                                                    "--max_length",
+                                                    "48",
+                                                    "--max_steps",
+                                                    "4",
+                                                    "--learning_rate",
+                                                    "1e-4",
+                                                    "--save_steps",
+                                                    "2",
+                                                    "--logging_steps",
+                                                    "1",
+                                                    "--per_device_train_batch_size",
+                                                    batch};
+    int n = 0;
+    while (arguments[n] != NULL)
+        n++;
+    for (int i = 0; i < SETTINGS && j->settings[i] != NULL; i++)
+        arguments[n++] = j->settings[i];
+    for (; more != NULL && *more != NULL; more++)
+        arguments[n++] = *more;
+    return ranks_start(size, arguments);
+}
+
+static void run(const job *j, const char *device, int size, const char *output,
+                const char *const *more)
+{
+    rank_group g = start(j, device, size, output, more);
+    ranks_expect(&g, 0);
+}
+
+static const char *const in_f32[] = {"--bf16", "false", NULL};
+
+static void as_a_cpu_does(void **state)
+{
+    (void)state;
+    const int last = getenv("CUDPO_TEST_PART") != NULL ? 1 : JOBS;
+    assert_int_equal(setenv("CUDPO_GEMM", "first", 1),
+                     0); /* runs in several folders have the same bits */
+    for (int i = 0; i < last; i++) {
+        run(&jobs[i], "cpu", 1, "one", NULL);
+        run(&jobs[i], "cuda", 2, "two", in_f32);
+        printf("%s: 2 ranks within %.2g\n", jobs[i].name, series_same("one", "two"));
+        /* Streams that do nothing before somebody waits: an event that is missing shows. */
+        assert_int_equal(setenv("SIMT_LAZY", "1", 1), 0);
+        run(&jobs[i], "cuda", 2, "late", in_f32);
+        assert_int_equal(unsetenv("SIMT_LAZY"), 0);
+        program_same_file("two", "late", "model.safetensors");
+        program_same_metrics("two", "late");
+        CHECK_OK(file_remove_folder(scratch_path("one")));
+        CHECK_OK(file_remove_folder(scratch_path("two")));
+        CHECK_OK(file_remove_folder(scratch_path("late")));
+    }
+    assert_int_equal(unsetenv("CUDPO_GEMM"), 0);
+}
+
+static void copy_file(const char *to, const char *from, const char *name)
+{
+    size_t n;
+    char *data = program_file(from, name, &n), path[1400];
+    snprintf(path, sizeof path, "%s/%s", scratch_path(to), name);
+    CHECK_OK(file_write(path, data, n));
+    free(data);
+}
+
+/* In bf16, with master weights shared out: what is gathered for a checkpoint is what goes on, with the algorithms that each rank
+ * took before. */
+static void in_bf16(void **state)
+{
+    (void)state;
+    static const char *const first[] = {"--bf16", "true", NULL};
+    static const char *const again[] = {"--bf16", "true", "--resume_from_checkpoint", "true", NULL};
+    run(&jobs[2], "cuda", 2, "half", first);
+    CHECK_OK(file_make_folder(scratch_path("whole")));
+    copy_file("whole", "half", "model.safetensors");
+    copy_file("whole", "half", "metrics.jsonl");
+    program_cut_back("half", 2, 4);
+    run(&jobs[2], "cuda", 2, "half", again);
+    program_same_file("whole", "half", "model.safetensors");
+    program_same_metrics("whole", "half");
+    /* On one rank, which has all of them: another order of sums. */
+    program_cut_back("half", 2, 4);
+    rank_group g = start(&jobs[2], "cuda", 1, "half", again);
+    ranks_expect(&g, 0);
+}
+
+/* A rank that is killed in the middle ends the other, whose host waits for its GPU. */
+static void killed(void **state)
+{
+    (void)state;
+    for (int one = 0; one < 2; one++) {
+        static const char *const many[] = {"--bf16", "false", "--max_steps", "100000", NULL};
+        rank_group g = start(&jobs[0], "cuda", 2, "killed", many);
+        char path[1400];
+        snprintf(path, sizeof path, "%s/metrics.jsonl", scratch_path("killed"));
+        const double limit = program_clock() + 120;
+        while (!file_is_regular(path) && program_clock() < limit)
+            program_sleep(0.01);
+        const double when = program_clock();
+        assert_int_equal(kill(g.pid[one], SIGKILL), 0);
+        ranks_wait(&g, 60);
+        assert_int_equal(g.status[1 - one], 69);
+        ranks_says(1 - one, one == 0 ? "rank 0" : "rank 1");
+        const double took = g.ended[1 - one] - when;
+        printf("the other had ended after %.2f s\n", took);
+        assert_true(took <= 4.0); /* 2 s, and a step on the emulator */
+        CHECK_OK(file_remove_folder(scratch_path("killed")));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(as_a_cpu_does),
+        cmocka_unit_test(in_bf16),
+        cmocka_unit_test(killed),
+    };
+    return cmocka_run_group_tests(tests, NULL, scratch_remove);
+}
