@@ -329,8 +329,12 @@ static void damage_is_named(void **state)
     CHECK_OK(analyse(folder));
     put_bytes(path, entry + offsetof(flight_entry, again), &seven, 8);
     CHECK_FAILS(analyse(folder), CUDPO_EDATA, "not in its place");
-    put_bytes(path, entry, &much, 8);
-    put_bytes(path, entry + offsetof(flight_entry, again), &much, 8);
+    put_bytes(path, 0, good, n);
+    /* The largest number, in the place that it would have. */
+    const size_t place =
+        offsetof(flight_file, entries) + (INT64_MAX - 1) % FLIGHT_ENTRIES * sizeof(flight_entry);
+    put_bytes(path, place, &much, 8);
+    put_bytes(path, place + offsetof(flight_entry, again), &much, 8);
     CHECK_FAILS(analyse(folder), CUDPO_EDATA, "not in its place");
     put_bytes(path, 0, good, n);
     CHECK_OK(analyse(folder));
@@ -342,6 +346,32 @@ static void damage_is_named(void **state)
     put_bytes(path, n, "x", 1);
     CHECK_FAILS(analyse(folder), CUDPO_EDATA, "rank-00001.bin");
     free(good);
+}
+
+/* A reader that was overtaken: 1 still stands where 4097 was written since, and 4098 is half written. */
+static void what_is_older_than_the_ring_is_left_out(void **state)
+{
+    (void)state;
+    const char *folder = folder_of("older");
+    const int64_t one = 1, none = 0;
+    const size_t first = offsetof(flight_file, entries);
+    flight_records all;
+    make_three(folder);
+    put_bytes(file_in(folder, 0), first, &one, 8);
+    put_bytes(file_in(folder, 0), first + offsetof(flight_entry, again), &one, 8);
+    put_bytes(file_in(folder, 0), first + sizeof(flight_entry) + offsetof(flight_entry, again),
+              &none, 8);
+    CHECK_OK(flight_read(&all, folder));
+    for (int rank = 0; rank < 3; rank++) {
+        const flight_record *r = &all.ranks[rank];
+        assert_int_equal(r->newest, 5001);
+        assert_int_equal(r->oldest, 5001 - FLIGHT_ENTRIES + 1);
+        for (int64_t s = r->oldest; s <= r->newest; s++)
+            if ((flight_event_of(r, s) == NULL) != (rank == 0 && (s == 4097 || s == 4098)))
+                fail_msg("rank %d, %d", rank, (int)s);
+    }
+    flight_records_free(&all);
+    CHECK_OK(analyse(folder));
 }
 
 static void what_is_no_record_is_said(void **state)
@@ -417,6 +447,7 @@ int main(void)
         cmocka_unit_test(a_record_outlives_a_killed_process),
         cmocka_unit_test(another_thread_may_mark),
         cmocka_unit_test(damage_is_named),
+        cmocka_unit_test(what_is_older_than_the_ring_is_left_out),
         cmocka_unit_test(what_is_no_record_is_said),
         cmocka_unit_test(mutated_files_do_no_harm),
     };

@@ -132,13 +132,13 @@ static void a_rank_that_hangs_before_a_collective(void **state)
                             .done = 22,
                             .started = 23,
                             .ends = true,
-                            .note = "rank 5: did not come within 600 s"});
+                            .note = "rank 5 did not come within 600 s"});
     plans[5] = (rank_plan){.until = 22, .done = 22, .started = 22};
     check("hung", plans, RANKS,
           "run \"job.7\" of 16 ranks: 16 records\n"
           "mismatch: ranks 0-4,6-15 wait in all_reduce 23 of step 5 (3000 float32); rank 5 never "
           "came: its last is all_reduce 22 of step 5 (2000 float32), completed\n"
-          "first note: rank 0 noted: rank 5: did not come within 600 s\n"
+          "first note: rank 0 noted: rank 5 did not come within 600 s\n"
           "suspect: rank 5 on @, which did not end by itself: it was killed, or hangs\n");
 }
 
@@ -260,6 +260,24 @@ static void who_says_why_is_the_first_suspect(void **state)
           "came: its last is all_gather 5 of step 1 (5000 float32), completed\n"
           "first note: rank 0 noted: rank 2: full\n"
           "suspect: rank 2 on @, which noted: full\n");
+    /* The slowest, too, knew why, but was killed before it came to its end. */
+    plans[7].note = "rank 2: full";
+    plans[7].ends = false;
+    check("slow", plans, RANKS,
+          "run \"job.7\" of 16 ranks: 16 records\n"
+          "mismatch: ranks 0-6,8-15 wait in all_reduce 6 of step 2 (1000 bfloat16); rank 7 never "
+          "came: its last is all_gather 5 of step 1 (5000 float32), completed\n"
+          "first note: rank 0 noted: rank 2: full\n"
+          "suspect: rank 2 on @, which noted: full\n");
+    /* So was one that nobody waited for. */
+    fill(plans, whole);
+    plans[2].note = "full";
+    plans[7].ends = false;
+    check("slow", plans, RANKS,
+          "run \"job.7\" of 16 ranks: 16 records\n"
+          "no mismatch: all completed all_gather 40 of step 8 (5000 float32), their last; rank 7 "
+          "did not end: killed, or it runs\n"
+          "suspect: rank 2 on @, which noted: full\n");
     /* A number that is no rank's is no name. */
     fill(plans, whole);
     plans[4].note = "rank 16: is not of this run";
@@ -268,6 +286,69 @@ static void who_says_why_is_the_first_suspect(void **state)
           "no mismatch: all completed all_gather 40 of step 8 (5000 float32), their last, and all "
           "ended by themselves\n"
           "suspect: rank 4 on @, which noted: rank 16: is not of this run\n");
+}
+
+/* The one who is looked at is not the one who says it. */
+static void notes_name_who_they_are_about(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *note;
+        int rank; /* -1: nobody */
+    } notes[] = {{"rank 2: full", 2},
+                 {"rank 2 was lost: it closed", 2},
+                 {"ranks 1-2 did not come", 1},
+                 {"ranks 2,1 did not come", 2},
+                 {"rank 3: is not of 3", 0},
+                 {"rank 12: neither", 0},
+                 {"rank 2nd", 0},
+                 {"rank -1: no", 0},
+                 {"rank", 0},
+                 {"disk full", 0},
+                 {"all ranks: stand still", -1}};
+    for (size_t i = 0; i < sizeof notes / sizeof notes[0]; i++) {
+        const rank_plan plans[3] = {
+            {.note = notes[i].note, .ends = true}, {.ends = true}, {.ends = true}};
+        planted run = plant("notes", plans, 3);
+        char *got = judge(run.folder), want[64];
+        snprintf(want, sizeof want, "\nsuspect: rank %d ", notes[i].rank);
+        if (notes[i].rank < 0 ? strstr(got, "suspect") != NULL : strstr(got, want) == NULL)
+            fail_msg("%s: %s", notes[i].note, got);
+        assert_true(notes[i].rank == 0 || strstr(got, "first note: rank 0 noted: ") != NULL);
+        free(got);
+        put_away(&run);
+    }
+}
+
+/* All else is the same: the operation, the type, or the step alone. */
+static void each_part_of_a_collective_counts(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *op, *type;
+        int64_t step;
+    } odd[] = {
+        {"broadcast", "float32", 1}, {"all_reduce", "bfloat16", 1}, {"all_reduce", "float32", 2}};
+    for (int i = 0; i < 3; i++) {
+        planted run = {.folder = folder_of("parts")};
+        char want[600];
+        for (int rank = 0; rank < 3; rank++) {
+            CHECK_OK(flight_open(&run.open[rank], run.folder, rank, 3, "job.7"));
+            if (rank == 2)
+                flight_schedule(run.open[rank], 1, odd[i].op, 4, odd[i].type, odd[i].step);
+            else
+                flight_schedule(run.open[rank], 1, "all_reduce", 4, "float32", 1);
+        }
+        snprintf(want, sizeof want,
+                 "run \"job.7\" of 3 ranks: 3 records\n"
+                 "mismatch: collective 1 is not the same on all ranks\n"
+                 "    ranks 0-1: all_reduce 1 of step 1 (4 float32)\n"
+                 "    rank 2: %s 1 of step %d (4 %s)\n"
+                 "suspect: rank 2 on @, which did not end by itself: it was killed, or hangs\n",
+                 odd[i].op, (int)odd[i].step, odd[i].type);
+        check_folder(run.folder, want);
+        put_away(&run);
+    }
 }
 
 /* It had completed what the others then waited for in vain. */
@@ -377,19 +458,25 @@ static void what_each_rank_did_last(void **state)
     rank_plan plans[2] = {{.until = 3, .done = 1, .started = 2, .note = "tired", .ends = true},
                           {.until = 3, .done = 3, .started = 3}};
     planted run = plant("paragraphs", plans, 2);
-    program_result r = RUN(0, "flight", run.folder);
-    has(r.out, "\nSeconds count back from the last event of all, 20");
-    has(r.out, "\nrank 0 on ");
-    has(r.out, "\n    scheduled all_reduce 3 of step 1 (3000 float32), 0.");
-    has(r.out, "\n    started   all_reduce 2 of step 1 (2000 float32), 0.");
-    has(r.out, "\n    completed all_reduce 1 of step 1 (1000 bfloat16), 0.");
-    has(r.out, "\n    noted     tired, 0.");
-    has(r.out, "\n    ended     by itself, 0.");
-    const char *second = strstr(r.out, "\nrank 1 on ");
+    buffer out = {0};
+    CHECK_OK(flight_analyse(&out, run.folder));
+    has(out.data, "\nSeconds count back from the last event of all, 20");
+    has(out.data, "\nrank 0 on ");
+    has(out.data, "\n    scheduled all_reduce 3 of step 1 (3000 float32), 0.");
+    has(out.data, "\n    started   all_reduce 2 of step 1 (2000 float32), 0.");
+    has(out.data, "\n    completed all_reduce 1 of step 1 (1000 bfloat16), 0.");
+    has(out.data, "\n    noted     tired, 0.");
+    has(out.data, "\n    ended     by itself, 0.");
+    const char *second = strstr(out.data, "\nrank 1 on ");
     assert_non_null(second);
+    has(second, "\n    scheduled all_reduce 3 of step 1 (3000 float32), 0.000 s\n");
+    has(second, "\n    started   all_reduce 3 of step 1 (3000 float32), 0.000 s\n");
     has(second, "\n    completed all_reduce 3 of step 1 (3000 float32), 0.000 s\n");
     has(second, "\n    ended     not by itself: it was killed, or runs\n");
+    program_result r = RUN(0, "flight", run.folder);
+    assert_string_equal(r.out, out.data);
     program_free(&r);
+    buffer_free(&out);
     put_away(&run);
     SAYS(64, "needs the folder", "flight");
     SAYS(66, "absent folder", "flight", "absent folder");
@@ -406,6 +493,8 @@ int main(void)
         cmocka_unit_test(a_rank_that_is_killed_in_a_collective),
         cmocka_unit_test(a_collective_of_another_size),
         cmocka_unit_test(a_collective_that_is_left_out),
+        cmocka_unit_test(notes_name_who_they_are_about),
+        cmocka_unit_test(each_part_of_a_collective_counts),
         cmocka_unit_test(two_that_differ_are_both_suspected),
         cmocka_unit_test(a_collective_that_only_some_complete),
         cmocka_unit_test(who_says_why_is_the_first_suspect),

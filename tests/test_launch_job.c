@@ -20,7 +20,7 @@ static char config[640]; /* in a folder with a quote and a space */
 static void write_config(void)
 {
     snprintf(config, sizeof config, "%s",
-             scratch_text("it's a folder/my Run.json",
+             scratch_text("it's a $folder/my Run.json",
                           "{\"model_name_or_path\": \"m\", \"train_dataset\": \"d.jsonl\",\n"
                           "  \"output_dir\": \"out's\"}\n"));
 }
@@ -44,7 +44,7 @@ static int prepare(void **state)
         {"squeue", "#!/bin/sh\n[ \"$*\" = \"-h -j $ID -o %T\" ] && echo \"$STATE\"\n"}};
     char path[1400], name[64];
     assert_int_equal(mkdir(scratch_path("bin"), 0700), 0);
-    assert_int_equal(mkdir(scratch_path("it's a folder"), 0700), 0);
+    assert_int_equal(mkdir(scratch_path("it's a $folder"), 0700), 0);
     for (int i = 0; i < 4; i++) {
         snprintf(name, sizeof name, "bin/%s", stubs[i][0]);
         assert_int_equal(chmod(scratch_text(name, stubs[i][1]), 0700), 0);
@@ -175,6 +175,27 @@ static void asks_slurm(void **state)
     program_free(&r);
 }
 
+/* What is named after its configuration has a name that Slurm takes, and hosts. */
+static void names_itself(void **state)
+{
+    (void)state;
+    static const char *const names[][2] = {{"2nd try_.json", "nd-try"},
+                                           {"A.b.json", "a-b"},
+                                           {"_1.json", "cudpo"},
+                                           {"x", "x"},
+                                           {".json", "json"}};
+    const char *const none[] = {NULL};
+    for (int i = 0; i < 5; i++) {
+        char path[640], line[64], *text = NULL;
+        snprintf(path, sizeof path, "%s", scratch_text(names[i][0], "{}"));
+        const cudpo_job job = {.config = path, .arguments = none, .nodes = 1};
+        CHECK_OK(cudpo_job_file(&text, CUDPO_JOB_SLURM, &job));
+        snprintf(line, sizeof line, "\n#SBATCH --job-name=%s\n", names[i][1]);
+        has(text, line);
+        free(text);
+    }
+}
+
 /* The script around the ranks: its secret, its status, and whether it queues itself again. */
 static void runs_as_a_batch_script(void **state)
 {
@@ -204,7 +225,7 @@ static void runs_as_a_batch_script(void **state)
             setenv("SLURM_ARRAY_JOB_ID", "77", 1);
             setenv("SLURM_ARRAY_TASK_ID", cases[i].array, 1);
         }
-        scratch_text("it's a folder/.cudpo-token-12.killed", "of a start that was killed");
+        scratch_text("it's a $folder/.cudpo-token-12.killed", "of a start that was killed");
         unlink(scratch_path("seen.requeue"));
         if (run_script("bash", r.out) != atoi(cases[i].status)) fail_msg("case %zu: status", i);
         expect_seen(".mode", "600\n");
@@ -217,9 +238,8 @@ static void runs_as_a_batch_script(void **state)
         unsetenv("SLURM_ARRAY_JOB_ID");
         unsetenv("SLURM_ARRAY_TASK_ID");
     }
-    unlink(scratch_path("it's a folder/.cudpo-token-12.killed")); /* the array's is another job's */
     unlink(config);
-    assert_true(file_folder_is_empty(scratch_path("it's a folder"))); /* no secret is left */
+    assert_true(file_folder_is_empty(scratch_path("it's a $folder"))); /* no secret is left */
     write_config();
     program_free(&r);
 }
@@ -412,9 +432,13 @@ static void refuses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(quotes_for_shells),      cmocka_unit_test(asks_slurm),
-        cmocka_unit_test(runs_as_a_batch_script), cmocka_unit_test(quotes_for_kubernetes),
-        cmocka_unit_test(quotes_texts),           cmocka_unit_test(refuses),
+        cmocka_unit_test(quotes_for_shells),
+        cmocka_unit_test(asks_slurm),
+        cmocka_unit_test(names_itself),
+        cmocka_unit_test(runs_as_a_batch_script),
+        cmocka_unit_test(quotes_for_kubernetes),
+        cmocka_unit_test(quotes_texts),
+        cmocka_unit_test(refuses),
     };
     return cmocka_run_group_tests(tests, prepare, scratch_remove);
 }

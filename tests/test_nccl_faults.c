@@ -14,6 +14,7 @@ enum { AT_ONCE = 4 };
 /* A job with a fault, and what came of it. */
 typedef struct trial {
     nccl_job what;
+    double timeout, grace; /* 0: TIMEOUT, GRACE */
     job j;
     double begun;
     int status[2]; /* exit status */
@@ -46,8 +47,8 @@ static void start(trial *t, int number)
     trial_started = number;
     nccl_plan = t->what;
     t->j = job_make(2);
-    t->j.options.peer_timeout = TIMEOUT;
-    t->j.options.grace = GRACE;
+    t->j.options.peer_timeout = t->timeout > 0 ? t->timeout : TIMEOUT;
+    t->j.options.grace = t->grace > 0 ? t->grace : GRACE;
     t->begun = program_clock();
     job_start_all(&t->j, play_apart);
 }
@@ -269,7 +270,8 @@ static void ends_hang(void **state)
     }
 }
 
-/* Peers that are killed, stand still, or call something else. */
+/* Peers that are killed, stand still, call something else, or leave.  Control would end the process late: it is NCCL's abort that
+ * lets the main thread go on. */
 
 static cudpo_status killed(communicator *m)
 {
@@ -320,7 +322,8 @@ static void peers(void **state)
         for (int i = 0; i < 5; i++)
             t[i] = (trial){.what = {.script = scripts[i],
                                     .faulty = -1,
-                                    .environment = {{lazy ? "SIMT_LAZY" : NULL, "1"}}}};
+                                    .environment = {{lazy ? "SIMT_LAZY" : NULL, "1"}}},
+                           .grace = 2 * BOUND};
         run(t, 5);
         assert_true(t[0].status[0] == 69 && t[0].status[1] == 128 + SIGKILL);
         has(t[0].err[0], "cudpo: rank 1 was lost: it closed its connection");
@@ -329,6 +332,34 @@ static void peers(void **state)
         failed(&t[2], "at odds", "all ranks: stand still at step 3 in ");
         failed(&t[3], "leaves", "rank 0 did not come: rank 1 waits at step 3 in broadcast 5");
         failed(&t[4], "leaves", "rank 1 did not come: rank 0 waits at step 3 in broadcast 5");
+    }
+}
+
+static cudpo_status killed_later(communicator *m)
+{
+    CUDPO_TRY(nccl_each_once(m));
+    if (m->rank == 1) {
+        program_sleep(0.3);
+        raise(SIGKILL);
+    }
+    return nccl_each_once(m);
+}
+
+/* NCCL notices a lost peer before control does, in a call and on the GPU: the message is control's. */
+static void the_peer_is_named(void **state)
+{
+    (void)state;
+    trial t[2] = {trial_of(0, "SIMT_NCCL_FAIL", "17:6", NULL),
+                  trial_of(0, "SIMT_NCCL_ASYNC", "6:6", "1")};
+    for (int i = 0; i < 2; i++) {
+        t[i].what.script = killed_later;
+        t[i].timeout = 4; /* NCCL's word waits for a second of it */
+    }
+    run(t, 2);
+    for (int i = 0; i < 2; i++) {
+        assert_true(t[i].reached && t[i].status[0] == 69 && t[i].status[1] == 128 + SIGKILL);
+        has(t[i].err[0], "cudpo: rank 1 was lost: it closed its connection");
+        assert_null(strstr(t[i].err[0], "NCCL on rank"));
     }
 }
 
@@ -382,13 +413,10 @@ int main(void)
         return TEST_SKIPPED;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_call_fails),
-        cmocka_unit_test(fails_on_the_gpu),
-        cmocka_unit_test(polls_fail),
-        cmocka_unit_test(calls_hang),
-        cmocka_unit_test(ends_hang),
-        cmocka_unit_test(peers),
-        cmocka_unit_test(alone_in_a_collective),
+        cmocka_unit_test(every_call_fails),  cmocka_unit_test(fails_on_the_gpu),
+        cmocka_unit_test(polls_fail),        cmocka_unit_test(calls_hang),
+        cmocka_unit_test(ends_hang),         cmocka_unit_test(peers),
+        cmocka_unit_test(the_peer_is_named), cmocka_unit_test(alone_in_a_collective),
         cmocka_unit_test(cuda_fails),
     };
     setenv("TMPDIR", scratch_folder(), 1); /* of what the emulated NCCL leaves where it fails */

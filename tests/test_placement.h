@@ -71,6 +71,22 @@ static inline void environment_add(environment *e, const char *text)
 
 static const placement_wish no_wish = {NULL, -1, -1, -1, NULL, NULL, -1};
 
+/* What is found in the environment "NAME=value NAME=value ...". */
+static inline cudpo_status placement_of(placement *p, const char *text, const placement_wish *wish)
+{
+    static environment e;
+    e.n = 0;
+    environment_add(&e, text);
+    return placement_find(p, wish, environment_get, &e);
+}
+
+/* Some, as documentation and sources have them. */
+#define KUBEFLOW_PODS                                                \
+    "PET_NODE_RANK=1 PET_NNODES=2 PET_MASTER_ADDR=job-node-0-0.job " \
+    "PET_MASTER_PORT=29500 JOB_COMPLETION_INDEX=1 "
+#define INDEXED_PODS "JOB_COMPLETION_INDEX=3 WORLD_SIZE=4 MASTER_ADDR=job-0.job MASTER_PORT=29500 "
+#define SET_BY_HAND "RANK=1 WORLD_SIZE=2 LOCAL_RANK=1 MASTER_ADDR=h MASTER_PORT=5 "
+
 /* torchrun --standalone --nproc_per_node=2 */
 static const char torchrun_standalone[] =
     "GROUP_RANK=0 GROUP_WORLD_SIZE=1 LOCAL_RANK=1 LOCAL_WORLD_SIZE=2 MASTER_ADDR=localhost "

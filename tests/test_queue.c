@@ -37,6 +37,7 @@ typedef struct record {
     int64_t fails_at; /* sequence */
     control *company; /* a job lasts until it fails, but for `deaf` ms at least */
     int deaf;
+    int slow; /* ms that a job lasts */
     pthread_t thread;
 } record;
 
@@ -65,6 +66,7 @@ static cudpo_status work(void *context, const queue_job *job)
             sleep_ms(1);
         return control_status(r->company);
     }
+    sleep_ms(r->slow);
     *tensor_f32(job->x) += (float)job->op;
     const int n = atomic_load(&r->count);
     r->done[n] = job->sequence;
@@ -124,6 +126,28 @@ static void jobs_that_nobody_waits_for_are_dropped(void **state)
     atomic_store(&company.lost, true);
     assert_int_equal(queue_close(q), QUEUE_FAILED);
     assert_int_equal(atomic_load(&r.count), 1);
+}
+
+/* The first job fills the queue behind it; then jobs are dropped although none failed. */
+static void a_full_queue_makes_room_first(void **state)
+{
+    (void)state;
+    static record r;
+    queue *q;
+    float x = 0.0f;
+    r = (record){.slow = 1};
+    CHECK_OK(queue_open(&q, work, &r));
+    for (int64_t i = 1; i <= QUEUE_JOBS + 200; i++) {
+        const queue_job job = job_of(i, &x);
+        CHECK_OK(queue_push(q, &job));
+    }
+    const int begun = atomic_load(&r.count);
+    assert_true(begun >= 199); /* there was no room before */
+    assert_int_equal(queue_close(q), QUEUE_FAILED);
+    const int done = atomic_load(&r.count);
+    assert_true(done < QUEUE_JOBS);
+    for (int i = 0; i < done; i++)
+        assert_int_equal(r.done[i], i + 1);
 }
 
 static void behind_a_failure_nothing_is_begun(void **state)
@@ -243,6 +267,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(jobs_are_done_in_order_by_another_thread),
         cmocka_unit_test(jobs_that_nobody_waits_for_are_dropped),
+        cmocka_unit_test(a_full_queue_makes_room_first),
         cmocka_unit_test(behind_a_failure_nothing_is_begun),
         cmocka_unit_test(a_lost_company_ends_the_wait),
         cmocka_unit_test(a_job_that_never_ends_holds_nobody_for_ever),

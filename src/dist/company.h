@@ -64,6 +64,7 @@ struct control {
     double peer_timeout, grace, period; /* s; period: of heartbeats */
     uint8_t secret[CONTROL_SECRET];
     char address[HANDSHAKE_ADDRESS];
+    pmix *session; /* NULL: none */
 
     pthread_mutex_t lock;
     pthread_cond_t changed;

@@ -19,6 +19,7 @@ static void free_control(control *c)
     }
     for (int i = 0; i < 2; i++)
         if (c->wake[i] >= 0) close(c->wake[i]);
+    pmix_close(c->session);
     free(c->members);
     free(c->polls);
     pthread_cond_destroy(&c->changed);
@@ -91,16 +92,13 @@ static cudpo_status find_others(rendezvous_links *links, const control_options *
     return s;
 }
 
-/* PMIx is asked for as long as it takes to find the others, and not beyond. */
-static cudpo_status find_others_somehow(rendezvous_links *links, const control_options *o)
+/* The session with PMIx lasts as long as the company: whoever ended it could not begin MPI any more. */
+static cudpo_status find_others_somehow(control *c, rendezvous_links *links,
+                                        const control_options *o)
 {
-    pmix *session = o->session;
     const bool by_pmix = rendezvous_is_by_pmix(o->place);
-    cudpo_status s = CUDPO_OK;
-    if (by_pmix && session == NULL) s = pmix_open(&session);
-    if (s == CUDPO_OK) s = find_others(links, o, by_pmix ? session : NULL);
-    pmix_close(session);
-    return s;
+    if (by_pmix && c->session == NULL) CUDPO_TRY(pmix_open(&c->session));
+    return find_others(links, o, by_pmix ? c->session : NULL);
 }
 
 /* The connections become the company's. */
@@ -161,13 +159,13 @@ cudpo_status control_open(control **out, const control_options *o)
     CUDPO_REQUIRE(o->peer_timeout > 0 && o->join_timeout > 0 && o->grace >= 0);
     if (sodium_init() < 0) return cudpo_fail(CUDPO_EPERM, CUDPO_HERE, "no random numbers");
     CUDPO_TRY(make_control(&c, o));
+    c->session = o->session;
     cudpo_status s = CUDPO_OK;
     if (c->size == 1) {
-        pmix_close(o->session);
         randombytes_buf(c->secret, sizeof c->secret);
         snprintf(c->address, sizeof c->address, "127.0.0.1");
     } else {
-        s = find_others_somehow(&links, o);
+        s = find_others_somehow(c, &links, o);
         if (s == CUDPO_OK) s = take_links(c, &links);
         if (s == CUDPO_OK) s = start_threads(c);
     }

@@ -25,7 +25,7 @@ typedef struct control_options {
     double peer_timeout; /* s, until a peer that stands still counts as lost: ddp_timeout */
     double
         grace; /* s between a failure and the end of the process, whatever its main thread does */
-    struct pmix *session; /* of pmix_complete(), which ends with the call; NULL: none */
+    struct pmix *session; /* of pmix_complete(), which ends with the company; NULL: none */
 } control_options;
 
 /** Join the others; of one rank there is nothing to do.  With PMIx (see pmix.h) rank 0 listens on a free port and publishes it.

@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { SHOWN = 8 };
 
@@ -26,12 +27,15 @@ static const flight_record *first_note(const flight_records *all)
     return first;
 }
 
-/* Whom a note is about. */
+/* Whom a note is about: "rank 3: why", "rank 3 was lost", the first of "ranks 3,5 did not come"; -1: nobody. */
 static int32_t subject(const flight_records *all, const flight_record *r)
 {
+    static const char everybody[] = "all ranks";
     int rank, end = 0;
-    if (sscanf(r->note, "rank %5d:%n", &rank, &end) == 1 && end > 0 && rank >= 0 &&
-        rank < all->size)
+    if (strncmp(r->note, everybody, sizeof everybody - 1) == 0) return -1;
+    if ((sscanf(r->note, "rank %5d%n", &rank, &end) == 1 ||
+         sscanf(r->note, "ranks %5d%n", &rank, &end) == 1) &&
+        rank >= 0 && rank < all->size && strchr(": ,-", r->note[end]) != NULL)
         return rank;
     return r->rank;
 }
@@ -58,13 +62,13 @@ static bool mark_absent(bool *suspect, const flight_records *all)
     return all->n < all->size;
 }
 
-/* Who is blamed and did not say why; `unended`: only of those that did not end. */
-static bool mark_blamed(bool *suspect, const flight_records *all, const bool *blamed, bool unended)
+/* Who is blamed; `silent`: only of those that neither ended nor noted why. */
+static bool mark_blamed(bool *suspect, const flight_records *all, const bool *blamed, bool silent)
 {
     bool some = false;
     for (int32_t i = 0; i < all->n; i++) {
         const flight_record *r = &all->ranks[i];
-        if (!blamed[i] || r->noted != 0 || (unended && r->ended != 0)) continue;
+        if (!blamed[i] || (silent && (r->noted != 0 || r->ended != 0))) continue;
         suspect[r->rank] = some = true;
     }
     return some;

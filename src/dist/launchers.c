@@ -116,6 +116,7 @@ cudpo_status claim_torchrun(claim *out, const variables *v)
     char id[PLACEMENT_TEXT];
     begin(out, LAUNCHER_TORCHRUN, "torchrun", "RANK", "WORLD_SIZE");
     const bool torch = variables_get(v, "TORCHELASTIC_RUN_ID") != NULL;
+    if (!torch) out->who = "the environment";
     if (!torch && (variables_get(v, "RANK") == NULL || variables_get(v, "WORLD_SIZE") == NULL ||
                    variables_get(v, "LOCAL_RANK") == NULL))
         return CUDPO_OK; /* some of them alone: placement.c */

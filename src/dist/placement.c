@@ -64,7 +64,7 @@ static cudpo_status check_nested(const claim *inner, const claim *outer)
 /* One that starts at least one rank in each, and where it is one, in the same order. */
 static cudpo_status check_spread(const claim *inner, const claim *outer)
 {
-    if (inner->p.size < outer->p.size) return disagree(inner, outer, "those are less than all");
+    if (inner->p.size < outer->p.size) return disagree(inner, outer, "those are too few");
     return inner->p.size == outer->p.size ? check_same(inner, outer) : CUDPO_OK;
 }
 

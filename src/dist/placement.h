@@ -36,10 +36,11 @@ typedef struct placement {
     int32_t port;                 /* 0: not known, as address */
     bool derived; /* the port is a hash that all ranks compute and nobody reserved */
     bool
-        pmix; /* PMIX_* are of just these ranks: where port is 0 the only way, where it is derived a safer one */
-    char run_id[PLACEMENT_TEXT]; /* the same for all ranks of one attempt and for no other run;
-                                     "": none given */
-    int32_t restarts;            /* of the job, or of this node's ranks, before this attempt */
+        pmix; /* PMIX_* are of just these ranks: safer than a derived port, needed where port is 0 */
+    char run_id
+        [PLACEMENT_TEXT]; /* the same for all ranks of one attempt, or of one run where its nodes
+                                     count attempts by themselves, and for no other; "": none given */
+    int32_t restarts;     /* of the job, or of this node's ranks, before this attempt */
     char source[PLACEMENT_TEXT]; /* for people: "slurm step 12.0"; printable */
 } placement;
 
@@ -59,6 +60,7 @@ placement_wish placement_wish_of(const cudpo_ranks *ranks);
 typedef const char *(*placement_variable)(void *context, const char *name);
 
 /** Find the placement of this process.
+ *  Out:     out  of size 0 and no PMIx where this fails.
  *  Returns: CUDPO_OK; CUDPO_ECONFIG naming the variable: rank not below the number of ranks, half of a set, no integer, negative,
  *           more than MAX_RANKS ranks, two sources that disagree, RANK without LOCAL_RANK where several GPUs are visible. */
 CUDPO_MUST_USE cudpo_status placement_find(placement *out, const placement_wish *wish,

@@ -38,8 +38,9 @@ CUDPO_MUST_USE cudpo_status pmix_fence(pmix *p, double seconds);
 CUDPO_MUST_USE cudpo_status pmix_get(pmix *p, char *out, size_t size, int32_t rank,
                                      const char *key);
 
-/** Complete a placement whose number of ranks only PMIx knows (size is 0).  Others are left as they are.
- *  Out:     session  for control_open(), which ends it; NULL where PMIx was not asked.  A process has but one: whoever leaves PMIx
+/** Complete a placement whose number of ranks only PMIx knows (size is 0): size, rank, node, and those of this node.  Others are
+ *  left as they are.
+ *  Out:     session  for control_open(), whose company keeps it; NULL where PMIx was not asked.  A process has but one: whoever leaves PMIx
  *                    and comes again is, to a fence of the others, a rank that was lost.
  *  Returns: CUDPO_OK; as pmix_open(); CUDPO_ECONFIG as placement_complete(), and where PMIx calls this process another rank. */
 CUDPO_MUST_USE cudpo_status pmix_complete(placement *place, pmix **session);

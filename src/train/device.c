@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "train/cache_folder.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,21 +35,23 @@ cudpo_status device_check(backend *be)
 }
 
 static cudpo_status call(cudpo_status (*what)(backend *be, const char *path), backend *be,
-                         const char *output_dir)
+                         const char *output_dir, int rank)
 {
-    char *path = path_join(output_dir, DEVICE_CHOICES);
+    char name[40];
+    snprintf(name, sizeof name, DEVICE_RANK_CHOICES "/%d.txt", rank);
+    char *path = path_join(output_dir, rank == 0 ? DEVICE_CHOICES : name);
     if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
     const cudpo_status status = what(be, path);
     free(path);
     return status;
 }
 
-cudpo_status device_recall(backend *be, const char *output_dir)
+cudpo_status device_recall(backend *be, const char *output_dir, int rank)
 {
-    return call(be->recall, be, output_dir);
+    return call(be->recall, be, output_dir, rank);
 }
 
-cudpo_status device_keep(backend *be, const char *output_dir)
+cudpo_status device_keep(backend *be, const char *output_dir, int rank)
 {
-    return call(be->keep, be, output_dir);
+    return call(be->keep, be, output_dir, rank);
 }

@@ -151,7 +151,7 @@ static cudpo_status write_model(cudpo_trainer *t)
     const model_weights *w;
     CUDPO_TRY(trainer_check_weights(t));
     CUDPO_TRY(shares_whole(&w, t, CHECKPOINT_WEIGHTS));
-    if (!ranks_first(t->ranks)) return CUDPO_OK;
+    if (!ranks_first(t->ranks)) return t->be->sync(t->be);
     CUDPO_TRY(model_folder_save(w, c->output_dir, c->model_name_or_path, output_type(t)));
     log_info("%s holds the trained model", c->output_dir);
     return CUDPO_OK;
@@ -171,10 +171,11 @@ static cudpo_status train(cudpo_trainer *t)
         return CUDPO_OK;
     }
     CUDPO_TRY(trainer_resume(t));
-    if (first) {
-        CUDPO_TRY(output_begin(t));
-        CUDPO_TRY(metric_sink_open(&sink, c->output_dir, t->step, t->total_steps));
-    }
+    if (first) CUDPO_TRY(output_begin(t));
+    CUDPO_TRY(ranks_meet(t->ranks, "begin of the output"));
+    /* Into a folder that is the run's now. */
+    CUDPO_TRY(device_keep(t->be, c->output_dir, t->ranks->place.rank));
+    if (first) CUDPO_TRY(metric_sink_open(&sink, c->output_dir, t->step, t->total_steps));
     const cudpo_status status = run_steps(t, sink);
     metric_sink_close(sink);
     CUDPO_TRY(status);

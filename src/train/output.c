@@ -40,6 +40,15 @@ static cudpo_status remove_file(const char *folder, const char *name)
     return status;
 }
 
+static cudpo_status remove_folder(const char *folder, const char *name)
+{
+    char *path = path_join(folder, name);
+    if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+    const cudpo_status status = file_remove_folder(path);
+    free(path);
+    return status;
+}
+
 /* What an output folder holds of runs. */
 typedef struct contents {
     bool record;         /* run.json that a run wrote */
@@ -203,11 +212,11 @@ cudpo_status output_recall(const cudpo_trainer *t)
     CUDPO_TRY(read_record(&found, c->output_dir));
     /* Where the record was lost, checkpoints may still be gone on from. */
     if (is_recorded(&found, t) || (!found.record && resumes_newest(c)))
-        CUDPO_TRY(device_recall(t->be, c->output_dir));
+        CUDPO_TRY(device_recall(t->be, c->output_dir, t->ranks->place.rank));
     if (c->resume_from_checkpoint == NULL || resumes_newest(c)) return CUDPO_OK;
     char *beside = path_join(c->resume_from_checkpoint, "..");
     if (beside == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
-    const cudpo_status status = device_recall(t->be, beside);
+    const cudpo_status status = device_recall(t->be, beside, t->ranks->place.rank);
     free(beside);
     return status;
 }
@@ -251,12 +260,24 @@ static cudpo_status clear(const cudpo_trainer *t, bool own)
     CUDPO_TRY(remove_file(folder, "model.safetensors"));
     CUDPO_TRY(checkpoint_clean(folder, goes_on ? t->step : -1));
     if (!own) CUDPO_TRY(remove_file(folder, DEVICE_CHOICES));
+    if (!own) CUDPO_TRY(remove_folder(folder, DEVICE_RANK_CHOICES));
     if (goes_on) return CUDPO_OK;
     CUDPO_TRY(remove_file(folder, "metrics.jsonl"));
     char *runs = path_join(folder, "runs");
     if (runs == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
     const cudpo_status status = event_files_remove(runs);
     free(runs);
+    return status;
+}
+
+/* Where the other ranks of a GPU run keep what they chose. */
+static cudpo_status make_choices(const cudpo_trainer *t)
+{
+    if (t->ranks->place.size == 1 || !t->be->on_device) return CUDPO_OK;
+    char *path = path_join(t->config->output_dir, DEVICE_RANK_CHOICES);
+    if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+    const cudpo_status status = file_make_folder(path);
+    free(path);
     return status;
 }
 
@@ -275,7 +296,7 @@ cudpo_status output_begin(const cudpo_trainer *t)
     CUDPO_TRY(check_room(t));
     CUDPO_TRY(clear(t, own));
     CUDPO_TRY(run_record_write(t));
-    return device_keep(t->be, c->output_dir); /* into a folder that is the run's now */
+    return make_choices(t);
 }
 
 void output_close(output_folder *o)
