@@ -484,6 +484,24 @@ static void strangers_are_not_in_the_way(void **state)
     }
 }
 
+/* One byte a second keeps nobody in: the limit is for all of a HELLO. */
+static void a_guest_that_dawdles_is_shown_out(void **state)
+{
+    (void)state;
+    job j = job_make(2);
+    job_start(&j, 0, meets);
+    const int fd = job_reach_port(j.port);
+    const double begin = job_clock();
+    while (job_clock() < begin + JOB_LIMIT && send(fd, "\x08", 1, MSG_NOSIGNAL) == 1)
+        job_sleep(1);
+    const double took = job_clock() - begin;
+    assert_true(took > 4 && took < 10);
+    close(fd);
+    job_start(&j, 1, meets);
+    expect_all(&j, CUDPO_OK, "");
+    job_free(&j);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -505,6 +523,7 @@ int main(void)
         cmocka_unit_test(a_port_of_launchers_is_a_wish),
         cmocka_unit_test(two_runs_with_one_port),
         cmocka_unit_test(strangers_are_not_in_the_way),
+        cmocka_unit_test(a_guest_that_dawdles_is_shown_out),
     };
     return cmocka_run_group_tests(tests, NULL, scratch_remove);
 }
