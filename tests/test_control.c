@@ -109,26 +109,31 @@ static void a_killed_rank_ends_all(void **state)
     assert_true(worst < 2);
 }
 
+/* Tests that wait for a second run side by side. */
 static void a_stopped_rank_ends_all(void **state)
 {
+    job jobs[3];
+    double stopped[3];
     (void)state;
     for (int victim = 0; victim < 3; victim++) {
-        char text[64];
-        job j = job_make(3);
-        j.options.peer_timeout = 1;
-        job_start_all(&j, waits);
-        assert_true(job_reach(&j.page->ready, 3));
-        const double stopped = job_clock();
-        kill(j.pid[victim], SIGSTOP);
+        jobs[victim] = job_make(3);
+        jobs[victim].options.peer_timeout = 1;
+        job_start_all(&jobs[victim], waits);
+        assert_true(job_reach(&jobs[victim].page->ready, 3));
+        stopped[victim] = job_clock();
+        kill(jobs[victim].pid[victim], SIGSTOP);
+    }
+    for (int victim = 0; victim < 3; victim++) {
+        char text[128];
         snprintf(text, sizeof text, "rank %d was lost: nothing was heard of it for", victim);
         for (int r = 0; r < 3; r++) {
             if (r == victim) continue;
-            job_expect(&j, r, CUDPO_EPEER, text);
-            const double took = j.page->rank[r].noticed - stopped;
+            job_expect(&jobs[victim], r, CUDPO_EPEER, text);
+            const double took = jobs[victim].page->rank[r].noticed - stopped[victim];
             printf("SIGSTOP of rank %d noticed by rank %d after %.2f s of 1 s\n", victim, r, took);
             assert_true(took > 0.5 && took < 3); /* the last heartbeat may be 0.2 s old */
         }
-        job_free(&j);
+        job_free(&jobs[victim]);
     }
 }
 
@@ -269,6 +274,17 @@ static void ranks_in_different_calls(void **state)
     }
 }
 
+/* All ranks of a job end alike, with both of these in their messages. */
+static void expect_all(job *j, const char *text, const char *more)
+{
+    for (int r = 0; r < j->size; r++) {
+        job_expect(j, r, CUDPO_EPEER, text);
+        if (strstr(j->page->rank[r].message, more) == NULL)
+            fail_msg("no \"%s\" in: %s", more, j->page->rank[r].message);
+    }
+    job_free(j);
+}
+
 /* One is busy for ever, though its heartbeats go on; `go` says which. */
 static cudpo_status one_does_not_come(control *c, job *j, int rank)
 {
@@ -280,20 +296,18 @@ static cudpo_status one_does_not_come(control *c, job *j, int rank)
 
 static void who_does_not_come_is_named(void **state)
 {
+    job jobs[3];
     (void)state;
     for (int absent = 0; absent < 3; absent++) {
+        jobs[absent] = job_make(3);
+        jobs[absent].options.peer_timeout = 1;
+        atomic_store(&jobs[absent].page->go, absent);
+        job_start_all(&jobs[absent], one_does_not_come);
+    }
+    for (int absent = 0; absent < 3; absent++) {
         char text[128];
-        job j = job_make(3);
-        j.options.peer_timeout = 1;
-        atomic_store(&j.page->go, absent);
-        job_start_all(&j, one_does_not_come);
         snprintf(text, sizeof text, "rank %d did not come: others wait at 'save' for", absent);
-        for (int r = 0; r < 3; r++) {
-            job_expect(&j, r, CUDPO_EPEER, text);
-            if (strstr(j.page->rank[r].message, "was last heard of at step 2") == NULL)
-                fail_msg("%s", j.page->rank[r].message);
-        }
-        job_free(&j);
+        expect_all(&jobs[absent], text, "was last heard of at step 2");
     }
 }
 
@@ -308,23 +322,19 @@ static cudpo_status one_is_behind(control *c, job *j, int rank)
 
 static void who_is_behind_is_named(void **state)
 {
+    job jobs[4];
     (void)state;
+    for (int absent = 0; absent < 4; absent++) { /* 3: nobody */
+        jobs[absent] = job_make(3);
+        jobs[absent].options.peer_timeout = 1;
+        atomic_store(&jobs[absent].page->go, absent);
+        job_start_all(&jobs[absent], one_is_behind);
+    }
     for (int absent = 0; absent < 4; absent++) {
         char text[128];
-        job j = job_make(3);
-        j.options.peer_timeout = 1;
-        atomic_store(&j.page->go, absent);
-        job_start_all(&j, one_is_behind);
-        if (absent == 3)
-            snprintf(text, sizeof text, "all ranks: stand still");
-        else
-            snprintf(text, sizeof text, "rank %d did not come: rank ", absent);
-        for (int r = 0; r < 3; r++) {
-            job_expect(&j, r, CUDPO_EPEER, text);
-            if (strstr(j.page->rank[r].message, " at step 12 in all_reduce 41") == NULL)
-                fail_msg("%s", j.page->rank[r].message);
-        }
-        job_free(&j);
+        snprintf(text, sizeof text, "rank %d did not come: rank ", absent);
+        expect_all(&jobs[absent], absent == 3 ? "all ranks: stand still" : text,
+                   " at step 12 in all_reduce 41");
     }
 }
 
@@ -338,30 +348,38 @@ static cudpo_status waits_for_go(control *c, job *j, int rank)
     return control_barrier(c, "end");
 }
 
-static void stop_and_go_on(const bool *victims, double peer_timeout, double seconds)
-{
-    job j = job_make(3);
-    j.options.peer_timeout = peer_timeout;
-    job_start_all(&j, waits_for_go);
-    assert_true(job_reach(&j.page->ready, 3));
-    for (int r = 0; r < 3; r++)
-        if (victims[r]) kill(j.pid[r], SIGSTOP);
-    job_sleep(seconds);
-    for (int r = 0; r < 3; r++)
-        if (victims[r]) kill(j.pid[r], SIGCONT);
-    job_sleep(0.5); /* that they judge one another */
-    atomic_store(&j.page->go, 1);
-    for (int r = 0; r < 3; r++)
-        job_expect(&j, r, CUDPO_OK, "");
-    job_free(&j);
-}
-
 static void some_stops_are_forgiven(void **state)
 {
+    const struct {
+        bool victims[3];
+        double peer_timeout;
+    } cases[] = {
+        {{true, true, true}, 1},
+        {{true, false, false}, 4},
+        {{false, false, true}, 4},
+    };
+    enum { CASES = sizeof cases / sizeof *cases };
+    job jobs[CASES];
     (void)state;
-    stop_and_go_on((const bool[3]){true, true, true}, 1, 1.5);
-    stop_and_go_on((const bool[3]){true, false, false}, 3, 1.5);
-    stop_and_go_on((const bool[3]){false, false, true}, 3, 1.5);
+    for (int k = 0; k < CASES; k++) {
+        jobs[k] = job_make(3);
+        jobs[k].options.peer_timeout = cases[k].peer_timeout;
+        job_start_all(&jobs[k], waits_for_go);
+        assert_true(job_reach(&jobs[k].page->ready, 3));
+        for (int r = 0; r < 3; r++)
+            if (cases[k].victims[r]) kill(jobs[k].pid[r], SIGSTOP);
+    }
+    job_sleep(2);
+    for (int k = 0; k < CASES; k++)
+        for (int r = 0; r < 3; r++)
+            kill(jobs[k].pid[r], SIGCONT);
+    job_sleep(0.5); /* that they judge one another */
+    for (int k = 0; k < CASES; k++) {
+        atomic_store(&jobs[k].page->go, 1);
+        for (int r = 0; r < 3; r++)
+            job_expect(&jobs[k], r, CUDPO_OK, "");
+        job_free(&jobs[k]);
+    }
 }
 
 static cudpo_status tells_secret(control *c, job *j, int rank)

@@ -16,7 +16,8 @@ static const char *only_pmix(void *context, const char *name)
 static cudpo_status as_rank(const char *by, bool remote)
 {
     placement p;
-    placement_wish wish = {.launcher = by, .rank = -1, .world_size = -1, .local_rank = -1, .gpus = -1};
+    placement_wish wish = {
+        .launcher = by, .rank = -1, .world_size = -1, .local_rank = -1, .gpus = -1};
     control_options o = {
         .place = &p, .build = "test", .join_timeout = 20, .peer_timeout = 20, .grace = 20};
     control *c;
@@ -98,7 +99,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(ranks_meet),
         cmocka_unit_test(ranks_meet_as_on_several_hosts),
     };
-    if (system("timeout 50 mpirun --allow-run-as-root --oversubscribe -n 1 true >/dev/null 2>&1") != 0) {
+    if (system("timeout 50 mpirun --allow-run-as-root --oversubscribe -n 1 true >/dev/null 2>&1") !=
+        0) {
         printf("skipped: no mpirun that works here\n");
         return TEST_SKIPPED;
     }
