@@ -44,9 +44,11 @@ static double now(void)
 
 /* ---- what is trained on ---- */
 
-static int64_t units_of_step(const cudpo_config *c)
+/* Of all ranks. */
+static int64_t units_of_step(const step_result *r)
 {
-    return c->per_device_train_batch_size * c->gradient_accumulation_steps;
+    const cudpo_config *c = r->config;
+    return c->per_device_train_batch_size * c->gradient_accumulation_steps * r->ranks.place.size;
 }
 
 /* The tokenizer that counts: the folder that is named, or the model's own; NULL: none. */
@@ -85,14 +87,14 @@ static cudpo_status read_lengths(length_list *out, step_lengths *l, const cudpo_
 }
 
 /* Whole steps' worth of examples: of a file some that stand evenly spaced, or all again and again where a step has more. */
-static cudpo_status choose_lengths(length_list *out, step_lengths *l, const cudpo_config *c,
-                                   const cudpo_bench_step *what)
+static cudpo_status choose_lengths(length_list *out, step_result *r, const cudpo_bench_step *what)
 {
     length_list all = {0};
-    const int64_t units = units_of_step(c);
+    step_lengths *l = &r->lengths;
+    const int64_t units = units_of_step(r);
     int64_t steps = FIXED_EPOCH_STEPS;
     if (what->lengths != NULL) {
-        CUDPO_TRY(read_lengths(&all, l, c, what));
+        CUDPO_TRY(read_lengths(&all, l, r->config, what));
         steps = all.count / units < 1 ? 1 : all.count / units;
         if (steps > EPOCH_STEPS) steps = EPOCH_STEPS;
     }
@@ -135,7 +137,7 @@ static cudpo_status make_data(dataset **out, step_result *r, const cudpo_bench_s
     const loss_traits *traits = loss_traits_find(c->loss_type, &loss);
     CUDPO_REQUIRE(traits != NULL);
     r->pairs = traits->completions == 2;
-    CUDPO_TRY(choose_lengths(&lengths, &r->lengths, c, what));
+    CUDPO_TRY(choose_lengths(&lengths, r, what));
     summarise(&r->lengths, &lengths, traits->completions);
     const made_examples made = {.lengths = lengths.lengths,
                                 .count = lengths.count,
@@ -158,12 +160,18 @@ static cudpo_status settle(step_result *r, cudpo_trainer *t, int64_t left, int64
         CUDPO_TRY(trainer_finish(t, &b, &m));
         if (r->losses < STEP_LOSSES) r->loss[r->losses++] = m.value[METRIC_LOSS];
         if (seen == NULL) continue;
-        r->units += b.n;
+        r->units += b.all;
         r->tokens += b.tokens;
         for (int64_t i = 0; i < b.n; i++)
             seen[b.example[i]]++;
     }
     return CUDPO_OK;
+}
+
+/* What rank 0's clock says, on all ranks: they step together. */
+static cudpo_status agree(const step_result *r, bool *more)
+{
+    return ranks_share(&r->ranks, more, sizeof *more, "next step");
 }
 
 /* Steps until two in a row take the same time for each of their tokens. */
@@ -174,9 +182,10 @@ static cudpo_status warm_up(step_result *r, cudpo_trainer *t)
     for (r->warm_up = 0; r->warm_up < WARM_UP_MOST; r->warm_up++) {
         const double begin = now();
         const int64_t tokens = t->tokens_seen;
-        if (r->warm_up >= WARM_UP_LEAST &&
-            (fabs(rate - before) <= settled * before || begin - start > patience))
-            break;
+        bool more = r->warm_up < WARM_UP_LEAST ||
+                    (fabs(rate - before) > settled * before && begin - start <= patience);
+        CUDPO_TRY(agree(r, &more));
+        if (!more) break;
         CUDPO_TRY(trainer_begin(t));
         CUDPO_TRY(settle(r, t, 0, NULL));
         before = rate;
@@ -193,7 +202,10 @@ static cudpo_status timed_steps(step_result *r, cudpo_trainer *t, int64_t steps,
     const int64_t most = steps > 0 ? steps : STEPS_MOST, least = steps > 0 ? steps : STEPS_LEAST;
     const double begin = now();
     parts_time(&t->parts, r->times, most);
-    while (r->steps < least || (r->steps < most && now() - begin < enough)) {
+    for (;;) {
+        bool more = r->steps < least || (r->steps < most && now() - begin < enough);
+        CUDPO_TRY(agree(r, &more));
+        if (!more) break;
         const double enqueue = now();
         CUDPO_TRY(trainer_begin(t));
         r->host[r->steps++] = now() - enqueue;
@@ -262,6 +274,30 @@ static cudpo_status count_work(step_result *r, const cudpo_trainer *t, const int
     return status;
 }
 
+/* What each rank did, together. */
+static cudpo_status add_ranks(step_result *r)
+{
+    enum { SUMS = 3 + STEP_LOSSES };
+    const int32_t n = r->ranks.place.size;
+    double mine[SUMS] = {(double)r->trunk_tokens, (double)r->rows, r->useful};
+    if (n == 1) return CUDPO_OK;
+    memcpy(mine + 3, r->loss, sizeof r->loss); /* shares of a sum */
+    double(*all)[SUMS] = calloc((size_t)n, sizeof *all);
+    if (all == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "%d ranks", (int)n);
+    const cudpo_status status =
+        control_exchange(r->ranks.company, all, mine, sizeof mine, "results");
+    double sum[SUMS] = {0};
+    for (int32_t k = 0; k < n; k++)
+        for (int i = 0; i < SUMS; i++)
+            sum[i] += all[k][i];
+    r->trunk_tokens = (int64_t)sum[0];
+    r->rows = (int64_t)sum[1];
+    r->useful = sum[2];
+    memcpy(r->loss, sum + 3, sizeof r->loss);
+    free(all);
+    return status;
+}
+
 /* Memory that the run takes now, when all of it is there. */
 static cudpo_status measure_memory(step_result *r, const cudpo_trainer *t)
 {
@@ -289,6 +325,7 @@ static cudpo_status measure(step_result *r, cudpo_trainer *t, int64_t steps)
     if (status == CUDPO_OK) status = timed_steps(r, t, steps, seen);
     if (status == CUDPO_OK) status = summarise_times(r);
     if (status == CUDPO_OK) status = count_work(r, t, seen);
+    if (status == CUDPO_OK) status = add_ranks(r);
     if (status == CUDPO_OK) status = measure_memory(r, t);
     free(seen);
     return status;
@@ -299,7 +336,7 @@ static cudpo_status train_and_measure(step_result *r, const cudpo_bench_step *wh
     cudpo_trainer *t = NULL;
     made_run made = {.model = &r->model, .seed = SEED};
     CUDPO_TRY(make_data(&made.data, r, what));
-    CUDPO_TRY(trainer_open_made(&t, r->config, &made));
+    CUDPO_TRY(trainer_open_made(&t, r->config, &r->ranks, &made));
     r->type = t->type;
     r->parameters = model_config_parameters(&r->model);
     r->reference = t->rewards && t->train.cache == NULL;
@@ -314,7 +351,7 @@ static cudpo_status train_and_measure(step_result *r, const cudpo_bench_step *wh
 static cudpo_status measure_peak(step_result *r)
 {
     backend *be = NULL;
-    CUDPO_TRY(device_open(&be, r->backend, 0, r->config->output_dir));
+    CUDPO_TRY(device_open(&be, r->backend, r->ranks.place.local_rank, r->config->output_dir));
     const cudpo_status status = bench_product_peak(&r->product, &r->product_size, be, r->type);
     be->close(be);
     int n;
@@ -378,12 +415,14 @@ cudpo_status cudpo_bench_step_run(char **table, char **json, const cudpo_config 
     step_result r = {.config = &c, .name = what->model};
     CUDPO_TRY(check(&c, what));
     CUDPO_TRY(bench_model(&r.model, what->model));
+    CUDPO_TRY(ranks_open(&r.ranks, &c, what->ranks));
     cudpo_status status = train_and_measure(&r, what);
-    if (status == CUDPO_OK) status = measure_peak(&r);
-    if (status == CUDPO_OK) status = report(table, json, &r);
+    if (status == CUDPO_OK && ranks_first(&r.ranks)) status = measure_peak(&r);
+    if (status == CUDPO_OK && ranks_first(&r.ranks)) status = report(table, json, &r);
+    if (status == CUDPO_OK) status = ranks_meet(&r.ranks, "end");
     free(r.host);
     free(r.times);
-    return status;
+    return ranks_close(&r.ranks, status);
 }
 
 const char *cudpo_bench_model(int64_t i)

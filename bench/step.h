@@ -6,6 +6,7 @@
 #include "cudpo/bench_step.h"
 #include "model/config.h"
 #include "train/parts.h"
+#include "train/ranks.h"
 #include "train/trainer.h"
 
 #include <stdbool.h>
@@ -26,7 +27,8 @@ typedef struct step_lengths {
 
 typedef struct step_result {
     const cudpo_config *config; /* in force */
-    const char *name;           /* of the model */
+    run_ranks ranks;
+    const char *name; /* of the model */
     model_config model;
     int64_t parameters;
     char device[320], backend[16];
@@ -41,7 +43,7 @@ typedef struct step_result {
     double median, least, host_median; /* of a step */
     double total, wall;                /* of all steps, by the device's clock and by the host's */
     int64_t units,
-        tokens; /* of all steps; tokens as TRL counts them, each completion with its prompt */
+        tokens; /* of all steps and ranks, as all below but memory; tokens as TRL counts them, each completion with its prompt */
     int64_t trunk_tokens, rows; /* of all steps: what goes through layers and head */
     double useful;              /* operations of all steps */
     double product;             /* operations per second of a large product of matrices .. */

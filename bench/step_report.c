@@ -25,9 +25,10 @@ static double peak(const step_result *r)
     return r->peak > 0.0 ? r->peak : r->product;
 }
 
+/* Of what so many ranks could do. */
 static double share(const step_result *r, double of)
 {
-    return r->useful / r->total / of;
+    return r->useful / r->total / (of * (double)r->ranks.place.size);
 }
 
 static cudpo_status useful_line(buffer *out, const step_result *r)
@@ -115,6 +116,9 @@ cudpo_status step_table(buffer *out, const step_result *r)
                             (double)r->parameters * 1e-6, dtype_name(r->type), c->loss_type,
                             c->gradient_checkpointing ? ", gradient checkpointing" : "",
                             r->device));
+    if (r->ranks.place.size > 1)
+        CUDPO_TRY(
+            buffer_printf(out, "%d ranks (%s)\n", (int)r->ranks.place.size, r->ranks.place.source));
     CUDPO_TRY(lengths_line(out, r));
     CUDPO_TRY(
         buffer_printf(out, "step    %.3f ms median, %.3f ms least of %lld, after %lld to warm up",
@@ -294,6 +298,7 @@ cudpo_status step_json(buffer *out, const step_result *r)
     if (o.status == CUDPO_OK) o.status = buffer_append(out, "{", 1);
     text(&o, "benchmark", "step");
     text(&o, "device", r->device);
+    number(&o, "ranks", (double)r->ranks.place.size);
     text(&o, "dtype", dtype_name(r->type));
     put_model(&o, r);
     put_lengths(&o, &r->lengths);

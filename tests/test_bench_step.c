@@ -3,7 +3,7 @@
 /* backends: cpu plugin */
 #include "bench/models.h"
 #include "plugin.h"
-#include "program.h"
+#include "ranks.h"
 #include "base/json.h"
 #include "cudpo/bench_step.h"
 #include "data/dataset.h"
@@ -380,9 +380,36 @@ static void ranges_balance(void **state)
     free(text);
 }
 
+/* Two ranks: rank 0 says what both did. */
+static void of_several_ranks(void **state)
+{
+    (void)state;
+    char path[640], *text = NULL;
+    size_t n;
+    json *root = NULL;
+    snprintf(path, sizeof path, "%s", scratch_path("ranks.json"));
+    rank_group g = ranks_start(
+        2, (const char *const[]){"bench", "step", MODEL, "--prompt", "9", "--completion", "7",
+                                 "--per_device_train_batch_size", "3", "--steps", "2", "--bf16",
+                                 "false", "--json", path, NULL});
+    ranks_expect(&g, 0);
+    CHECK_OK(file_read(&text, &n, scratch_path("OUT.1"), 1 << 20));
+    assert_string_equal(text, "");
+    free(text);
+    CHECK_OK(file_read(&text, &n, path, 1 << 20));
+    CHECK_OK(json_parse(&root, text, n, "results"));
+    assert_true(json_number(get(root, "ranks", NULL)) == 2);
+    assert_true(json_number(get(root, "pairs_per_step", NULL)) == 6);
+    /* Shares of both: the loss of a policy that is its reference. */
+    CHECK_NEAR(json_number(json_first(get(root, "losses", NULL))), log(2.0), 1e-5);
+    json_free(root);
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(of_several_ranks),
         cmocka_unit_test(models_have_their_published_sizes),
         cmocka_unit_test(a_step_and_its_parts),
         cmocka_unit_test(a_cached_reference_is_no_part),

@@ -90,7 +90,7 @@ static void open_run(run *r, double bucket)
     CHECK_OK(cudpo_config_set(&r->c, "device", "cpu"));
     CHECK_OK(cudpo_config_set(&r->c, "max_steps", "1000"));
     CHECK_OK(cudpo_config_set(&r->c, "per_device_train_batch_size", "2"));
-    CHECK_OK(trainer_open_made(&r->t, &r->c, &made));
+    CHECK_OK(trainer_open_made(&r->t, &r->c, NULL, &made));
     CHECK_OK(control_open(&r->company, &options));
     const queued_transport slow = {"slow", &r->network, take_time, leave};
     r->own = r->t->communicator;

@@ -3,6 +3,7 @@
 #define CUDPO_BENCH_STEP_H
 
 #include "cudpo/config.h"
+#include "cudpo/ranks.h"
 #include "cudpo/status.h"
 
 #include <stdint.h>
@@ -19,6 +20,7 @@ typedef struct cudpo_bench_step {
         tokenizer; /* the model folder whose tokenizer counts the tokens of `lengths`; NULL: that of
                                   * `model` where it is a folder that has one, else 4 bytes of text are a token */
     int64_t prompt, completion; /* tokens, where lengths are fixed */
+    const cudpo_ranks *ranks;   /* which of several this process is; NULL: the environment says */
     int64_t steps;              /* to time; 0: as many as take ten seconds, but at least 5 */
 } cudpo_bench_step;
 
@@ -26,7 +28,8 @@ typedef struct cudpo_bench_step {
 const char *cudpo_bench_model(int64_t i);
 
 /** Train for some steps and measure.  Nothing is written but what cudpo keeps in its cache folder.
- *  Out:     table, json  the results for people and for programs, in new memory; NULL after a failure.
+ *  Out:     table, json  the results for people and for programs, in new memory; NULL after a failure, and on all ranks but
+ *                        the first.
  *  In:      config       as cudpo_train() takes it; model, data sets and what is saved count for nothing.
  *  Returns: CUDPO_OK; CUDPO_EUSAGE: no such model, or lengths that make no sense; as cudpo_trainer_open() and
  *           cudpo_trainer_step(). */

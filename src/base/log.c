@@ -6,6 +6,7 @@
 
 /* stderr belongs to the whole process, and so does who it says that it is. */
 static int own_rank;
+static bool ranks_alike;
 
 void log_as_rank(int rank)
 {
@@ -23,6 +24,11 @@ static void print(const char *prefix, const char *fmt, va_list args)
     fprintf(stderr, "%s\n", line);
 }
 
+void log_alike(bool alike)
+{
+    ranks_alike = alike;
+}
+
 void log_info(const char *fmt, ...)
 {
     va_list args;
@@ -36,6 +42,7 @@ void log_warn(const char *fmt, ...)
 {
     va_list args;
     char prefix[40] = "warning: ";
+    if (own_rank > 0 && ranks_alike) return;
     if (own_rank > 0) snprintf(prefix, sizeof prefix, "warning: rank %d: ", own_rank);
     va_start(args, fmt);
     print(prefix, fmt, args);

@@ -2,6 +2,7 @@
 #include "cudpo/bench_step.h"
 #include "base/file.h"
 #include "cli/cli.h"
+#include "cli/ranks.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,6 +51,7 @@ static const cli_page page = {
     "In profiles, a step and its parts are NVTX ranges; so they are with `cudpo train`.",
     NULL,
     "  cudpo bench step Qwen2.5-0.5B --per_device_train_batch_size 32\n"
+    "  cudpo launch --nproc 8 -- bench step Llama-3.2-1B --per_device_train_batch_size 8\n"
     "  cudpo bench step Llama-3.1-8B --precompute_ref_log_probs true --json 8b.json\n"
     "  cudpo bench step my-model --lengths pairs.jsonl --device cpu\n"
     "  nsys profile cudpo bench step Llama-3.2-1B --steps 5"};
@@ -58,8 +60,9 @@ static cudpo_status measure(const cudpo_config *c, const cudpo_bench_step *what,
 {
     char *table = NULL, *json = NULL;
     cudpo_status status = cudpo_bench_step_run(&table, &json, c, what);
-    if (status == CUDPO_OK) fputs(table, stdout);
-    if (status == CUDPO_OK && file != NULL) status = file_write(file, json, strlen(json));
+    if (status == CUDPO_OK && table != NULL) fputs(table, stdout); /* rank 0 alone has one */
+    if (status == CUDPO_OK && table != NULL && file != NULL)
+        status = file_write(file, json, strlen(json));
     free(json);
     free(table);
     return status;
@@ -68,9 +71,10 @@ static cudpo_status measure(const cudpo_config *c, const cudpo_bench_step *what,
 cudpo_status cli_bench_step(int argc, char **argv)
 {
     cudpo_bench_step what = {.prompt = 512, .completion = 512};
+    cudpo_ranks ranks = CUDPO_RANKS_AUTO;
     const char *json = NULL;
     bool help;
-    const cli_option own[] = {
+    cli_option own[6 + RANKS_OPTIONS] = {
         {"--prompt", CLI_INTEGER, "N (512)", "tokens of every prompt", &what.prompt},
         {"--completion", CLI_INTEGER, "N (512)", "tokens of every completion, its end included",
          &what.completion},
@@ -86,6 +90,8 @@ cudpo_status cli_bench_step(int argc, char **argv)
         {"--json", CLI_TEXT, "FILE", "write all results there, too, as a JSON object", &json},
     };
     const int64_t n = sizeof own / sizeof own[0];
+    ranks_options(own + n - RANKS_OPTIONS, &ranks);
+    what.ranks = &ranks;
     const int named = argc > 1 && strncmp(argv[1], "--", 2) != 0; /* MODEL stands first */
     cudpo_config c;
     CUDPO_TRY(cudpo_config_create(&c));

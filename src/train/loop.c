@@ -213,7 +213,9 @@ cudpo_status cudpo_train_ranks(const cudpo_config *config, const cudpo_ranks *gi
     run_ranks ranks;
     CUDPO_TRY(cudpo_config_check(config));
     CUDPO_TRY(ranks_open(&ranks, config, given));
+    log_alike(true);
     cudpo_config_advise(config, warn, NULL);
+    log_alike(false);
     const cudpo_status status = train_as_rank(config, &ranks);
     return ranks_close(&ranks, status);
 }

@@ -267,6 +267,7 @@ static cudpo_status prepare(cudpo_trainer *t, bool train, const made_run *made)
         t->completions = t->loss == LOSS_SFT && t->rewards ? 2 : t->traits->completions;
     }
     STAGE(choose_type(t));
+    log_alike(true); /* all ranks read the same files */
     if (made == NULL) STAGE(open_files(t));
     if (train && made == NULL) STAGE(trainer_recall_ranks(t));
     STAGE(plan_steps(t));
@@ -274,6 +275,7 @@ static cudpo_status prepare(cudpo_trainer *t, bool train, const made_run *made)
         log_warn(
             "%s is less than one batch, and dataloader_drop_last drops it: nothing is evaluated",
             config->eval_dataset);
+    log_alike(false);
     STAGE(open_order(t));
     return status;
 }
@@ -353,9 +355,9 @@ cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config *config, const
 }
 
 cudpo_status trainer_open_made(cudpo_trainer **out, const cudpo_config *config,
-                               const made_run *made)
+                               const run_ranks *ranks, const made_run *made)
 {
-    return open_run(out, config, NULL, true, made);
+    return open_run(out, config, ranks, true, made);
 }
 
 int64_t cudpo_trainer_steps(const cudpo_trainer *t)

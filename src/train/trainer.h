@@ -172,7 +172,7 @@ CUDPO_MUST_USE cudpo_status trainer_open(cudpo_trainer **out, const cudpo_config
  *  In:  made  its data are the trainer's from here on, whether it opens or not;
  *       config  its model, data and output_dir count for nothing. */
 CUDPO_MUST_USE cudpo_status trainer_open_made(cudpo_trainer **out, const cudpo_config *config,
-                                              const made_run *made);
+                                              const run_ranks *ranks, const made_run *made);
 
 /** How rows become examples for a loss whose units have so many completions; without a cache. */
 dataset_options trainer_data_options(const cudpo_config *c, loss_kind loss, int completions);
