@@ -58,6 +58,7 @@ cudpo_status trainer_finish(cudpo_trainer *t, step_batch *b, batch_metrics *m)
     const step_flight *f = &t->flight[mark];
     CUDPO_REQUIRE(t->finished < t->begun);
     CUDPO_TRY(t->be->wait(t->be, mark));
+    CUDPO_TRY(ranks_status(t->ranks)); /* sums that were broken off are not used */
     *b = f->batch;
     const cudpo_status status = look_at(t, f, m);
     if (status == CUDPO_OK) {

@@ -151,7 +151,7 @@ static cudpo_status write_model(cudpo_trainer *t)
     const model_weights *w;
     CUDPO_TRY(trainer_check_weights(t));
     CUDPO_TRY(shares_whole(&w, t, CHECKPOINT_WEIGHTS));
-    if (!ranks_first(t->ranks)) return t->be->sync(t->be);
+    if (!ranks_first(t->ranks)) return CUDPO_OK;
     CUDPO_TRY(model_folder_save(w, c->output_dir, c->model_name_or_path, output_type(t)));
     log_info("%s holds the trained model", c->output_dir);
     return CUDPO_OK;
@@ -191,6 +191,7 @@ static cudpo_status open_and_train(const cudpo_config *config, run_ranks *ranks)
     const cudpo_status status = train(t);
     ranks->step = t->step;
     ranks->agreed = status == CUDPO_OK || (status == CUDPO_ESTOPPED && t->stop);
+    if (status != CUDPO_OK && !ranks->agreed) ranks_fail(ranks, status);
     cudpo_trainer_close(t);
     return status;
 }

@@ -14,7 +14,7 @@
 
 enum {
     JOIN_SECONDS = 300,
-    GRACE_SECONDS = 2, /* between a failure and the end of the process */
+    GRACE_SECONDS = 3, /* between a failure and the end of the process */
     TOKEN_BYTES = 1024
 };
 
@@ -133,22 +133,34 @@ cudpo_status ranks_meet(const run_ranks *r, const char *what)
     return r->place.size == 1 ? CUDPO_OK : control_barrier(r->company, what);
 }
 
+cudpo_status ranks_status(const run_ranks *r)
+{
+    return r->company == NULL ? CUDPO_OK : control_status(r->company);
+}
+
+void ranks_fail(run_ranks *r, cudpo_status status)
+{
+    char rank[48], own[1024], message[1024];
+    if (r->company == NULL || r->told != CUDPO_OK) return;
+    snprintf(own, sizeof own, "%s", cudpo_error_message());
+    cudpo_error_clear();
+    /* Where the others failed first, what happened here followed from it. */
+    const cudpo_status company = control_status(r->company);
+    r->told = company != CUDPO_OK ? company : status;
+    snprintf(message, sizeof message, "%s", company != CUDPO_OK ? cudpo_error_message() : own);
+    flight_note(r->record, message);
+    control_abort(r->company, r->told, message);
+    snprintf(rank, sizeof rank, "rank %d, step %lld", (int)r->place.rank, (long long)r->step);
+    cudpo_error_clear();
+    (void)cudpo_fail(r->told, rank, "%s", message);
+}
+
 cudpo_status ranks_close(run_ranks *r, cudpo_status status)
 {
     if (r->company == NULL) return status;
     if (status != CUDPO_OK && !r->agreed) {
-        char rank[48], own[1024], message[1024];
-        snprintf(own, sizeof own, "%s", cudpo_error_message());
-        cudpo_error_clear();
-        /* Where the others failed first, what happened here followed from it. */
-        const cudpo_status company = control_status(r->company);
-        if (company != CUDPO_OK) status = company;
-        snprintf(message, sizeof message, "%s", company != CUDPO_OK ? cudpo_error_message() : own);
-        flight_note(r->record, message);
-        control_abort(r->company, status, message);
-        snprintf(rank, sizeof rank, "rank %d, step %lld", (int)r->place.rank, (long long)r->step);
-        cudpo_error_clear();
-        (void)cudpo_fail(status, rank, "%s", message);
+        ranks_fail(r, status);
+        status = r->told;
     }
     flight_close(r->record);
     control_close(r->company);

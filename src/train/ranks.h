@@ -16,8 +16,9 @@ typedef struct run_ranks {
     control *company; /* NULL: one rank */
     flight *record;   /* NULL: one rank */
     const cudpo_config *config;
-    bool agreed;  /* all ranks end now, whatever they return */
-    int64_t step; /* that this rank was at when it ended; 0: none yet */
+    cudpo_status told; /* the failure that the others know of */
+    bool agreed;       /* all ranks end now, whatever they return */
+    int64_t step;      /* that this rank was at when it ended; 0: none yet */
 } run_ranks;
 
 /* A process of its own, whatever the environment says. */
@@ -33,6 +34,12 @@ CUDPO_MUST_USE cudpo_status ranks_record(run_ranks *r);
 
 /** What the ranks add up gradients with: ddp_backend, or what suits the device. */
 CUDPO_MUST_USE cudpo_status ranks_connect(communicator **out, const run_ranks *r, backend *be);
+
+/** CUDPO_OK; else how the company failed: what a GPU left since may be anything. */
+CUDPO_MUST_USE cudpo_status ranks_status(const run_ranks *r);
+
+/** Tell the others that this rank failed, and why: its message is the thread's.  Before what they share is closed. */
+void ranks_fail(run_ranks *r, cudpo_status status);
 
 /** Leave.  Where `status` is a failure the others end with its reason, and the message names this rank.  Returns: status, or how
  *  the company failed. */

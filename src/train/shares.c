@@ -49,6 +49,7 @@ cudpo_status shares_publish(cudpo_trainer *t)
     return communicator_join(t->communicator);
 }
 
+/* They are there, and right, before anything is done with them: a company that failed may have broken the copies off. */
 cudpo_status shares_whole(const model_weights **out, cudpo_trainer *t, checkpoint_tensors which)
 {
     const model_weights *w = kept(t, which);
@@ -58,7 +59,9 @@ cudpo_status shares_whole(const model_weights **out, cudpo_trainer *t, checkpoin
     const tensor own = run_of(t->gradient.all, t->share);
     CUDPO_TRY(t->be->copy(t->be, own, tensor_matrix(w->all.data, w->all.type, 1, own.cols)));
     CUDPO_TRY(communicator_all_gather(t->communicator, t->gradient.all));
-    return communicator_join(t->communicator);
+    CUDPO_TRY(communicator_join(t->communicator));
+    CUDPO_TRY(t->be->sync(t->be));
+    return ranks_status(t->ranks);
 }
 
 model_weights *shares_place(cudpo_trainer *t, checkpoint_tensors which)

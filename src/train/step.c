@@ -32,7 +32,7 @@ static cudpo_status reduce(cudpo_trainer *t, step_flight *f)
 {
     const float mine[ASKED] = {
         [ASKED_STOP] = signals_stop_wanted(), [ASKED_SAVE] = signals_save_wanted()};
-    CUDPO_TRY(backend_part(t->be, PART_REDUCE));
+    if (t->communicator->size > 1) CUDPO_TRY(backend_part(t->be, PART_REDUCE));
     CUDPO_TRY(reducer_finish(&t->reducer, &t->pass.ws));
     CUDPO_TRY(t->be->copy_in(t->be, t->asked.data, mine, sizeof mine));
     CUDPO_TRY(communicator_all_reduce(t->communicator, t->asked));
