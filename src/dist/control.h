@@ -81,8 +81,7 @@ typedef struct control_watch {
     void (*stop)(void *context);
     void *context;
 } control_watch;
-void control_set_watch(
-    control *c, const control_watch
-                    *watch); /* NULL: none any more; returns after a look() or stop() under way */
+/* NULL: none any more.  Returns after a look() or stop() under way. */
+void control_set_watch(control *c, const control_watch *watch);
 
 #endif /* CUDPO_DIST_CONTROL_H */
