@@ -151,6 +151,11 @@ add_test(NAME test_cuda_faults_all COMMAND test_cuda_faults WORKING_DIRECTORY ${
 set_tests_properties(test_cuda_faults_all PROPERTIES LABELS long TIMEOUT 14400 ENVIRONMENT
   "CUDPO_PROGRAM=$<TARGET_FILE:cudpo>;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda_emulated>;CUDPO_NCCL=$<TARGET_FILE:cudpo_nccl_emulated>;OMP_NUM_THREADS=1;CUDPO_EVERY_CALL=1")
 
+# Every call of NCCL with every result.
+add_test(NAME test_nccl_faults_all COMMAND test_nccl_faults WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+set_tests_properties(test_nccl_faults_all PROPERTIES LABELS long TIMEOUT 1800 ENVIRONMENT
+  "CUDPO_PROGRAM=$<TARGET_FILE:cudpo>;CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda_emulated>;CUDPO_NCCL=$<TARGET_FILE:cudpo_nccl_emulated>;OMP_NUM_THREADS=1;CUDPO_EVERY_CALL=1")
+
 # Tests of both backends, on the emulated one.  Of TRL's runs one of each loss and mode of the reference; the long tier has
 # all of them.
 if(NOT CUDPO_SANITIZE)

@@ -195,6 +195,24 @@ static void more_than_are_remembered(void **state)
     }
 }
 
+/* Hardware that adds in no fixed order is not used, unless somebody wants it. */
+static cudpo_status no_switches(communicator *m)
+{
+    const char *value = getenv("NCCL_NVLS_ENABLE");
+    if (value != NULL && strcmp(value, m->rank == 0 ? "0" : "2") == 0) return CUDPO_OK;
+    return cudpo_fail(CUDPO_ECONFIG, "NCCL_NVLS_ENABLE", "%s", value != NULL ? value : "not set");
+}
+
+static void same_bits_are_asked_for(void **state)
+{
+    (void)state;
+    job j = nccl_begin(2, no_switches);
+    nccl_plan.faulty = 1;
+    nccl_plan.environment[0][0] = "NCCL_NVLS_ENABLE";
+    nccl_plan.environment[0][1] = "2";
+    nccl_all_well(&j);
+}
+
 /* Without NCCL, with an old one, with something else; with the variable that makes its id known to all. */
 static cudpo_status nothing(communicator *m)
 {
@@ -280,10 +298,15 @@ int main(void)
         cmocka_unit_test(no_nccl),
     };
     const struct CMUnitTest emulated[] = {
-        cmocka_unit_test(one_rank),       cmocka_unit_test(collectives),
-        cmocka_unit_test(order_with_ops), cmocka_unit_test(missing_join_shows),
-        cmocka_unit_test(in_the_record),  cmocka_unit_test(more_than_are_remembered),
-        cmocka_unit_test(no_nccl),        cmocka_unit_test(doctor),
+        cmocka_unit_test(one_rank),
+        cmocka_unit_test(collectives),
+        cmocka_unit_test(order_with_ops),
+        cmocka_unit_test(missing_join_shows),
+        cmocka_unit_test(in_the_record),
+        cmocka_unit_test(more_than_are_remembered),
+        cmocka_unit_test(same_bits_are_asked_for),
+        cmocka_unit_test(no_nccl),
+        cmocka_unit_test(doctor),
     };
     if (nccl_no_gpu()) return TEST_SKIPPED;
     setenv("TMPDIR", scratch_folder(), 1); /* of what the emulated NCCL leaves where it fails */

@@ -14,8 +14,8 @@ extern "C" {
 typedef struct cudpo_plan_options {
     const char *
         gpu; /* "h100", "h200", ...; "cpu": this machine; NULL: h100, or cpu where the config says so */
-    int64_t gpus;       /* 1 to 4096; 0: 1 */
-    int64_t nodes;      /* of a machine; 0: one for each 8 GPUs */
+    int64_t gpus;  /* 1 to 4096; 0: 1 */
+    int64_t nodes; /* of a machine; 0: one for each 8 GPUs */
     const char
         *calibration; /* file that `cudpo bench --calibrate` wrote; NULL: rates are assumed */
 } cudpo_plan_options;

@@ -77,7 +77,7 @@ void communicator_mpi_report(void (*line)(void *context, const char *name, const
                              void *context);
 
 /** NCCL, for tensors of a CUDA backend, each rank on a GPU of its own.  The library is opened here: $CUDPO_NCCL, or libnccl.so.2
- *  as the system finds it.  Collective: every rank calls it.
+ *  as the system finds it.  Collective: every rank calls it.  Sums of bf16 are rounded at each of NCCL's additions.
  *  In:      be       outlives it.
  *           company  outlives it.
  *  Returns: CUDPO_OK; CUDPO_EDEVICE: no NCCL, or one that fails: what it says, and what to do; control_status();

@@ -73,7 +73,7 @@ CUDPO_MUST_USE cudpo_status placement_complete(placement *p, int64_t size, int64
                                                int64_t local_size, int64_t node);
 
 /* "rank 3 of 8 (slurm step 12.0), local rank 1 of 4, rank 0 at n0:23456", or "one process: ..." */
-enum { PLACEMENT_SENTENCE = 2 * PLACEMENT_TEXT + 128 };
+enum { PLACEMENT_SENTENCE = 3 * PLACEMENT_TEXT };
 void placement_sentence(char out[PLACEMENT_SENTENCE], const placement *p);
 
 /* getenv(), as placement_find() takes it. */

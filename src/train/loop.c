@@ -186,7 +186,6 @@ static cudpo_status train(cudpo_trainer *t)
 static cudpo_status open_and_train(const cudpo_config *config, run_ranks *ranks)
 {
     cudpo_trainer *t = NULL;
-    CUDPO_TRY(ranks_meet(ranks, "start")); /* rank 0 has made output_dir */
     CUDPO_TRY(ranks_record(ranks));
     CUDPO_TRY(trainer_open(&t, config, ranks, true));
     const cudpo_status status = train(t);

@@ -88,12 +88,17 @@ cudpo_status ranks_open(run_ranks *r, const cudpo_config *c, const cudpo_ranks *
     return CUDPO_OK;
 }
 
+/* Rank 0 empties the folder first: records of an earlier attempt say nothing of this one. */
 cudpo_status ranks_record(run_ranks *r)
 {
     if (r->place.size == 1) return CUDPO_OK;
     char *folder = path_join(r->config->output_dir, "flight");
     if (folder == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
-    cudpo_status status = file_make_folder(folder);
+    cudpo_status status = ranks_first(r) ? file_remove_folder(folder) : CUDPO_OK;
+    if (status == CUDPO_OK && ranks_first(r)) status = file_make_folder(folder);
+    if (status == CUDPO_OK) status = control_barrier(r->company, "start");
+    if (status == CUDPO_OK)
+        status = file_make_folder(folder); /* of a host that has one of its own */
     if (status == CUDPO_OK)
         status = flight_open(&r->record, folder, r->place.rank, r->place.size, r->place.run_id);
     free(folder);

@@ -28,7 +28,7 @@ run_ranks ranks_alone(const cudpo_config *c);
 CUDPO_MUST_USE cudpo_status ranks_open(run_ranks *r, const cudpo_config *c,
                                        const cudpo_ranks *given);
 
-/** Begin the record of collectives, in output_dir, which rank 0 has made. */
+/** Begin the record of collectives, in output_dir, once rank 0 has made that and is here, too. */
 CUDPO_MUST_USE cudpo_status ranks_record(run_ranks *r);
 
 /** What the ranks add up gradients with: ddp_backend, or what suits the device. */

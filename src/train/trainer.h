@@ -189,6 +189,14 @@ model_weights *trainer_weights(cudpo_trainer *t);
 /** The policy's weights from the master weights, where there are any. */
 CUDPO_MUST_USE cudpo_status trainer_refresh(cudpo_trainer *t);
 
+/* ---- load.c ---- */
+
+/** Policy, master weights and reference.  In: made  NULL: weights come from files. */
+CUDPO_MUST_USE cudpo_status trainer_load_models(cudpo_trainer *t, bool train, const made_run *made);
+
+/** Gradients and moments, and which run of elements is updated how. */
+CUDPO_MUST_USE cudpo_status trainer_create_optimizer(cudpo_trainer *t);
+
 /** The failure of a run that a signal stopped before its first step. */
 CUDPO_MUST_USE cudpo_status trainer_stopped(const cudpo_trainer *t);
 

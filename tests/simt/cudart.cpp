@@ -231,28 +231,46 @@ static bool device_is(const char *kind)
     const char *const wanted = getenv("SIMT_DEVICE");
     return wanted != nullptr && strcmp(wanted, kind) == 0;
 }
+/* One, or SIMT_DEVICES of them, of which those are seen that CUDA_VISIBLE_DEVICES numbers, up to the first that is not there.
+ * They are all the same memory: what goes to which is not told apart. */
+static int devices()
+{
+    const char *const wanted = getenv("SIMT_DEVICES");
+    const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+    if (wanted == nullptr) return 1;
+    const int all = atoi(wanted);
+    if (visible == nullptr) return all;
+    int seen = 0;
+    for (char *end; *visible >= '0' && *visible <= '9' && strtol(visible, &end, 10) < all; seen++)
+        visible = *end == ',' ? end + 1 : end;
+    return seen;
+}
+static thread_local int current_device;
 cudaError_t cudaGetDeviceCount(int *count)
 {
     *count = 0;
     if (device_is("driver")) return set_error(cudaErrorInsufficientDriver);
-    if (device_is("none") || call_fails(__func__)) return set_error(cudaErrorNoDevice);
-    *count = 1;
+    if (device_is("none") || devices() == 0 || call_fails(__func__))
+        return set_error(cudaErrorNoDevice);
+    *count = devices();
     return cudaSuccess;
 }
 cudaError_t cudaGetDevice(int *device)
 {
-    *device = 0;
+    *device = current_device;
     return call_fails(__func__) ? set_error(cudaErrorInvalidValue) : cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device)
 {
     if (call_fails(__func__)) return set_error(cudaErrorInvalidValue);
-    return device == 0 ? cudaSuccess : invalid(__func__, "there is one device, 0");
+    if (device < 0 || device >= devices()) return invalid(__func__, "there is no such device");
+    current_device = device;
+    return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device)
 {
     if (call_fails(__func__)) return set_error(cudaErrorInvalidValue);
-    if (device != 0) return invalid(__func__, "there is one device, 0");
+    if (device < 0 || device >= devices()) return invalid(__func__, "there is no such device");
     memset(out, 0, sizeof *out);
     snprintf(out->name, sizeof out->name, "emulated GPU");
     out->totalGlobalMem = device_bytes();

@@ -41,7 +41,7 @@ static void close_nccl(communicator *c)
 
 /* The beginning. */
 
-/* Secret until all are in: whoever knows the id can join. */
+/* Whoever knows the id can join: it goes through control alone. */
 static cudpo_status agree_on_id(nccl *n, nccl_id *id)
 {
     memset(id, 0, sizeof *id);
@@ -68,7 +68,6 @@ static cudpo_status join_comm(nccl *n)
                           .comm_name = "cudpo"};
     CUDPO_TRY(agree_on_id(n, &id));
     nccl_result r = n->lib.comm_init(&comm, n->table.size, id, n->table.rank, &config);
-    memset(&id, 0, sizeof id);
     atomic_store(&n->comm, comm);
     if (comm != NULL) r = nccl_settle(n, comm, r, n->company.timeout);
     if (r != NCCL_SUCCESS) return nccl_failed(n, "ncclCommInitRankConfig", r);
@@ -80,6 +79,9 @@ static cudpo_status join_comm(nccl *n)
 static cudpo_status start(nccl *n)
 {
     int least, greatest;
+    /* NVLink's switches add in no fixed order, so sums would differ from run to run (NVIDIA/nccl issue 1497). */
+    if (setenv("NCCL_NVLS_ENABLE", "0", 0) != 0)
+        return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "no memory for the environment");
     CUDPO_TRY(nccl_load(&n->lib));
     CUDA_TRY(cudaGetDevice(&n->device));
     CUDA_TRY(cudaDeviceGetStreamPriorityRange(&least, &greatest));
