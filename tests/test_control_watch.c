@@ -184,7 +184,8 @@ static cudpo_status hang(void *context)
 
 static cudpo_status look_hangs(control *c, job *j, int rank)
 {
-    seen s = see(j);
+    static seen s; /* the watch outlives this call */
+    s = see(j);
     const control_watch watch = {.look = rank == 1 ? hang : look, .stop = stop, .context = &s};
     control_set_watch(c, &watch);
     job_sleep(0.2);

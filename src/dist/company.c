@@ -75,17 +75,21 @@ static void lose(control *c, int32_t m, const char *why)
     company_fail(c, rank_of(c, m), CUDPO_EPEER, where, text);
 }
 
+void company_move(company_place *p, company_place to)
+{
+    const bool same = p->sequence == to.sequence && strcmp(p->collective, to.collective) == 0;
+    to.since = same ? p->since : wire_clock();
+    *p = to;
+}
+
 static void hear_beat(member *m)
 {
     wire_fields f = {.at = m->w.small, .end = m->w.small + m->w.length};
-    company_place p;
+    company_place p = {0};
     p.sequence = wire_get_int(&f);
     p.step = wire_get_int(&f);
     wire_get_text(&f, p.collective, sizeof p.collective);
-    const bool same =
-        p.sequence == m->place.sequence && strcmp(p.collective, m->place.collective) == 0;
-    p.since = same ? m->place.since : wire_clock();
-    if (!f.bad) m->place = p;
+    if (!f.bad) company_move(&m->place, p);
 }
 
 static void hear_abort(control *c, int32_t m)

@@ -112,6 +112,9 @@ void exchange_hear(control *c, int32_t member);
 void exchange_without(control *c, int32_t rank);
 void exchange_look(control *c, double now);
 
+/* A rank is at `to` now: `since` stays where that is the same wait. */
+void company_move(company_place *p, company_place to);
+
 /* " at step 12 in all_reduce 40" */
 void company_describe(char out[COMPANY_TEXT], const company_place *p);
 

@@ -257,13 +257,13 @@ void control_waits(control *c, const char *collective, int64_t sequence, int64_t
 {
     if (c->size == 1) return;
     pthread_mutex_lock(&c->lock);
-    c->place.since = wire_clock();
-    c->place.collective[0] = '\0';
+    company_place p = {.sequence = c->place.sequence, .step = c->place.step};
     if (collective != NULL) { /* else it stays known how far this rank came */
-        c->place.sequence = sequence;
-        c->place.step = step;
-        snprintf(c->place.collective, sizeof c->place.collective, "%s", collective);
+        p.sequence = sequence;
+        p.step = step;
+        snprintf(p.collective, sizeof p.collective, "%s", collective);
     }
+    company_move(&c->place, p);
     pthread_mutex_unlock(&c->lock);
 }
 

@@ -36,7 +36,8 @@ CUDPO_MUST_USE cudpo_status control_open(control **out, const control_options *o
 /** Say goodbye: nobody misses this rank from here on.  NULL is fine. */
 void control_close(control *c);
 
-/** This rank failed: tell the others why, wait until it is sent, and say goodbye. */
+/** This rank failed: tell the others why, unless the company has failed before, and wait until it is sent.  control_close() is still
+ *  to be called, within `grace`. */
 void control_abort(control *c, cudpo_status status, const char *message);
 
 /** CUDPO_OK; else how the company failed: CUDPO_EPEER "rank 3: ..." or the status that the failing rank gave.  Cheap, from any
@@ -57,7 +58,8 @@ CUDPO_MUST_USE cudpo_status control_broadcast(control *c, void *data, size_t byt
                                               const char *what);
 CUDPO_MUST_USE cudpo_status control_barrier(control *c, const char *what);
 
-/* 32 random bytes that rank 0 made and all ranks of this run know, and nobody else. */
+/* 32 random bytes that rank 0 made and all ranks of this run know.  They crossed the network in plain: they keep out who can reach
+ * a port, not who can listen to the wire. */
 enum { CONTROL_SECRET = 32 };
 const uint8_t *control_secret(const control *c);
 
@@ -71,15 +73,15 @@ const char *control_address(const control *c);
  * collective NULL: nothing more, and the other two are not looked at; sequence counts collectives of the run, from 1. */
 void control_waits(control *c, const char *collective, int64_t sequence, int64_t step);
 
-/* Something that can fail or hang beside the main thread, as NCCL does.  look() is called some ten times a second by control's
- * thread; its failure is the rank's.  stop() is called once, in a thread of its own, when the company has failed. */
+/* Something that can fail or hang beside the main thread, as NCCL does.  look() is called some ten times a second; its
+ * failure is the rank's.  stop() is called once, when the company has failed.  Both run in a thread that does nothing else, so that
+ * one which hangs holds up neither heartbeats nor the end of the process. */
 typedef struct control_watch {
     cudpo_status (*look)(void *context);
     void (*stop)(void *context);
     void *context;
 } control_watch;
-void control_set_watch(
-    control *c,
-    const control_watch *watch); /* NULL: none any more; returns after a look() under way */
+/* NULL: none any more.  Returns after a look() or stop() under way. */
+void control_set_watch(control *c, const control_watch *watch);
 
 #endif /* CUDPO_DIST_CONTROL_H */
