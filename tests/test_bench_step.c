@@ -420,6 +420,14 @@ int main(void)
         cmocka_unit_test(the_command_line),
         cmocka_unit_test(ranges_balance),
     };
+    const struct CMUnitTest part[] = {
+        cmocka_unit_test(of_several_ranks),
+        cmocka_unit_test(models_have_their_published_sizes),
+        cmocka_unit_test(bad_input_is_told),
+        cmocka_unit_test(the_command_line),
+    };
     if (plugin_asked() && plugin_missing()) return TEST_SKIPPED;
+    if (getenv("CUDPO_TEST_PART") != NULL) /* where a build is slow */
+        return cmocka_run_group_tests(part, NULL, scratch_remove);
     return cmocka_run_group_tests(tests, NULL, scratch_remove);
 }
