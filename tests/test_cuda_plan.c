@@ -62,6 +62,9 @@ static void open_fixture(fixture *f, const char *const *settings)
         CHECK_OK(cudpo_config_set(&f->config, settings[0], settings[1]));
     cudpo_trainer *t = &f->t;
     t->config = &f->config;
+    t->alone = ranks_alone(&f->config);
+    t->ranks = &t->alone;
+    t->batch_ranks = 1;
     t->traits = loss_traits_find(f->config.loss_type, &t->loss);
     t->completions = 2;
     t->rewards = true;
