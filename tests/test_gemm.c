@@ -59,11 +59,16 @@ static void check_shape_as(backend *be, dtype type, dtype c_type, int64_t M, int
         ops_get_floats(&o, got, cc);
         for (int64_t m = 0; m < M; m++) {
             for (int64_t n = 0; n < N; n++) {
-                double want = beta != 0.0f ? (double)c[m * N + n] : 0.0;
+                double want = beta != 0.0f ? (double)c[m * N + n] : 0.0, size = fabs(want);
                 for (int64_t k = 0; k < K; k++) {
-                    want += at(a, ta, m, k, M, K) * at(b, tb, k, n, K, N);
+                    const double term = at(a, ta, m, k, M, K) * at(b, tb, k, n, K, N);
+                    want += term;
+                    size += fabs(term);
                 }
-                const double sums = 16 * sqrt((double)K) * EPS + EPS;
+                /* Each of K sums rounds by EPS of itself at most; of many, as the root of their number. */
+                const double most = (double)(K + 1) * EPS * size;
+                const double usual = (16 * sqrt((double)K) * EPS + EPS) * fmax(1.0, fabs(want));
+                const double sums = fmin(most, usual);
                 CHECK_NEAR((double)got[m * N + n], want, sums + once * (fabs(want) + sums));
             }
         }
