@@ -103,31 +103,32 @@ static void *end_in_thread(void *context)
     return NULL;
 }
 
-static bool start_to_end(nccl *n, nccl_comm comm, bool aborted)
+static bool start_to_end(nccl *n, nccl_comm comm, bool aborted, pthread_t *thread)
 {
-    pthread_t thread;
     ending *const e = malloc(sizeof *e);
     if (e == NULL) return false;
     *e = (ending){n, comm, aborted};
-    const bool started = pthread_create(&thread, NULL, end_in_thread, e) == 0;
-    if (started)
-        (void)pthread_detach(thread);
-    else
-        free(e);
+    const bool started = pthread_create(thread, NULL, end_in_thread, e) == 0;
+    if (!started) free(e);
     return started;
 }
 
 bool nccl_end(nccl *n, bool aborted)
 {
     struct timespec until;
+    pthread_t thread;
     int result;
     const nccl_comm comm = atomic_exchange(&n->comm, NULL);
     if (comm == NULL) return true;
-    if (!start_to_end(n, comm, aborted)) return false;
+    if (!start_to_end(n, comm, aborted, &thread)) return false;
     (void)clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += aborted ? LAST_WAIT : 2 * LAST_WAIT;
     do {
         result = sem_timedwait(&n->ended, &until);
     } while (result != 0 && errno == EINTR);
+    if (result == 0)
+        (void)pthread_join(thread, NULL);
+    else
+        (void)pthread_detach(thread);
     return result == 0;
 }
