@@ -14,7 +14,7 @@ endif()
 # What kernels are compiled with for the host.  No contraction: the same bits from every compiler and option.
 add_library(simt_options INTERFACE)
 target_compile_features(simt_options INTERFACE cxx_std_17)
-target_compile_options(simt_options INTERFACE -g -ffp-contract=off -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas
+target_compile_options(simt_options INTERFACE -g1 -ffp-contract=off -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas
                        $<$<COMPILE_LANG_AND_ID:CXX,Clang>:-Wno-pass-failed> $<$<BOOL:${CUDPO_WERROR}>:-Werror>)
 target_include_directories(simt_options INTERFACE ${simt} ${simt}/cuda ${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/kernels
                            ${CMAKE_CURRENT_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/include
@@ -49,7 +49,7 @@ function(simt_library variant)
   target_include_directories(simt_emulator_${variant} PRIVATE ${simt} ${simt}/cuda)
   target_link_libraries(simt_emulator_${variant} PUBLIC cudpo_options PkgConfig::BLAS)
   # Symbols for gdb, as in the kernels; the race checker's build knows no #pragma omp.
-  target_compile_options(simt_emulator_${variant} PRIVATE -g -Wall -Wextra -Wshadow -Wno-unknown-pragmas
+  target_compile_options(simt_emulator_${variant} PRIVATE -g1 -Wall -Wextra -Wshadow -Wno-unknown-pragmas
                          $<$<BOOL:${CUDPO_WERROR}>:-Werror>)
   target_compile_features(simt_emulator_${variant} PRIVATE cxx_std_17)
   add_library(simt_${variant} OBJECT ${CUDPO_CUDA_HOST})
@@ -136,7 +136,7 @@ set_target_properties(cudpo_cuda_emulated PROPERTIES LINKER_LANGUAGE CXX)
 file(GLOB simt_nccl_sources CONFIGURE_DEPENDS ${simt}/nccl/*.cpp)
 add_library(cudpo_nccl_emulated SHARED ${simt_nccl_sources})
 target_include_directories(cudpo_nccl_emulated PRIVATE ${simt} ${simt}/cuda)
-target_compile_options(cudpo_nccl_emulated PRIVATE -g -Wall -Wextra -Wshadow $<$<BOOL:${CUDPO_WERROR}>:-Werror>)
+target_compile_options(cudpo_nccl_emulated PRIVATE -g1 -Wall -Wextra -Wshadow $<$<BOOL:${CUDPO_WERROR}>:-Werror>)
 target_compile_features(cudpo_nccl_emulated PRIVATE cxx_std_17)
 target_link_libraries(cudpo_nccl_emulated PRIVATE cudpo_options cudpo_cuda_emulated)
 # The leak checker of gcc 12 looks for the thread-local variables of an opened library by what lies before them in memory, which
