@@ -192,10 +192,13 @@ static void leaves_nobody_behind(void **state)
     /* A rank that has ended is waited for while others go on. */
     char go[640], script[1400];
     snprintf(go, sizeof go, "%s", scratch_path("go"));
-    snprintf(script, sizeof script,
-             "[ $RANK = 1 ] && exit 0; echo waits; while [ ! -e '%s' ]; do sleep 0.05; done", go);
+    snprintf(
+        script, sizeof script,
+        "[ $RANK = 1 ] && exec echo ends; echo waits; while [ ! -e '%s' ]; do sleep 0.05; done",
+        go);
     launcher = start((const char *const[]){SH("2", script), NULL});
     free(await("waits\n", 1));
+    free(await("ends\n", 1));
     const double limit = program_clock() + 5;
     while (zombies(launcher) > 0) {
         if (program_clock() > limit) fail_msg("a rank was not waited for");

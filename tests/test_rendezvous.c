@@ -229,11 +229,37 @@ static void an_overheard_hello(void **state)
     const buffer hello = w[0].urgent; /* as it goes over the wire */
     assert_int_equal(send(w[1].fd, hello.data, hello.size, 0), hello.size);
     job_hear(&w[1], WIRE_REFUSED);
-    assert_int_equal(handshake_read_refusal(&w[1], why), HANDSHAKE_FOREIGN);
+    assert_int_equal(handshake_read_refusal(&w[1], &nonces, &self, why), HANDSHAKE_FOREIGN);
     job_hear(&w[0], WIRE_ACCEPTED);
     for (int i = 0; i < 2; i++)
         wire_close(&w[i]);
     job_free(&j);
+}
+
+/* Only who knows the token can say that the run is over. */
+static void a_refusal_for_good(void **state)
+{
+    static const char *const tokens[] = {"wrong", "right"};
+    const handshake_self mine = job_known_by("right", 1, 3);
+    (void)state;
+    for (int right = 0; right < 2; right++) {
+        int ends[2];
+        wire w[2];
+        char why[HANDSHAKE_TEXT];
+        const handshake_nonces nonces = {.hub = {1, 2, 3}, .peer = {4, 5, 6}};
+        const handshake_self other = job_known_by(tokens[right], 0, 3);
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+        for (int i = 0; i < 2; i++)
+            wire_open(&w[i], ends[i]);
+        assert_true(handshake_refuse(&w[0], &nonces, &other, HANDSHAKE_WRONG, "over"));
+        wire_flush(&w[0]);
+        job_hear(&w[1], WIRE_REFUSED);
+        assert_int_equal(handshake_read_refusal(&w[1], &nonces, &mine, why),
+                         right ? HANDSHAKE_WRONG : HANDSHAKE_FOREIGN);
+        assert_string_equal(why, "over");
+        for (int i = 0; i < 2; i++)
+            wire_close(&w[i]);
+    }
 }
 
 /* ---- where rank 0 may listen ---- */
@@ -375,6 +401,7 @@ int main(void)
         cmocka_unit_test(a_rank_twice),
         cmocka_unit_test(a_false_rank_0),
         cmocka_unit_test(an_overheard_hello),
+        cmocka_unit_test(a_refusal_for_good),
         cmocka_unit_test(others_need_a_token),
         cmocka_unit_test(ranks_of_one_node_need_no_address),
         cmocka_unit_test(ipv6_and_names),

@@ -32,7 +32,8 @@ typedef struct cudpo_launch_options {
  *  GROUP_WORLD_SIZE, MASTER_ADDR, MASTER_PORT, TORCHELASTIC_RUN_ID, TORCHELASTIC_RESTART_COUNT; and CUDPO_RDZV_TOKEN_FILE,
  *  and OMP_NUM_THREADS where it is not set.  On one node, port and id that were made up are others at each start.  A token that is made up has no name in any folder and is gone with this process: the path leads to
  *  an open file of its (/proc/PID/fd/N), to be opened as any regular file.
- *  Ranks are process groups of their own, without standard input; none outlives this process, whatever ends it.
+ *  Ranks are process groups of their own, without standard input; none outlives this process, whatever ends it; what a rank that was killed
+ *  with it had started may.
  *  Lines of several ranks get the rank before them.
  *
  *  The process must have no other children and one thread that waits for signals: both are taken over until the end.

@@ -4,6 +4,7 @@
 #include "cli/ranks.h"
 #include "cudpo/config.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,6 +69,15 @@ static cudpo_status print_config(const cudpo_config *c)
     return CUDPO_OK;
 }
 
+/* How this rank ends is decided.  Launchers send SIGTERM to the others once the first has ended, and whoever died of it while it
+ * tidied up would be taken for a failure. */
+static void keep_status(void)
+{
+    static const int numbers[] = {SIGTERM, SIGUSR1, SIGUSR2};
+    for (int i = 0; i < 3; i++)
+        signal(numbers[i], SIG_IGN);
+}
+
 cudpo_status cli_train(int argc, char **argv)
 {
     cudpo_config c;
@@ -84,6 +94,7 @@ cudpo_status cli_train(int argc, char **argv)
         status = print_config(&c);
     } else if (status == CUDPO_OK) {
         status = cudpo_train_ranks(&c, &ranks);
+        keep_status();
     }
     cudpo_config_free(&c);
     return status;

@@ -85,8 +85,8 @@ static cudpo_status find_others(rendezvous_links *links, const control_options *
                                  .size = p->size};
     const double seconds = deadline - wire_clock();
     if (s == CUDPO_OK)
-        s = p->rank == 0 ? rendezvous_receive(links, &m.listener, &self, seconds)
-                         : rendezvous_join(links, &m.target, &self, seconds);
+        s = p->rank == 0 ? rendezvous_receive(links, &m.listener, &self, seconds, o->stopped)
+                         : rendezvous_join(links, &m.target, &self, seconds, o->stopped);
     rendezvous_stop(&m.listener);
     sodium_memzero(m.pmix_secret, sizeof m.pmix_secret);
     return s;
@@ -267,14 +267,17 @@ void control_waits(control *c, const char *collective, int64_t sequence, int64_t
     pthread_mutex_unlock(&c->lock);
 }
 
-void control_set_watch(control *c, const control_watch *watch)
+bool control_set_watch(control *c, const control_watch *watch)
 {
-    if (c->size == 1) return;
+    if (c->size == 1) return true;
     pthread_mutex_lock(&c->lock);
-    while (c->watching)
+    const double deadline = wire_clock() + c->grace;
+    while (c->watching && (atomic_load(&c->failed) || wire_clock() < deadline))
         company_wait(c, wire_clock() + 1);
-    c->watch = watch != NULL ? *watch : (control_watch){0};
+    const bool hangs = c->watching;
+    if (!hangs) c->watch = watch != NULL ? *watch : (control_watch){0};
     c->stopped = false;
     pthread_cond_broadcast(&c->changed);
     pthread_mutex_unlock(&c->lock);
+    return !hangs;
 }

@@ -25,12 +25,13 @@ typedef struct control_options {
     double peer_timeout; /* s, until a peer that stands still counts as lost: ddp_timeout */
     double
         grace; /* s between a failure and the end of the process, whatever its main thread does */
-    struct pmix *session; /* of pmix_complete(), which ends with the company; NULL: none */
+    bool (*stopped)(void); /* joining ends with CUDPO_ESTOPPED where it says so; NULL: never */
+    struct pmix *session;  /* of pmix_complete(), which ends with the company; NULL: none */
 } control_options;
 
 /** Join the others; of one rank there is nothing to do.  With PMIx (see pmix.h) rank 0 listens on a free port and publishes it.
  *  Returns: CUDPO_OK; CUDPO_ERENDEZVOUS naming the ranks that never came, or what was refused (two of one rank, another number of
- *           ranks, run id, build or token); CUDPO_EPERM, CUDPO_ENOMEM.  *out is NULL then. */
+ *           ranks, run id, build or token); CUDPO_ESTOPPED; CUDPO_EPERM, CUDPO_ENOMEM.  *out is NULL then. */
 CUDPO_MUST_USE cudpo_status control_open(control **out, const control_options *options);
 
 /** Say goodbye: nobody misses this rank from here on.  NULL is fine. */
@@ -81,7 +82,8 @@ typedef struct control_watch {
     void (*stop)(void *context);
     void *context;
 } control_watch;
-/* NULL: none any more.  Returns after a look() or stop() under way. */
-void control_set_watch(control *c, const control_watch *watch);
+/* NULL: none any more.  Returns after a look() or stop() under way: true; false where that hangs: it was waited for as long as a
+ * process has to end, the watch stays, and so must all that it looks at. */
+bool control_set_watch(control *c, const control_watch *watch);
 
 #endif /* CUDPO_DIST_CONTROL_H */

@@ -21,6 +21,7 @@ static bool put_stand(wire *w, wire_type type, const company_stand *s, size_t si
     return !f.bad && wire_send(w, type, s->count, data, (size_t)(f.at - data));
 }
 
+/* `size` bytes come of a call in which each rank, but for a collect, has `bytes`. */
 static bool get_stand(const wire *w, company_stand *s, size_t *size)
 {
     uint8_t *const begin = (uint8_t *)(uintptr_t)w->small;
@@ -77,7 +78,9 @@ static void hear_give(control *c, int32_t r)
 {
     member *x = &c->members[r];
     size_t held = 0;
-    if (x->given || !get_stand(&x->w, &x->stand, &x->size)) {
+    const bool sense = !x->given && get_stand(&x->w, &x->stand, &x->size);
+    const bool gives = x->stand.kind == COMPANY_EXCHANGE || x->stand.kind == COMPANY_COLLECT;
+    if (!sense || x->size != (gives ? x->stand.bytes : 0)) {
         out_of_step(c, r, "rank %d gives what makes no sense%s%s", "", "");
         return;
     }
@@ -137,7 +140,7 @@ void exchange_hear(control *c, int32_t m)
         hear_give(c, m);
     } else if (x->w.type == WIRE_TAKE && c->rank != 0) {
         hear_take(c);
-    } else if (x->w.type != WIRE_DATA) {
+    } else if (x->w.type != WIRE_DATA || (c->rank == 0 && (!x->given || x->whole))) {
         out_of_step(c, c->rank == 0 ? m : 0, "rank %d sends what makes no sense%s%s", "", "");
     } else if (wire_span_left(&x->w.sink) == 0 && c->rank == 0) {
         part_is_whole(c, m);

@@ -135,16 +135,18 @@ bool handshake_check_accepted(const wire *w, const handshake_nonces *nonces,
            *seconds >= 0;
 }
 
-bool handshake_refuse(wire *w, handshake_verdict verdict, const char *why)
+bool handshake_refuse(wire *w, const handshake_nonces *nonces, const handshake_self *self,
+                      handshake_verdict verdict, const char *why)
 {
-    uint8_t data[HANDSHAKE_TEXT + 64];
+    uint8_t data[HANDSHAKE_TEXT + 64 + MAC];
     wire_fields f = {.at = data, .end = data + sizeof data};
     wire_put_int(&f, verdict);
     wire_put_text(&f, why);
-    return !f.bad && wire_send(w, WIRE_REFUSED, 0, data, (size_t)(f.at - data));
+    return send_signed(w, WIRE_REFUSED, "refused", &f, data, nonces, self);
 }
 
-handshake_verdict handshake_read_refusal(const wire *w, char *why)
+handshake_verdict handshake_read_refusal(const wire *w, const handshake_nonces *nonces,
+                                         const handshake_self *self, char *why)
 {
     wire_fields f = fields_of(w);
     const int64_t verdict = wire_get_int(&f);
@@ -152,7 +154,8 @@ handshake_verdict handshake_read_refusal(const wire *w, char *why)
     if (w->type != WIRE_REFUSED || f.bad ||
         (verdict != HANDSHAKE_FOREIGN && verdict != HANDSHAKE_WRONG))
         return HANDSHAKE_NONSENSE;
-    return (handshake_verdict)verdict;
+    return is_signed(&f, w->small, "refused", nonces, self) ? (handshake_verdict)verdict
+                                                            : HANDSHAKE_FOREIGN;
 }
 
 bool handshake_welcome(wire *w, const handshake_nonces *nonces, const handshake_self *self,

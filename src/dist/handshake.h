@@ -3,9 +3,9 @@
  *   rank 0 -> peer  CHALLENGE  magic, nonce
  *   peer -> rank 0  HELLO      magic, nonce, run id, build, rank, ranks; and a MAC of both nonces and all of these
  *   rank 0 -> peer  ACCEPTED   how long it will wait for the others; MAC: rank 0 knows the token, too
- *                or REFUSED    why, and whether another rank 0 may be meant
+ *                or REFUSED    why, and whether another rank 0 may be meant; MAC
  *   rank 0 -> peer  WELCOME    once all are there: secret of the run, address of rank 0; MAC
- *                or REFUSED    the run can't begin
+ *                or REFUSED    the run can't begin; MAC
  *
  * MACs are HMAC-SHA-256 keyed with the token, which itself is never sent.  Nothing is encrypted: who can read the network
  * reads the secret, and who can change what is on it can take over a connection.  Without a token the key is empty, and
@@ -43,7 +43,8 @@ handshake_verdict handshake_check_hello(const wire *w, handshake_nonces *nonces,
                                         const handshake_self *self, int32_t *rank, char *why);
 bool handshake_accept(wire *w, const handshake_nonces *nonces, const handshake_self *self,
                       double seconds);
-bool handshake_refuse(wire *w, handshake_verdict verdict, const char *why);
+bool handshake_refuse(wire *w, const handshake_nonces *nonces, const handshake_self *self,
+                      handshake_verdict verdict, const char *why);
 bool handshake_welcome(wire *w, const handshake_nonces *nonces, const handshake_self *self,
                        const uint8_t secret[CONTROL_SECRET], const char *address);
 
@@ -51,7 +52,9 @@ bool handshake_welcome(wire *w, const handshake_nonces *nonces, const handshake_
 bool handshake_hello(wire *w, handshake_nonces *nonces, const handshake_self *self);
 bool handshake_check_accepted(const wire *w, const handshake_nonces *nonces,
                               const handshake_self *self, double *seconds);
-handshake_verdict handshake_read_refusal(const wire *w, char *why);
+/* Whoever does not know the token can't say that the run is over: that is HANDSHAKE_FOREIGN. */
+handshake_verdict handshake_read_refusal(const wire *w, const handshake_nonces *nonces,
+                                         const handshake_self *self, char *why);
 bool handshake_check_welcome(const wire *w, const handshake_nonces *nonces,
                              const handshake_self *self, uint8_t secret[CONTROL_SECRET],
                              char address[HANDSHAKE_ADDRESS]);

@@ -153,20 +153,6 @@ static void wait_a_little(queue *q)
     pthread_cond_timedwait(&q->changed, &q->mutex, &until);
 }
 
-cudpo_status queue_push(queue *q, const queue_job *job)
-{
-    pthread_mutex_lock(&q->mutex);
-    while (q->count == QUEUE_JOBS) /* ends: the job that runs is done within its limit */
-        pthread_cond_wait(&q->changed, &q->mutex);
-    const cudpo_status status = failure_again(q);
-    if (status == CUDPO_OK) {
-        q->jobs[(q->first + q->count++) % QUEUE_JOBS] = *job;
-        pthread_cond_broadcast(&q->changed);
-    }
-    pthread_mutex_unlock(&q->mutex);
-    return status;
-}
-
 /* Nothing is begun any more; the job that runs may still end by itself. */
 static void give_up(queue *q)
 {
@@ -201,6 +187,22 @@ cudpo_status queue_wait(queue *q, control *company)
     const cudpo_status status = failure_again(q);
     pthread_mutex_unlock(&q->mutex);
     if (told != 0) control_waits(company, NULL, 0, 0);
+    return status;
+}
+
+cudpo_status queue_push(queue *q, control *company, const queue_job *job)
+{
+    pthread_mutex_lock(&q->mutex);
+    const bool full = q->count == QUEUE_JOBS; /* nobody else adds to them */
+    pthread_mutex_unlock(&q->mutex);
+    if (full) CUDPO_TRY(queue_wait(q, company));
+    pthread_mutex_lock(&q->mutex);
+    const cudpo_status status = failure_again(q);
+    if (status == CUDPO_OK) {
+        q->jobs[(q->first + q->count++) % QUEUE_JOBS] = *job;
+        pthread_cond_broadcast(&q->changed);
+    }
+    pthread_mutex_unlock(&q->mutex);
     return status;
 }
 

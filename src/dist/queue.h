@@ -29,15 +29,15 @@ enum { QUEUE_JOBS = 1024 }; /* that wait at the same time */
 typedef struct queue queue;
 
 /** Start the thread.
- *  In:      work  does one job, in the thread.  It ends within a limit of its own, and soon after the company has failed.
+ *  In:      work  does one job, in the thread.  It ends soon after the company has failed.
  *  Returns: CUDPO_OK; CUDPO_ENOMEM, also where the system gives no thread. */
 CUDPO_MUST_USE cudpo_status queue_open(queue **out,
                                        cudpo_status (*work)(void *context, const queue_job *job),
                                        void *context);
 
-/** Put a job behind those that wait; blocks while there are QUEUE_JOBS.
- *  Returns: CUDPO_OK; the first failure, and then the job is dropped, as are all that waited. */
-CUDPO_MUST_USE cudpo_status queue_push(queue *q, const queue_job *job);
+/** Put a job behind those that wait.  Where there are QUEUE_JOBS it waits for all of them, as queue_wait() does.
+ *  Returns: CUDPO_OK; as queue_wait(), and then the job is dropped, as are all that waited. */
+CUDPO_MUST_USE cudpo_status queue_push(queue *q, control *company, const queue_job *job);
 
 /** Wait until all jobs are done, telling `company` (NULL: nobody) which one is waited for.
  *  Returns: CUDPO_OK; the first failure of a job; control_status(), and then jobs that waited are dropped, and the one that

@@ -22,7 +22,7 @@ static cudpo_status work(void *context, const queue_job *job)
 static cudpo_status push(communicator *c, queue_op op, tensor x, int32_t root, int64_t sequence)
 {
     const queue_job job = {.op = op, .x = x, .root = root, .sequence = sequence, .step = c->step};
-    return queue_push(((queued *)c)->jobs, &job);
+    return queue_push(((queued *)c)->jobs, c->company, &job);
 }
 
 static cudpo_status all_reduce(communicator *c, tensor x, int64_t sequence)

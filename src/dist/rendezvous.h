@@ -62,12 +62,19 @@ typedef struct rendezvous_links {
     char address[HANDSHAKE_ADDRESS]; /* of this rank, as others reach it */
 } rendezvous_links;
 
+/* What a rank says that was told to stop while it waited. */
+#define RENDEZVOUS_STOPPED \
+    "stopped by a signal before all ranks had met: run the same command again"
+
 /** Rank 0: wait for all the others, for `seconds`.  Others: join rank 0.
- *  Returns: CUDPO_OK; CUDPO_ERENDEZVOUS; CUDPO_ENOMEM. */
+ *  In:      stopped  asked now and then whether to give up; NULL: never.
+ *  Returns: CUDPO_OK; CUDPO_ERENDEZVOUS; CUDPO_ESTOPPED; CUDPO_ENOMEM. */
 CUDPO_MUST_USE cudpo_status rendezvous_receive(rendezvous_links *out, rendezvous_listener *l,
-                                               const handshake_self *self, double seconds);
+                                               const handshake_self *self, double seconds,
+                                               bool (*stopped)(void));
 CUDPO_MUST_USE cudpo_status rendezvous_join(rendezvous_links *out, const rendezvous_target *target,
-                                            const handshake_self *self, double seconds);
+                                            const handshake_self *self, double seconds,
+                                            bool (*stopped)(void));
 
 /* "rank 3", "ranks 3 and 7", "ranks 3, 7, 9 and 20 more": those that are marked. */
 enum { RANKS_TEXT = 128 };

@@ -38,6 +38,7 @@ typedef struct hub {
     int32_t seated;
     struct pollfd *polls; /* listeners, guests, seats */
     double deadline;
+    bool (*stopped)(void); /* or NULL */
     int warnings;
 } hub;
 
@@ -118,7 +119,7 @@ static cudpo_status judge(hub *h, int32_t i)
     if (v == HANDSHAKE_GOOD && is_seated(h, rank)) {
         snprintf(why, sizeof why, "two processes call themselves rank %d, the second at %s",
                  (int)rank, g->from);
-        (void)handshake_refuse(&g->w, HANDSHAKE_WRONG, why);
+        (void)handshake_refuse(&g->w, &g->nonces, h->self, HANDSHAKE_WRONG, why);
         say_last(&g->w);
         s = cudpo_fail(CUDPO_ERENDEZVOUS, "rank 0", "%s", why);
     } else if (v == HANDSHAKE_GOOD) {
@@ -130,7 +131,7 @@ static cudpo_status judge(hub *h, int32_t i)
         g->w = (wire){.fd = -1};
     } else {
         warn(h, g->from, why);
-        if (v != HANDSHAKE_NONSENSE) (void)handshake_refuse(&g->w, v, why);
+        if (v != HANDSHAKE_NONSENSE) (void)handshake_refuse(&g->w, &g->nonces, h->self, v, why);
         say_last(&g->w);
     }
     remove_guest(h, i);
@@ -195,6 +196,8 @@ static cudpo_status receive_all(hub *h, double seconds)
     while (h->seated < h->self->size - 1) {
         const double now = wire_clock();
         if (now > h->deadline) return too_late(h, seconds);
+        if (h->stopped != NULL && h->stopped())
+            return cudpo_fail(CUDPO_ESTOPPED, "rank 0", RENDEZVOUS_STOPPED);
         if (now > told + 30) {
             log_info("rank 0: %d of %d ranks are here", (int)h->seated + 1, (int)h->self->size);
             told = now;
@@ -242,9 +245,9 @@ static cudpo_status make_room(hub *h)
 }
 
 cudpo_status rendezvous_receive(rendezvous_links *out, rendezvous_listener *l,
-                                const handshake_self *self, double seconds)
+                                const handshake_self *self, double seconds, bool (*stopped)(void))
 {
-    hub h = {.self = self, .listener = l, .deadline = wire_clock() + seconds};
+    hub h = {.self = self, .listener = l, .deadline = wire_clock() + seconds, .stopped = stopped};
     cudpo_status s = make_room(&h);
     if (s == CUDPO_OK) s = receive_all(&h, seconds);
     while (h.n_guests > 0)
@@ -258,7 +261,8 @@ cudpo_status rendezvous_receive(rendezvous_links *out, rendezvous_listener *l,
             (void)handshake_welcome(&h.seats[r], &h.nonces[r], self, out->secret, out->address);
             wire_flush(&h.seats[r]);
         } else {
-            (void)handshake_refuse(&h.seats[r], HANDSHAKE_WRONG, cudpo_error_message());
+            (void)handshake_refuse(&h.seats[r], &h.nonces[r], self, HANDSHAKE_WRONG,
+                                   cudpo_error_message());
             say_last(&h.seats[r]);
         }
     }

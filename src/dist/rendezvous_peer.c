@@ -13,7 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
-static const double patience = 5; /* s for each word of rank 0 */
+static const double patience = 5;     /* s for each word of rank 0 */
+static const double look_every = 0.2; /* s between two looks at whether to stop */
 
 typedef enum attempt {
     JOINED,
@@ -26,6 +27,7 @@ typedef struct search {
     const handshake_self *self;
     const rendezvous_target *target;
     double deadline;
+    bool (*stopped)(void);          /* or NULL */
     double rest[TARGET_PORTS];      /* not before then: somebody else has the port */
     char why[HANDSHAKE_TEXT + 128]; /* the last attempt came to nothing */
 } search;
@@ -57,6 +59,11 @@ static int connect_within(const struct addrinfo *a, double deadline)
     return -1;
 }
 
+static bool is_stopped(const search *s)
+{
+    return s->stopped != NULL && s->stopped();
+}
+
 static double soon(const search *s)
 {
     const double t = wire_clock() + patience;
@@ -64,12 +71,13 @@ static double soon(const search *s)
 }
 
 /* The answer to HELLO, or to waiting, is not what was hoped for. */
-static attempt read_no(search *s, const wire *w, wire_event e, const char *at)
+static attempt read_no(search *s, const wire *w, const handshake_nonces *nonces, wire_event e,
+                       const char *at)
 {
     char why[HANDSHAKE_TEXT];
     const int error = errno;
     if (e == WIRE_FRAME) {
-        const handshake_verdict v = handshake_read_refusal(w, why);
+        const handshake_verdict v = handshake_read_refusal(w, nonces, s->self, why);
         if (v == HANDSHAKE_NONSENSE)
             snprintf(s->why, sizeof s->why, "%s: what is there does not know this run's token", at);
         else
@@ -92,14 +100,19 @@ static attempt wait_for_all(search *s, rendezvous_links *out, wire *w,
     char hub[HANDSHAKE_ADDRESS];
     bool loopback;
     /* Rank 0's patience counts from when it began to listen; it says more on leaving than this rank could. */
-    const wire_event e = wire_wait(w, wire_clock() + seconds + patience);
+    const double until = wire_clock() + seconds + patience;
+    wire_event e;
+    do {
+        const double look = wire_clock() + look_every;
+        e = wire_wait(w, look < until ? look : until);
+    } while (e == WIRE_NOTHING && wire_clock() < until && !is_stopped(s));
     if (e == WIRE_FRAME && handshake_check_welcome(w, nonces, s->self, out->secret, hub)) {
         address_of_socket(out->address, w->fd, &loopback);
         /* On rank 0's host, others find this rank where they find rank 0. */
         if (loopback) memcpy(out->address, hub, sizeof out->address);
         return JOINED;
     }
-    if (e == WIRE_FRAME) return read_no(s, w, e, at);
+    if (e == WIRE_FRAME) return read_no(s, w, nonces, e, at);
     snprintf(s->why, sizeof s->why, "%s: rank 0 was there and %s before all ranks had come", at,
              e == WIRE_NOTHING ? "says nothing more" : "went away");
     return REFUSED;
@@ -107,10 +120,10 @@ static attempt wait_for_all(search *s, rendezvous_links *out, wire *w,
 
 static attempt talk(search *s, rendezvous_links *out, wire *w, const char *at)
 {
-    handshake_nonces nonces;
+    handshake_nonces nonces = {{0}, {0}};
     double seconds;
     wire_event e = wire_wait(w, soon(s));
-    if (e != WIRE_FRAME) return read_no(s, w, e, at);
+    if (e != WIRE_FRAME) return read_no(s, w, &nonces, e, at);
     if (!handshake_hello(w, &nonces, s->self)) {
         snprintf(s->why, sizeof s->why, "%s: what is there is no cudpo of this version", at);
         return STRANGER;
@@ -118,7 +131,7 @@ static attempt talk(search *s, rendezvous_links *out, wire *w, const char *at)
     wire_flush(w);
     e = wire_wait(w, soon(s));
     if (e != WIRE_FRAME || !handshake_check_accepted(w, &nonces, s->self, &seconds))
-        return read_no(s, w, e, at);
+        return read_no(s, w, &nonces, e, at);
     return wait_for_all(s, out, w, &nonces, seconds, at);
 }
 
@@ -187,13 +200,15 @@ static attempt try_all(search *s, rendezvous_links *out)
 }
 
 cudpo_status rendezvous_join(rendezvous_links *out, const rendezvous_target *target,
-                             const handshake_self *self, double seconds)
+                             const handshake_self *self, double seconds, bool (*stopped)(void))
 {
-    search s = {.self = self, .target = target, .deadline = wire_clock() + seconds};
+    search s = {
+        .self = self, .target = target, .deadline = wire_clock() + seconds, .stopped = stopped};
     double pause = 0.01;
     for (;;) {
         const attempt got = try_all(&s, out);
         if (got == JOINED) return CUDPO_OK;
+        if (is_stopped(&s)) return cudpo_fail(CUDPO_ESTOPPED, "rank 0", RENDEZVOUS_STOPPED);
         if (got == REFUSED) return cudpo_fail(CUDPO_ERENDEZVOUS, "rank 0", "%s", s.why);
         if (wire_clock() + pause > s.deadline) break;
         const struct timespec t = {.tv_nsec = (long)(pause * 1e9)};

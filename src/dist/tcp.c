@@ -1,7 +1,7 @@
 /* tcp.c - sums over TCP: ranks form a ring, in which each sends to the next and receives from the one before.
  *
- * all_reduce adds up share by share: share k starts at rank k, every rank on its way adds its own, and the sum then goes once
- * around (Patarasuk and Yuan 2009: each rank sends 2 (N-1)/N of the tensor).  The order of additions is that of the ring, so
+ * all_reduce adds up share by share: share k starts at rank k+1, every rank on its way to rank k adds its own, and the sum then
+ * goes once around (Patarasuk and Yuan 2009: each rank sends 2 (N-1)/N of the tensor).  The order of additions is that of the ring, so
  * the bits are those of every run of as many ranks. */
 #include "dist/queued.h"
 #include "dist/tcp_ring.h"
@@ -12,11 +12,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
     SEGMENT = 1 << 18, /* bytes that are received before they are added, or sent on */
-    LOOK_MS = 100      /* how often a wait looks at the company */
+    LOOK_MS = 100,     /* how often a wait looks at the company */
+    HEARSAY_MS = 1000  /* that control has to say why a connection ended */
 };
 
 typedef struct ring {
@@ -28,11 +30,17 @@ typedef struct ring {
 
 /* ---- bytes ---- */
 
+/* The ring may be the first to notice a lost peer, but only control knows why, and a moment later. */
 static cudpo_status lost(const ring *r, int32_t rank, const char *what)
 {
-    CUDPO_TRY(control_status(r->company)); /* says more, where it knows */
+    const int error = errno;
+    const struct timespec pause = {.tv_nsec = 10000000};
+    for (int i = 0; i < HEARSAY_MS / 10; i++) {
+        CUDPO_TRY(control_status(r->company));
+        nanosleep(&pause, NULL);
+    }
     return cudpo_fail(CUDPO_EPEER, CUDPO_HERE, "%s rank %d: %s", what, (int)rank,
-                      errno != 0 ? strerror(errno) : "it closed the connection");
+                      error != 0 ? strerror(error) : "it closed the connection");
 }
 
 static int32_t neighbour(const ring *r, int32_t distance)

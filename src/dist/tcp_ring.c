@@ -166,17 +166,17 @@ static bool hear(stranger *s, const greeting *expected)
     return false;
 }
 
+/* Where all places are taken the one goes that has said nothing for longest: a rank greets as it connects. */
 static void welcome(stranger *list, int listener)
 {
     const int s = accept(listener, NULL, NULL);
+    int at = 0;
     if (s < 0) return;
-    for (int i = 0; i < STRANGERS; i++) {
-        if (list[i].socket >= 0) continue;
-        list[i] = (stranger){.socket = s, .deadline = now() + STRANGER_SECONDS};
-        if (!make_nonblocking(s)) turn_away(&list[i]);
-        return;
-    }
-    close(s);
+    for (int i = 0; i < STRANGERS && list[at].socket >= 0; i++)
+        if (list[i].socket < 0 || list[i].deadline < list[at].deadline) at = i;
+    turn_away(&list[at]);
+    list[at] = (stranger){.socket = s, .deadline = now() + STRANGER_SECONDS};
+    if (!make_nonblocking(s)) turn_away(&list[at]);
 }
 
 static cudpo_status hear_all(int *out, stranger *list, const control *company, int listener,

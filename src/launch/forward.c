@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -19,10 +20,17 @@ static size_t rank_count;
 static int ends[2] = {-1, -1};
 static sigset_t all, mask_before;
 static struct sigaction before[HANDLED];
+static pthread_t main_thread;
 
 static void pass_on(int number)
 {
     const int error = errno;
+    /* Libraries have threads that block nothing: what forward_hold() holds back is the main thread's alone to do. */
+    if (!pthread_equal(pthread_self(), main_thread)) {
+        pthread_kill(main_thread, number);
+        errno = error;
+        return;
+    }
     if (number != SIGCHLD) {
         if (number != SIGUSR2 && number != SIGCONT && number != SIGTSTP) stopped = 1;
         for (size_t i = 0; i < rank_count; i++)
@@ -68,6 +76,7 @@ cudpo_status forward_install(int *wake, const pid_t *groups, size_t n)
         return cudpo_fail(CUDPO_EINVAL, CUDPO_HERE, "pipe: %s", strerror(error));
     }
     stopped = 0;
+    main_thread = pthread_self();
     ranks = groups;
     rank_count = n;
     *wake = ends[0];

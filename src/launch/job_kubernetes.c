@@ -185,12 +185,13 @@ static cudpo_status write_volumes(buffer *b, const cudpo_job *a)
         "          medium: Memory\n",
         a->name));
     if (a->nodes > 1)
-        CUDPO_TRY(buffer_printf(b,
-                                "      - name: token\n"
-                                "        secret:\n"
-                                "          secretName: \"%s-token\"\n"
-                                "          defaultMode: 256 # 0400\n",
-                                a->name));
+        CUDPO_TRY(buffer_printf(
+            b,
+            "      - name: token\n"
+            "        secret:\n"
+            "          secretName: \"%s-token\"\n"
+            "          defaultMode: 292 # 0444: whoever the image runs as; this pod alone has it\n",
+            a->name));
     if (a->claim != NULL)
         CUDPO_TRY(buffer_printf(b,
                                 "      - name: work\n"

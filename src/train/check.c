@@ -3,6 +3,7 @@
 #include "train/trainer.h"
 
 #include <math.h>
+#include <time.h>
 
 /* "rows 3, 17, 4, ..." of the data file, at most eight. */
 static void name_rows(buffer *text, const cudpo_trainer *t, const step_batch *b)
@@ -16,6 +17,17 @@ static void name_rows(buffer *text, const cudpo_trainer *t, const step_batch *b)
     (void)status; /* a shorter list is all that a lack of memory costs */
 }
 
+/* Of several ranks, which all see the same norm, the one whose rows they are says more: it gets a moment to do so. */
+static cudpo_status hear_others(const cudpo_trainer *t)
+{
+    const struct timespec pause = {.tv_nsec = 10000000};
+    for (int i = 0; i < 100; i++) {
+        CUDPO_TRY(ranks_status(t->ranks));
+        nanosleep(&pause, NULL);
+    }
+    return CUDPO_OK;
+}
+
 cudpo_status trainer_check_finite(const cudpo_trainer *t, const step_batch *b, int64_t step,
                                   double loss, double norm)
 {
@@ -27,17 +39,21 @@ cudpo_status trainer_check_finite(const cudpo_trainer *t, const step_batch *b, i
     int64_t n = 0;
     for (int64_t i = 0; i < b->n && n < 8; i++)
         if (!isfinite(t->units[i].column[LOSS_VALUE])) named[n++] = b->example[i];
+    const bool several = t->ranks->place.size > 1;
     if (n > 0) {
         culprits.example = named;
         culprits.n = n;
+    } else if (several) {
+        CUDPO_TRY(hear_others(t));
     }
-    name_rows(&rows, t, &culprits);
+    if (n > 0 || !several) name_rows(&rows, t, &culprits);
     const cudpo_status status =
         cudpo_fail(CUDPO_ENUMERIC, t->config->train_dataset,
-                   "step %lld: loss %g, gradient norm %g, at rows %s; the weights are those before "
+                   "step %lld: loss %g, gradient norm %g, at %s%s; the weights are those before "
                    "this step: lower "
                    "learning_rate or max_grad_norm, or look at these rows",
-                   (long long)(step + 1), loss, norm, rows.data == NULL ? "?" : rows.data);
+                   (long long)(step + 1), loss, norm, rows.data == NULL ? "" : "rows ",
+                   rows.data == NULL ? "no single row" : rows.data);
     buffer_free(&rows);
     return status;
 }

@@ -60,7 +60,7 @@ static cudpo_status add_records(metric_sums *sums, cudpo_trainer *t, buffer *own
 {
     unit_record *all;
     int64_t count;
-    CUDPO_TRY(gather_records(&all, &count, own, t->ranks));
+    CUDPO_TRY(gather_records(&all, &count, own, trainer_most_units(t), t->ranks));
     for (int64_t i = 0; i < count;) {
         int64_t n = 0;
         for (; i + n < count && all[i + n].batch == all[i].batch; n++)

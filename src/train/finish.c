@@ -22,8 +22,9 @@ static cudpo_status look_at(cudpo_trainer *t, const step_flight *f, batch_metric
     t->last_learning_rate = f->learning_rate;
     t->last_epoch = b->epoch_done;
     t->tokens_seen += b->tokens;
-    t->stop = f->asked[ASKED_STOP] > 0.0f;
-    t->save = f->asked[ASKED_SAVE] > 0.0f;
+    /* Two steps may end before the loop looks: what was asked after one of them stays asked. */
+    t->stop = t->stop || f->asked[ASKED_STOP] > 0.0f;
+    t->save = t->save || f->asked[ASKED_SAVE] > 0.0f;
     t->imbalance += b->imbalance;
     t->imbalances++;
     if (t->ranks->place.size > 1)
@@ -38,7 +39,7 @@ cudpo_status trainer_gather(cudpo_trainer *t)
     unit_record *all;
     int64_t count;
     if (t->ranks->place.size == 1) return CUDPO_OK;
-    CUDPO_TRY(gather_records(&all, &count, &t->pending, t->ranks));
+    CUDPO_TRY(gather_records(&all, &count, &t->pending, trainer_most_units(t), t->ranks));
     for (int64_t i = 0; i < count;) {
         int64_t n = 0;
         for (; i + n < count && all[i + n].batch == all[i].batch; n++)

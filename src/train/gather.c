@@ -25,7 +25,20 @@ static int by_place(const void *a, const void *b)
     return x->place < y->place ? -1 : x->place > y->place;
 }
 
-cudpo_status gather_records(unit_record **all, int64_t *n, buffer *own, const run_ranks *r)
+/* Each place of a batch once, and no other: callers have room for so many. */
+static cudpo_status check(const unit_record *all, int64_t n, int64_t most)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (all[i].place < 0 || all[i].place >= most ||
+            (i > 0 && by_place(&all[i - 1], &all[i]) == 0))
+            return cudpo_fail(CUDPO_EPEER, "metrics",
+                              "ranks disagree on who has unit %lld of batch %lld",
+                              (long long)all[i].place, (long long)all[i].batch);
+    return CUDPO_OK;
+}
+
+cudpo_status gather_records(unit_record **all, int64_t *n, buffer *own, int64_t most,
+                            const run_ranks *r)
 {
     const size_t size = (size_t)r->place.size;
     void *block = NULL;
@@ -33,14 +46,19 @@ cudpo_status gather_records(unit_record **all, int64_t *n, buffer *own, const ru
     *all = NULL;
     *n = 0;
     if (begin == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "%zu ranks", size);
-    const cudpo_status status =
+    cudpo_status status =
         control_collect(r->company, &block, begin, own->data, own->size, "metrics");
-    if (status == CUDPO_OK) {
-        *all = block;
-        *n = (int64_t)(begin[size] / sizeof **all);
-        if (*n > 0) qsort(*all, (size_t)*n, sizeof **all, by_place);
-        own->size = 0;
-    }
+    const size_t count = begin[size] / sizeof **all;
     free(begin);
-    return status;
+    CUDPO_TRY(status);
+    if (count > 0) qsort(block, count, sizeof **all, by_place);
+    status = check(block, (int64_t)count, most);
+    if (status != CUDPO_OK) {
+        free(block);
+        return status;
+    }
+    *all = block;
+    *n = (int64_t)count;
+    own->size = 0;
+    return CUDPO_OK;
 }

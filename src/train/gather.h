@@ -18,8 +18,10 @@ typedef struct unit_record {
 CUDPO_MUST_USE cudpo_status gather_keep(buffer *own, int64_t batch, const int64_t *place,
                                         const unit_result *units, int64_t n);
 
-/** All records of all ranks, by batch and place, in new memory; `own` is empty then.  Every rank calls it. */
-CUDPO_MUST_USE cudpo_status gather_records(unit_record **all, int64_t *n, buffer *own,
+/** All records of all ranks, by batch and place, in new memory; `own` is empty then.  Every rank calls it.
+ *  In:      most  units of a batch.
+ *  Returns: CUDPO_OK; CUDPO_EPEER, also where a batch has more; CUDPO_ENOMEM. */
+CUDPO_MUST_USE cudpo_status gather_records(unit_record **all, int64_t *n, buffer *own, int64_t most,
                                            const run_ranks *r);
 
 #endif /* CUDPO_TRAIN_GATHER_H */

@@ -121,6 +121,7 @@ static cudpo_status run_steps(cudpo_trainer *t, metric_sink *sink)
         const bool stop = t->stop, asked = t->save || stop;
         if (!all && !asked) continue;
         CUDPO_TRY(settle(t, sink, 0));
+        t->save = false;
         CUDPO_TRY(after_step(t, sink, asked));
         if (stop && t->step < t->total_steps)
             return cudpo_fail(CUDPO_ESTOPPED, t->config->output_dir,
@@ -200,11 +201,7 @@ static cudpo_status train_as_rank(const cudpo_config *config, run_ranks *ranks)
 {
     output_folder output = {.lock = -1};
     if (ranks_first(ranks)) CUDPO_TRY(output_open(&output, config));
-    cudpo_status status = signals_install();
-    if (status == CUDPO_OK) {
-        status = open_and_train(config, ranks);
-        signals_restore(); /* a signal during the last save changes nothing: it is nearly done */
-    }
+    const cudpo_status status = open_and_train(config, ranks);
     output_close(&output);
     return status;
 }
@@ -213,12 +210,17 @@ cudpo_status cudpo_train_ranks(const cudpo_config *config, const cudpo_ranks *gi
 {
     run_ranks ranks;
     CUDPO_TRY(cudpo_config_check(config));
-    CUDPO_TRY(ranks_open(&ranks, config, given));
-    log_alike(true);
-    cudpo_config_advise(config, warn, NULL);
-    log_alike(false);
-    const cudpo_status status = train_as_rank(config, &ranks);
-    return ranks_close(&ranks, status);
+    /* From the search for the others until this rank has left them: a signal in the last save or after it changes nothing. */
+    CUDPO_TRY(signals_install());
+    cudpo_status status = ranks_open(&ranks, config, given);
+    if (status == CUDPO_OK) {
+        log_alike(true);
+        cudpo_config_advise(config, warn, NULL);
+        log_alike(false);
+        status = ranks_close(&ranks, train_as_rank(config, &ranks));
+    }
+    signals_restore();
+    return status;
 }
 
 cudpo_status cudpo_train(const cudpo_config *config)

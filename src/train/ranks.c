@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "dist/pmix.h"
+#include "train/signals.h"
 
 #include <cblas.h>
 #include <omp.h>
@@ -62,6 +63,7 @@ static cudpo_status join(run_ranks *r, const cudpo_ranks *given, pmix *session)
                                      .join_timeout = JOIN_SECONDS,
                                      .peer_timeout = r->config->ddp_timeout,
                                      .grace = GRACE_SECONDS,
+                                     .stopped = signals_stop_wanted,
                                      .session = session};
     const cudpo_status status = control_open(&r->company, &options);
     free(token);

@@ -86,15 +86,17 @@ static cudpo_status score_mismatched(cudpo_trainer *t, score_target *to, const d
     return put_group(t, to, 0);
 }
 
-enum { PROGRESS_SECONDS = 10 };
+enum {
+    PROGRESS_SECONDS = 10,
+    BLOCK = 256 /* examples of a rank, between two exchanges */
+};
 
-static void report(const dataset *d, int64_t done, int64_t count, time_t *last)
+static void report(int64_t done, int64_t count, time_t *last)
 {
     const time_t now = time(NULL);
     if (now - *last < PROGRESS_SECONDS) return;
     *last = now;
-    log_info("reference's log-probs: %lld of %lld examples%s", (long long)done, (long long)count,
-             count < dataset_count(d) ? " of this rank" : "");
+    log_info("reference's log-probs: %lld of %lld examples", (long long)done, (long long)count);
 }
 
 /* Examples first .. last-1. */
@@ -118,7 +120,7 @@ static cudpo_status score_range(cudpo_trainer *t, score_target *to, const datase
             CUDPO_TRY(put_group(t, to, g));
         if (t->traits->kl) CUDPO_TRY(score_mismatched(t, to, d, i));
         i += taken;
-        report(d, i - first, last - first, &reported);
+        if (to->cache != NULL) report(i, last, &reported); /* else score_shares() does */
     }
     return CUDPO_OK;
 }
@@ -136,17 +138,16 @@ static cudpo_status put_all(reference_cache_writer *cache, const char *lengths, 
     return CUDPO_OK;
 }
 
-/* This rank's share of the examples; then those of all to every rank that writes a cache. */
-static cudpo_status score_shares(cudpo_trainer *t, reference_cache_writer *cache, const dataset *d)
+/* This rank's share of a block of examples; then those of all to every rank that writes a cache. */
+static cudpo_status score_block(cudpo_trainer *t, reference_cache_writer *cache, const dataset *d,
+                                int64_t first, int64_t last, size_t *begin)
 {
     const placement *p = &t->ranks->place;
-    const int64_t count = dataset_count(d);
+    const int64_t count = last - first;
     score_target own = {0};
     void *lengths = NULL, *logp = NULL;
-    size_t *begin = calloc((size_t)p->size + 1, sizeof *begin);
-    if (begin == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "%d ranks", (int)p->size);
-    cudpo_status status =
-        score_range(t, &own, d, count * p->rank / p->size, count * (p->rank + 1) / p->size);
+    cudpo_status status = score_range(t, &own, d, first + count * p->rank / p->size,
+                                      first + count * (p->rank + 1) / p->size);
     if (status == CUDPO_OK)
         status = control_collect(t->ranks->company, &logp, begin, own.logp.data, own.logp.size,
                                  "reference's log-probs");
@@ -157,9 +158,24 @@ static cudpo_status score_shares(cudpo_trainer *t, reference_cache_writer *cache
         status = put_all(cache, lengths, begin[p->size] / sizeof(int64_t), logp);
     free(lengths);
     free(logp);
-    free(begin);
     buffer_free(&own.lengths);
     buffer_free(&own.logp);
+    return status;
+}
+
+/* Block after block: no rank waits longer for another than a block's long examples take, and no more than a block is in memory. */
+static cudpo_status score_shares(cudpo_trainer *t, reference_cache_writer *cache, const dataset *d)
+{
+    const int64_t size = t->ranks->place.size, block = BLOCK * size, count = dataset_count(d);
+    time_t reported = time(NULL);
+    size_t *begin = calloc((size_t)size + 1, sizeof *begin);
+    if (begin == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "%lld ranks", (long long)size);
+    cudpo_status status = CUDPO_OK;
+    for (int64_t i = 0; i < count && status == CUDPO_OK; i += block) {
+        status = score_block(t, cache, d, i, i + block < count ? i + block : count, begin);
+        report(i, count, &reported);
+    }
+    free(begin);
     return status;
 }
 

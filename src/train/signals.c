@@ -10,7 +10,8 @@
 #include <time.h>
 
 static volatile sig_atomic_t stop_wanted, save_wanted;
-static volatile time_t stopped_at; /* s; only the handler touches it, which is not interrupted */
+static volatile sig_atomic_t told_to_end; /* by SIGTERM or SIGINT */
+static volatile time_t told_at; /* s; only the handler touches it, which is not interrupted */
 static struct sigaction before[4];
 static const int handled[4] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2};
 
@@ -21,14 +22,16 @@ static void note(int number)
         save_wanted = 1;
         return;
     }
+    stop_wanted = 1;
+    if (number == SIGUSR1) return;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    if (stop_wanted && number != SIGUSR1 && now.tv_sec - stopped_at > 1) {
+    if (told_to_end && now.tv_sec - told_at > 1) {
         signal(number, SIG_DFL);
         raise(number);
         return;
     }
-    if (!stop_wanted) stopped_at = now.tv_sec;
-    stop_wanted = 1;
+    if (!told_to_end) told_at = now.tv_sec;
+    told_to_end = 1;
 }
 
 cudpo_status signals_install(void)
@@ -40,7 +43,7 @@ cudpo_status signals_install(void)
     sigemptyset(&action.sa_mask);
     for (int i = 0; i < 4; i++)
         sigaddset(&action.sa_mask, handled[i]);
-    stop_wanted = save_wanted = 0;
+    stop_wanted = save_wanted = told_to_end = 0;
     for (int i = 0; i < 4; i++)
         if (sigaction(handled[i], &action, &before[i]) != 0)
             return cudpo_fail(CUDPO_EINVAL, CUDPO_HERE, "sigaction(%d)", handled[i]);
@@ -61,7 +64,7 @@ bool signals_stop_wanted(void)
 
 bool signals_save_wanted(void)
 {
-    const bool wanted = save_wanted != 0;
-    save_wanted = 0;
-    return wanted;
+    if (save_wanted == 0) return false;
+    save_wanted = 0; /* one that comes between the two lines means this same save */
+    return true;
 }

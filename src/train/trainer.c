@@ -193,12 +193,34 @@ cudpo_status trainer_stopped(const cudpo_trainer *t)
                       "again");
 }
 
+/* What decides the numbers, and which collectives follow one another. */
+static cudpo_status rank_settings(hash128 *out, const cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    const hash128 run = trainer_run(t);
+    const int64_t numbers[] = {c->zero_stage, c->logging_steps, c->logging_first_step,
+                               c->eval_steps, c->eval_on_start, c->save_steps};
+    const char *const words[] = {c->eval_strategy, c->save_strategy,
+                                 c->ddp_backend == NULL ? "" : c->ddp_backend};
+    hash_state *h = NULL;
+    CUDPO_TRY(hash_begin(&h));
+    hash_add(h, &run, sizeof run);
+    hash_add(h, &c->ddp_bucket_cap_mb, sizeof c->ddp_bucket_cap_mb);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        hash_add_int(h, numbers[i]);
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        hash_add_string(h, words[i]);
+    *out = hash_end(h);
+    return CUDPO_OK;
+}
+
 /* All ranks are to train the same weights on the same data with the same settings. */
 static cudpo_status check_ranks(const cudpo_trainer *t)
 {
     const placement *p = &t->ranks->place;
+    hash128 mine;
     if (p->size == 1) return CUDPO_OK;
-    const hash128 mine = trainer_run(t);
+    CUDPO_TRY(rank_settings(&mine, t));
     hash128 *all = calloc((size_t)p->size, sizeof *all);
     if (all == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "%d ranks", (int)p->size);
     cudpo_status status =

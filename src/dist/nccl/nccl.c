@@ -24,10 +24,10 @@ static void close_nccl(communicator *c)
 {
     nccl *const n = nccl_of(c);
     const bool done = is_done(n);
-    n->company.set_watch(n->company.control,
-                         NULL); /* where stop() hangs, control ends the process */
+    /* Where stop() hangs after a failure, control ends the process. */
+    const bool alone = n->company.set_watch(n->company.control, NULL);
     if (n->told.op != NULL) n->company.waits(n->company.control, NULL, 0, 0);
-    if (!nccl_end(n, !done)) {
+    if (!alone || !nccl_end(n, !done)) {
         log_warn("NCCL on rank %d does not end: it is left behind", n->table.rank);
         return; /* its threads may still use what is here; the process is about to end */
     }
@@ -72,7 +72,7 @@ static cudpo_status join_comm(nccl *n)
     if (comm != NULL) r = nccl_settle(n, comm, r, n->company.timeout);
     if (r != NCCL_SUCCESS) return nccl_failed(n, "ncclCommInitRankConfig", r);
     CUDPO_REQUIRE(comm != NULL);
-    n->company.set_watch(n->company.control, &(control_watch){nccl_look, nccl_stop, n});
+    (void)n->company.set_watch(n->company.control, &(control_watch){nccl_look, nccl_stop, n});
     return CUDPO_OK;
 }
 

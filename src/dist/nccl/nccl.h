@@ -12,7 +12,7 @@ typedef struct nccl_company {
     cudpo_status (*status)(const control *c);
     cudpo_status (*broadcast)(control *c, void *data, size_t bytes, const char *what);
     void (*waits)(control *c, const char *collective, int64_t sequence, int64_t step);
-    void (*set_watch)(control *c, const control_watch *watch);
+    bool (*set_watch)(control *c, const control_watch *watch);
     void (*mark)(flight *f, int64_t sequence, flight_state state);
 } nccl_company;
 
