@@ -171,7 +171,8 @@ static void bad_calls_are_refused(void **state)
     wide.head_dim = 8;
     model_weights other;
     CHECK_OK(model_weights_create(&other, backend_cpu(), &wide, DTYPE_F32));
-    CHECK_FAILS(checkpoint_restore(&other, CHECKPOINT_WEIGHTS, path), CUDPO_EDATA, "shape");
+    CHECK_FAILS(checkpoint_restore(other.all, 0, &other, CHECKPOINT_WEIGHTS, path, 0), CUDPO_EDATA,
+                "shape");
     model_weights_destroy(&other);
     fixture_close(&f);
 }
