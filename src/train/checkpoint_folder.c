@@ -156,7 +156,8 @@ static cudpo_status check_moments(const char *path, int64_t shards)
     return status;
 }
 
-/* The state says in how many shards the moments are, and what it says counts once it is verified itself. */
+/* The state says in how many shards the moments are, and what it says counts once it is verified itself.  One that is whole, yet
+ * of another version, is no damage: whoever reads it says so. */
 cudpo_status checkpoint_verify(int64_t *found, const char *path, int64_t step, bool from_disk)
 {
     const char *const needed[] = {checkpoint_files[CHECKPOINT_WEIGHTS], checkpoint_state_file,
@@ -165,8 +166,11 @@ cudpo_status checkpoint_verify(int64_t *found, const char *path, int64_t step, b
     CUDPO_TRY(manifest_verify(found, path, needed, from_disk));
     if (step >= 0 && *found != step)
         return cudpo_fail(CUDPO_EDATA, path, "holds step %lld", (long long)*found);
-    CUDPO_TRY(checkpoint_read_state(&state, path));
-    return check_moments(path, state.shards);
+    const cudpo_status status = checkpoint_read_state(&state, path);
+    if (status == CUDPO_OK) return check_moments(path, state.shards);
+    if (status != CUDPO_EDATA) return status;
+    cudpo_error_clear();
+    return CUDPO_OK;
 }
 
 /* Remove every folder of a stage whose step is over `above`, and of the complete ones only ours. */
