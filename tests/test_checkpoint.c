@@ -57,6 +57,39 @@ static void all_bits_come_back(void **state)
     fixture_close(&f);
 }
 
+/* Of any number of shards any run comes back, and so it does of whole moments. */
+static void shards_come_back(void **state)
+{
+    (void)state;
+    static const int shards[] = {0, 1, 2, 5};
+    fixture f;
+    fixture_open(&f);
+    const int64_t all = tensor_elements(f.weights.all);
+    float *got = calloc((size_t)all, sizeof *got);
+    assert_non_null(got);
+    for (int i = 0; i < 4; i++) {
+        char path[700];
+        snprintf(path, sizeof path, "%s/checkpoint-%d", f.output, i);
+        f.shards = shards[i];
+        CHECK_OK(fixture_save(&f, i, 0));
+        assert_int_equal(entries(path), f.shards == 0 ? 7 : 5 + f.shards);
+        assert_int_equal(fixture_newest(&f), i);
+        fixture_fill(&f, i);
+        for (int ranks = 1; ranks <= 7; ranks += 3) {
+            for (int r = 0; r < ranks; r++) {
+                const int64_t begin = all * r / ranks, n = all * (r + 1) / ranks - begin;
+                memset(got, 0xff, (size_t)n * sizeof *got);
+                CHECK_OK(checkpoint_restore(tensor_vector(got, DTYPE_F32, n), begin, &f.second,
+                                            CHECKPOINT_SECOND, path, f.shards));
+                assert_memory_equal(got, (const float *)f.second.all.data + begin,
+                                    (size_t)n * sizeof *got);
+            }
+        }
+    }
+    free(got);
+    fixture_close(&f);
+}
+
 static void the_oldest_are_removed(void **state)
 {
     (void)state;
@@ -171,7 +204,8 @@ static void bad_calls_are_refused(void **state)
     wide.head_dim = 8;
     model_weights other;
     CHECK_OK(model_weights_create(&other, backend_cpu(), &wide, DTYPE_F32));
-    CHECK_FAILS(checkpoint_restore(&other, CHECKPOINT_WEIGHTS, path), CUDPO_EDATA, "shape");
+    CHECK_FAILS(checkpoint_restore(other.all, 0, &other, CHECKPOINT_WEIGHTS, path, 0), CUDPO_EDATA,
+                "shape");
     model_weights_destroy(&other);
     fixture_close(&f);
 }
@@ -246,10 +280,10 @@ static void killed_at_any_point(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_bits_come_back),        cmocka_unit_test(the_oldest_are_removed),
-        cmocka_unit_test(the_same_step_is_replaced), cmocka_unit_test(folders_of_others_stay),
-        cmocka_unit_test(leftovers_are_cleaned),     cmocka_unit_test(bad_calls_are_refused),
-        cmocka_unit_test(killed_at_any_point),
+        cmocka_unit_test(all_bits_come_back),     cmocka_unit_test(shards_come_back),
+        cmocka_unit_test(the_oldest_are_removed), cmocka_unit_test(the_same_step_is_replaced),
+        cmocka_unit_test(folders_of_others_stay), cmocka_unit_test(leftovers_are_cleaned),
+        cmocka_unit_test(bad_calls_are_refused),  cmocka_unit_test(killed_at_any_point),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,7 +7,7 @@
 #include "base/file.h"
 #include "model/config.h"
 #include "model/weights.h"
-#include "train/checkpoint.h"
+#include "train/checkpoint_shards.h"
 
 #include <stdint.h>
 #include <unistd.h>
@@ -17,6 +17,7 @@ typedef struct fixture {
     char source[600], output[600];
     model_config config;
     model_weights weights, first, second;
+    int shards; /* of moments and master weights; 0: they are whole */
 } fixture;
 
 static inline void fixture_open(fixture *f)
@@ -31,6 +32,7 @@ static inline void fixture_open(fixture *f)
     /* In memory where possible: thousands of syncs would wait for a disk, and show nothing more. */
     const char *base = getenv("TMPDIR");
     if (base == NULL && access("/dev/shm", W_OK) == 0) base = "/dev/shm";
+    f->shards = 0;
     snprintf(f->folder, sizeof f->folder, "%s/cudpo-test-XXXXXX", base != NULL ? base : "/tmp");
     assert_non_null(mkdtemp(f->folder));
     snprintf(f->source, sizeof f->source, "%s/source", f->folder);
@@ -81,20 +83,36 @@ static inline void fixture_fill(fixture *f, int64_t step)
     CHECK_OK(model_weights_randomise(&f->second, &f->config, (uint64_t)(3 * step + 2)));
 }
 
-static inline cudpo_status fixture_fetch(void *context, const model_weights **out,
-                                         checkpoint_tensors which)
+/* What `shards` ranks write, one after another. */
+static inline cudpo_status fixture_shards(void *context, manifest_entry *entries,
+                                          const char *folder)
 {
     const fixture *f = context;
-    const model_weights *const all[CHECKPOINT_TENSORS] = {&f->weights, &f->first, &f->second};
-    *out = all[which];
+    const int64_t all = tensor_elements(f->weights.all);
+    for (int r = 0; r < f->shards; r++) {
+        const int64_t begin = all * r / f->shards, n = all * (r + 1) / f->shards - begin;
+        checkpoint_shard s = {
+            .be = backend_cpu(), .rank = r, .ranks = f->shards, .begin = begin, .all = all};
+        const model_weights *const of[CHECKPOINT_TENSORS] = {&f->weights, &f->first, &f->second};
+        for (int i = 0; i < CHECKPOINT_TENSORS; i++)
+            s.run[i] = tensor_vector((float *)of[i]->all.data + begin, DTYPE_F32, n);
+        CUDPO_TRY(shard_write(&entries[r], &s, folder));
+    }
     return CUDPO_OK;
 }
 
 static inline CUDPO_MUST_USE cudpo_status fixture_save_state(fixture *f, const checkpoint_state *s,
                                                              int64_t keep)
 {
-    const checkpoint_source tensors = {fixture_fetch, f};
-    return checkpoint_save(f->output, s, &tensors, f->source, keep);
+    const checkpoint_source tensors = {.weights = &f->weights,
+                                       .type = f->shards > 0 ? DTYPE_BF16 : DTYPE_F32,
+                                       .first = &f->first,
+                                       .second = &f->second,
+                                       .shards = fixture_shards,
+                                       .context = f};
+    checkpoint_state state = *s;
+    state.shards = f->shards;
+    return checkpoint_save(f->output, &state, &tensors, f->source, keep);
 }
 
 static inline CUDPO_MUST_USE cudpo_status fixture_save(fixture *f, int64_t step, int64_t keep)
@@ -133,7 +151,8 @@ static inline void fixture_check(fixture *f, const char *path, int64_t step)
         memset(all[i]->all.data, 0xff, bytes);
     }
     for (int i = 0; i < 3; i++)
-        CHECK_OK(checkpoint_restore(all[i], (checkpoint_tensors)i, path));
+        CHECK_OK(
+            checkpoint_restore(all[i]->all, 0, all[i], (checkpoint_tensors)i, path, got.shards));
     for (int i = 0; i < 3; i++) {
         fixture_same(all[i], expected[i]);
         free(expected[i]);

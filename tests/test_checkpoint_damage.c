@@ -2,6 +2,7 @@
 /* rooms: train */
 #include "test_checkpoint.h"
 #include "base/rng.h"
+#include "train/checkpoint_folder.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -139,6 +140,119 @@ static void cut_and_grown_files_are_seen(void **state)
     }
     restore_stderr(saved);
     assert_int_equal(fixture_newest(&f), 2);
+    fixture_close(&f);
+}
+
+/* Each of three shards: changed, cut, gone, another's, of another step. */
+static void damaged_shards_are_seen(void **state)
+{
+    (void)state;
+    enum { SHARDS = 3, FLIPS = 60 };
+    fixture f;
+    fixture_open(&f);
+    f.shards = SHARDS;
+    CHECK_OK(fixture_save(&f, 1, 0));
+    CHECK_OK(fixture_save(&f, 2, 0));
+    const int saved = silence();
+    for (int i = 0; i < SHARDS; i++) {
+        char file[SHARD_NAME], name[100], other[100];
+        shard_name(file, (i + 1) % SHARDS, SHARDS);
+        snprintf(other, sizeof other, "checkpoint-2/%s", file);
+        shard_name(file, i, SHARDS);
+        snprintf(name, sizeof name, "checkpoint-1/%s", file);
+        content old = read_all(&f, name), neighbour = read_all(&f, other);
+        snprintf(name, sizeof name, "checkpoint-2/%s", file);
+        content c = read_all(&f, name);
+        for (int trial = 0; trial < FLIPS; trial++) {
+            const size_t at = (size_t)rng_below((uint64_t)i, 4, (uint64_t)trial, (int64_t)c.n);
+            const char bit = (char)(1 << rng_below((uint64_t)i, 5, (uint64_t)trial, 8));
+            c.data[at] ^= bit;
+            put(c.path, c.data, c.n);
+            check_detected(&f, name, (int64_t)at);
+            c.data[at] ^= bit;
+        }
+        put(c.path, c.data, c.n - 1);
+        check_detected(&f, name, -1);
+        put(c.path, old.data, old.n);
+        check_detected(&f, name, -2);
+        put(c.path, neighbour.data, neighbour.n);
+        check_detected(&f, name, -3);
+        assert_int_equal(unlink(c.path), 0);
+        check_detected(&f, name, -4);
+        put(c.path, c.data, c.n);
+        free(old.data);
+        free(neighbour.data);
+        free(c.data);
+    }
+    restore_stderr(saved);
+    assert_int_equal(fixture_newest(&f), 2);
+    fixture_close(&f);
+}
+
+/* A manifest that is right in itself, of a state whose shards it does not list. */
+static void shards_that_are_not_listed_are_missed(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f);
+    f.shards = 2;
+    CHECK_OK(fixture_save(&f, 1, 0));
+    CHECK_OK(fixture_save(&f, 2, 0));
+    char folder[700], path[800], file[SHARD_NAME];
+    checkpoint_state s;
+    shard_name(file, 1, 2);
+    snprintf(folder, sizeof folder, "%s/checkpoint-2", f.output);
+    snprintf(path, sizeof path, "%s/%s", folder, file);
+    assert_int_equal(unlink(path), 0);
+    CHECK_OK(manifest_write(folder, 2, NULL, 0));
+    CHECK_FAILS(checkpoint_read(&s, folder), CUDPO_EDATA, "does not list optimizer-00001-of-00002");
+    /* Without its manifest it is one of ours still, and no reason to begin anew. */
+    snprintf(path, sizeof path, "%s/manifest.json", folder);
+    assert_int_equal(unlink(path), 0);
+    CHECK_OK(checkpoint_remove(f.output, 1));
+    char *newest = NULL;
+    const int saved = silence();
+    CHECK_FAILS(checkpoint_newest(&newest, f.output), CUDPO_EDATA, f.output);
+    restore_stderr(saved);
+    fixture_close(&f);
+}
+
+/* Shards that a manifest vouches for, and that are not what they are read as. */
+static void shards_of_other_runs_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t begin, more, all;
+        const char *message;
+    } cases[] = {{8, 0, 0, "does not begin where"},
+                 {-8, 0, 0, "does not begin where"},
+                 {0, 8, 0, "does not begin where"},
+                 {0, -8, 0, "its shards have"},
+                 {0, 0, 8, "is not of the"}};
+    fixture f;
+    fixture_open(&f);
+    f.shards = 2;
+    CHECK_OK(fixture_save(&f, 1, 0));
+    char folder[700];
+    snprintf(folder, sizeof folder, "%s/checkpoint-1", f.output);
+    const int64_t all = tensor_elements(f.weights.all), half = all / 2;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const int64_t n = all - half + cases[i].more;
+        float *values = calloc((size_t)n, sizeof *values);
+        assert_non_null(values);
+        const tensor run = tensor_vector(values, DTYPE_F32, n);
+        const checkpoint_shard s = {.be = backend_cpu(),
+                                    .rank = 1,
+                                    .ranks = 2,
+                                    .begin = half + cases[i].begin,
+                                    .all = all + cases[i].all,
+                                    .run = {run, run, run}};
+        manifest_entry unused;
+        CHECK_OK(shard_write(&unused, &s, folder));
+        CHECK_FAILS(checkpoint_restore(f.first.all, 0, &f.first, CHECKPOINT_FIRST, folder, 2),
+                    CUDPO_EDATA, cases[i].message);
+        free(values);
+    }
     fixture_close(&f);
 }
 
@@ -294,6 +408,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(flipped_bits_are_seen),
         cmocka_unit_test(cut_and_grown_files_are_seen),
+        cmocka_unit_test(damaged_shards_are_seen),
+        cmocka_unit_test(shards_that_are_not_listed_are_missed),
+        cmocka_unit_test(shards_of_other_runs_are_refused),
         cmocka_unit_test(exchanged_files_are_seen),
         cmocka_unit_test(only_damaged_ones_stop_a_run),
         cmocka_unit_test(hostile_manifests_are_refused),

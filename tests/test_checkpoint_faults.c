@@ -188,10 +188,11 @@ static void check_message(const fixture *f, int64_t k)
 
 /* Save step `step` over an output folder that already holds `before`, with the k-th call failing, for every k.  Returns
  * how many calls there are. */
-static int64_t fail_every_call(int64_t before, int64_t step, int64_t keep)
+static int64_t fail_every_call(int64_t before, int64_t step, int64_t keep, int shards)
 {
     fixture f;
     fixture_open(&f);
+    f.shards = shards;
     int64_t k = 1, failures = 0;
     for (;; k++) {
         CHECK_OK(file_remove_folder(f.output));
@@ -243,7 +244,7 @@ static void any_call_may_fail(void **state)
 {
     (void)state;
     const int saved = silence();
-    const int64_t calls = fail_every_call(1, 2, 1);
+    const int64_t calls = fail_every_call(1, 2, 1, 0);
     restore_stderr(saved);
     assert_true(calls > 80);
 }
@@ -252,17 +253,26 @@ static void any_call_may_fail_of_a_replacement(void **state)
 {
     (void)state;
     const int saved = silence();
-    const int64_t calls = fail_every_call(2, 2, 0);
+    const int64_t calls = fail_every_call(2, 2, 0, 0);
+    restore_stderr(saved);
+    assert_true(calls > 80);
+}
+
+static void any_call_may_fail_of_shards(void **state)
+{
+    (void)state;
+    const int saved = silence();
+    const int64_t calls = fail_every_call(1, 2, 1, 2);
     restore_stderr(saved);
     assert_true(calls > 80);
 }
 
 /* Finding the newest one: what can't be read is no reason to crash, nor to take half of one. */
-static void any_call_may_fail_of_a_resume(void **state)
+static void fail_every_call_of_a_resume(int shards)
 {
-    (void)state;
     fixture f;
     fixture_open(&f);
+    f.shards = shards;
     const int saved = silence();
     for (int64_t k = 1;; k++) {
         CHECK_OK(file_remove_folder(f.output));
@@ -295,6 +305,13 @@ static void any_call_may_fail_of_a_resume(void **state)
     }
     restore_stderr(saved);
     fixture_close(&f);
+}
+
+static void any_call_may_fail_of_a_resume(void **state)
+{
+    (void)state;
+    fail_every_call_of_a_resume(0);
+    fail_every_call_of_a_resume(2);
 }
 
 /* A disk that is full after so many bytes of a file: the kernel itself refuses the rest. */
@@ -334,6 +351,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_call_may_fail),
         cmocka_unit_test(any_call_may_fail_of_a_replacement),
+        cmocka_unit_test(any_call_may_fail_of_shards),
         cmocka_unit_test(any_call_may_fail_of_a_resume),
         cmocka_unit_test(a_file_size_limit),
     };

@@ -347,6 +347,8 @@ static void names_remedies(void **state)
     r = RUN(0, "plan", "--model_name_or_path", big_model(), "--train_dataset", PAIRS, "--gpus", "8",
             "--gradient_dtype", "bfloat16", "--zero_stage", "1", "--precompute_ref_log_probs");
     has(r.out, ": fits");
+    /* 8.030e9 parameters, in bytes: 2 of the gradient; an eighth of 4 of master weights and of 8 of moments. */
+    has(r.out, "master weights 4.02, gradients 16.06, moments 8.03");
     has(r.out, "log-probs once");
     program_free(&r);
 }

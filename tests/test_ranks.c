@@ -186,6 +186,83 @@ static void of_shares_or_not(void **state)
     (void)series_same("whole", "shares");
 }
 
+/* One that is damaged or gone is missed, and the checkpoint before it is taken: the same run from there. */
+static void of_damaged_shards(void **state)
+{
+    (void)state;
+    static const char *const more[] = {RESUMED, NULL};
+    char path[1400];
+    run(&jobs[7], 2, "undamaged", NULL);
+    run(&jobs[7], 2, "damaged", NULL);
+    for (int gone = 0; gone < 2; gone++) {
+        snprintf(path, sizeof path, "%s/checkpoint-8/optimizer-0000%d-of-00002.safetensors",
+                 scratch_path("damaged"), gone);
+        program_cut_back("damaged", 8, 9);
+        assert_true(file_is_regular(path));
+        if (gone) {
+            assert_int_equal(unlink(path), 0);
+        } else {
+            FILE *f = fopen(path, "r+b");
+            assert_non_null(f);
+            assert_int_equal(fseek(f, -4, SEEK_END), 0);
+            const int last = fgetc(f);
+            assert_int_equal(fseek(f, -4, SEEK_END), 0);
+            assert_true(last != EOF && fputc(last ^ 1, f) != EOF);
+            assert_int_equal(fclose(f), 0);
+        }
+        run(&jobs[7], 2, "damaged", more);
+        ranks_says(0,
+                   gone ? "of-00002.safetensors: is missing" : "of-00002.safetensors: is damaged");
+        ranks_says(0, "/checkpoint-4");
+        program_same_file("undamaged", "damaged", "model.safetensors");
+        program_same_metrics("undamaged", "damaged");
+    }
+}
+
+/* Two ranks, each with a folder of its own. */
+static void run_apart(const char *stage, int status)
+{
+    static const char *const folders[] = {"here", "there"};
+    const int port = ranks_port();
+    rank_group g = {.size = 2};
+    for (int r = 0; r < 2; r++) {
+        char folder[640];
+        snprintf(folder, sizeof folder, "%s", scratch_path(folders[r]));
+        const char *const arguments[] = {"train",
+                                         "--model_name_or_path",
+                                         "tests/golden/models/llama",
+                                         "--output_dir",
+                                         folder,
+                                         PAIRS,
+                                         "--device",
+                                         "cpu",
+                                         "--max_steps",
+                                         "4",
+                                         "--save_steps",
+                                         "2",
+                                         "--zero_stage",
+                                         stage,
+                                         RESUMED,
+                                         NULL};
+        g.pid[r] = ranks_start_one(r, 2, port, arguments);
+    }
+    ranks_expect(&g, status);
+}
+
+/* Rank 0 alone writes and reads, unless moments are shared out: then a folder that not all see is one to name. */
+static void of_other_folders(void **state)
+{
+    (void)state;
+    run_apart("1", 73);
+    ranks_says(0, "rank 1: ");
+    ranks_says(0, "there/.checkpoint-2.tmp: rank 0 has made this folder");
+    run_apart("0", 0);
+    program_cut_back("here", 2, 4);
+    run_apart("1", 66);
+    ranks_says(0, "there/checkpoint-2: is not, on this rank, the checkpoint");
+    run_apart("0", 0);
+}
+
 /* Ranks that were not started alike. */
 static void of_other_settings(void **state)
 {
@@ -213,6 +290,7 @@ int main(void)
         cmocka_unit_test(as_one_does),       cmocka_unit_test(twice),
         cmocka_unit_test(without_rows),      cmocka_unit_test(on_other_ranks),
         cmocka_unit_test(resumed),           cmocka_unit_test(of_shares_or_not),
+        cmocka_unit_test(of_damaged_shards), cmocka_unit_test(of_other_folders),
         cmocka_unit_test(of_other_settings),
     };
     return cmocka_run_group_tests(tests, NULL, scratch_remove);

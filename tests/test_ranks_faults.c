@@ -1,8 +1,11 @@
 /* test_ranks_faults.c - ranks that are killed, stopped, asked to stop or stand still: all end in time and say why, and the run goes
  * on from its last checkpoint to the bits of one that nothing disturbed. */
 /* rooms: train */
+#define _GNU_SOURCE /* prlimit() */
 #include "ranks.h"
 #include "base/rng.h"
+
+#include <sys/resource.h>
 
 enum { SEED = 17 };
 
@@ -161,18 +164,50 @@ static void asked_to_save(void **state)
     program_same_file("whole", "saved", "model.safetensors");
 }
 
-/* Killed at random moments, any rank or all at once, until it comes to its end. */
-static void killed(void **state)
+/* A disk that is full for one rank, which can't write its shard: all end and name it, and the run goes on from the checkpoint
+ * before. */
+static void full(void **state)
 {
     (void)state;
+#define SHARED "--max_steps", "60", "--save_steps", "4", "--zero_stage", "1"
+    void (*const before)(int) = signal(SIGXFSZ, SIG_IGN); /* which the ranks inherit */
+    rank_group whole = START(2, "roomy", SHARED);
+    ranks_expect(&whole, 0);
+    for (int one = 0; one < 2; one++) {
+        const struct rlimit most = {1 << 16, 1 << 16};
+        char shard[80];
+        rank_group g = START(2, "full", SHARED);
+        wait_for_step("full", 5);
+        assert_int_equal(prlimit(g.pid[one], RLIMIT_FSIZE, &most, NULL), 0);
+        ranks_expect(&g, 73);
+        snprintf(shard, sizeof shard, "optimizer-0000%d-of-00002.safetensors", one);
+        for (int r = 0; r < 2; r++) {
+            ranks_says(r, shard);
+            ranks_says(r, "File too large");
+        }
+        ranks_says(1 - one, one == 0 ? ": rank 0: " : ": rank 1: ");
+        rank_group again = START(2, "full", SHARED);
+        ranks_expect(&again, 0);
+        ranks_says(0, "going on from");
+        program_same_file("roomy", "full", "model.safetensors");
+        program_same_metrics("roomy", "full");
+        CHECK_OK(file_remove_folder(scratch_path("full")));
+    }
+    signal(SIGXFSZ, before);
+}
+
+/* Killed at random moments, any rank or all at once, until it comes to its end; rank 0 alone writes checkpoints, or all do. */
+static void killed_of(const char *stage)
+{
     enum { STEPS = 40 };
-#define KILLED "--max_steps", "40", "--save_steps", "2", "--save_total_limit", "2"
+#define KILLED \
+    "--max_steps", "40", "--save_steps", "2", "--save_total_limit", "2", "--zero_stage", stage
     const double begin = program_clock();
     rank_group whole = START(2, "through", KILLED);
     ranks_expect(&whole, 0);
     const double length = program_clock() - begin;
     int kills = 0, starts = 0;
-    const int wanted = trials(20, 500);
+    const int wanted = trials(10, 250);
     while (kills < wanted) {
         rank_group g = START(2, "broken", KILLED);
         const int who = (int)rng_below(SEED, (uint64_t)starts, 1, 3);
@@ -199,14 +234,24 @@ static void killed(void **state)
     ranks_expect(&last, 0);
     program_same_file("through", "broken", "model.safetensors");
     program_same_metrics("through", "broken");
-    printf("killed %d times in %d starts of %d steps\n", kills, starts, STEPS);
+    printf("zero_stage %s: killed %d times in %d starts of %d steps\n", stage, kills, starts,
+           STEPS);
+    CHECK_OK(file_remove_folder(scratch_path("through")));
+    CHECK_OK(file_remove_folder(scratch_path("broken")));
+}
+
+static void killed(void **state)
+{
+    (void)state;
+    killed_of("0");
+    killed_of("1");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lost),          cmocka_unit_test(hung),   cmocka_unit_test(asked_to_stop),
-        cmocka_unit_test(asked_to_save), cmocka_unit_test(killed),
+        cmocka_unit_test(lost),          cmocka_unit_test(hung), cmocka_unit_test(asked_to_stop),
+        cmocka_unit_test(asked_to_save), cmocka_unit_test(full), cmocka_unit_test(killed),
     };
     return cmocka_run_group_tests(tests, NULL, scratch_remove);
 }

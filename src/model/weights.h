@@ -35,6 +35,14 @@ typedef struct weight_name {
     bool no_decay; /* biases and norms: the parameter group without weight decay */
 } weight_name;
 
+/* Where the values of weights are that are not, or not exactly, in their own memory.  Elements are counted in the block of all
+ * parameters. */
+typedef struct weights_store {
+    cudpo_status (*put)(void *context, const float *host, int64_t first, int64_t n);
+    cudpo_status (*get)(void *context, float *host, int64_t first, int64_t n);
+    void *context;
+} weights_store;
+
 typedef struct model_weights {
     backend *be;
     tensor all;   /* [n] f32 or bf16: every parameter, in the order of `names` and without gaps */
@@ -47,7 +55,8 @@ typedef struct model_weights {
                              follow them together; each tensor once: tied heads are not repeated */
     int64_t count;
     hash128 fingerprint; /* of the values that model_weights_load() read, before it rounded them */
-    struct offload *offload; /* NULL; else see offload.h: there is neither `all` nor `names` */
+    struct offload *offload;    /* NULL; else see offload.h: there is neither `all` nor `names` */
+    const weights_store *store; /* of loading and saving; NULL: `all` */
 } model_weights;
 
 /** Allocate weights of a shape, content undefined.  In: type  float32, or bfloat16 where the backend computes in it. */
@@ -67,8 +76,18 @@ CUDPO_MUST_USE cudpo_status model_weights_load(model_weights *w, const model_con
 CUDPO_MUST_USE cudpo_status model_weights_save(const model_weights *w, const char *path,
                                                dtype type);
 
+/** Get all values from w->store in the order in which model_weights_save() does, and drop them. */
+CUDPO_MUST_USE cudpo_status model_weights_pass(const model_weights *w);
+
 /** Read a file that model_weights_save() wrote in float32, bit for bit. */
 CUDPO_MUST_USE cudpo_status model_weights_restore(model_weights *w, const char *path);
+
+/** Of such a file, elements `begin` and following of the block of all parameters.
+ *  Out:     run     dense: as many elements, in the backend's memory.
+ *  In:      layout  names and shapes. */
+CUDPO_MUST_USE cudpo_status model_weights_restore_run(tensor run, int64_t begin,
+                                                      const model_weights *layout,
+                                                      const char *path);
 
 /* Names of all files that model_folder_save() may write, NULL at the end. */
 extern const char *const model_folder_files[];

@@ -2,6 +2,7 @@
 #include "model/weights_file.h"
 #include "model/half.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,9 +14,17 @@ static char *element(tensor view, int64_t first)
     return (char *)view.data + (size_t)first * dtype_size(view.type);
 }
 
+/* Where a view of the block begins in it. */
+static int64_t place_of(const model_weights *w, tensor view)
+{
+    return ((const char *)view.data - (const char *)w->all.data) / (int64_t)dtype_size(view.type);
+}
+
 cudpo_status weights_upload(const model_weights *w, tensor view, int64_t first, const float *host,
                             int64_t n)
 {
+    if (w->store != NULL)
+        return w->store->put(w->store->context, host, place_of(w, view) + first, n);
     if (view.type == DTYPE_F32) {
         CUDPO_TRY(w->be->copy_in(w->be, element(view, first), host, (size_t)n * sizeof *host));
         return w->be->sync(w->be); /* copy_in may still be reading `host` */
@@ -34,6 +43,8 @@ cudpo_status weights_upload(const model_weights *w, tensor view, int64_t first, 
 cudpo_status weights_download(const model_weights *w, tensor view, int64_t first, float *host,
                               int64_t n)
 {
+    if (w->store != NULL)
+        return w->store->get(w->store->context, host, place_of(w, view) + first, n);
     if (view.type == DTYPE_F32)
         return w->be->copy_out(w->be, host, element(view, first), (size_t)n * sizeof *host);
     uint16_t *half = malloc((size_t)n * sizeof *half);
@@ -115,6 +126,22 @@ cudpo_status weights_read(model_weights *w, const weight_name *to, const safeten
     return status;
 }
 
+cudpo_status weights_read_run(backend *be, tensor run, int64_t at, const safetensors *st,
+                              const safetensors_entry *from, int64_t first, int64_t n)
+{
+    const model_weights own = {.be = be};
+    float *chunk = malloc(WEIGHTS_CHUNK * sizeof *chunk);
+    if (chunk == NULL) return cudpo_fail(CUDPO_ENOMEM, safetensors_path(st), "chunk");
+    cudpo_status status = CUDPO_OK;
+    for (int64_t done = 0; done < n && status == CUDPO_OK; done += WEIGHTS_CHUNK) {
+        const int64_t m = n - done < WEIGHTS_CHUNK ? n - done : WEIGHTS_CHUNK;
+        status = safetensors_read(st, from, chunk, first + done, m);
+        if (status == CUDPO_OK) status = weights_upload(&own, run, at + done, chunk, m);
+    }
+    free(chunk);
+    return status;
+}
+
 static int by_name(const void *pa, const void *pb)
 {
     const weight_name *const *a = pa, *const *b = pb;
@@ -145,18 +172,33 @@ const weight_name *weights_find(const weight_name *const *sorted, int64_t count,
     return found == NULL ? NULL : *found;
 }
 
+/* All values by name, which is the order of a file whose tensors are of one type.  In: file  NULL: they are dropped. */
 static cudpo_status put_all(safetensors_writer *file, const model_weights *w, float *chunk)
 {
-    for (int64_t i; (i = safetensors_writer_next(file)) >= 0;) {
-        const tensor view = w->names[i].view;
+    const weight_name **sorted;
+    cudpo_status status = weights_sorted(&sorted, w);
+    for (int64_t i = 0; i < w->count && status == CUDPO_OK; i++) {
+        const tensor view = sorted[i]->view;
         const int64_t total = tensor_elements(view);
-        for (int64_t at = 0; at < total; at += WEIGHTS_CHUNK) {
+        assert(file == NULL || safetensors_writer_next(file) == sorted[i] - w->names);
+        for (int64_t at = 0; at < total && status == CUDPO_OK; at += WEIGHTS_CHUNK) {
             const int64_t n = total - at < WEIGHTS_CHUNK ? total - at : WEIGHTS_CHUNK;
-            CUDPO_TRY(weights_download(w, view, at, chunk, n));
-            CUDPO_TRY(safetensors_writer_put(file, chunk, n));
+            status = weights_download(w, view, at, chunk, n);
+            if (status == CUDPO_OK && file != NULL) status = safetensors_writer_put(file, chunk, n);
         }
     }
-    return CUDPO_OK;
+    free(sorted);
+    return status;
+}
+
+cudpo_status model_weights_pass(const model_weights *w)
+{
+    CUDPO_REQUIRE(w->store != NULL);
+    float *chunk = malloc(WEIGHTS_CHUNK * sizeof *chunk);
+    if (chunk == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "chunk");
+    const cudpo_status status = put_all(NULL, w, chunk);
+    free(chunk);
+    return status;
 }
 
 cudpo_status model_weights_save(const model_weights *w, const char *path, dtype type)
@@ -190,26 +232,43 @@ out:
     return status;
 }
 
-cudpo_status model_weights_restore(model_weights *w, const char *path)
+/* What of one parameter is in the run, which begins at element `begin` of the block. */
+static cudpo_status restore_part(tensor run, int64_t begin, const model_weights *layout,
+                                 const weight_name *to, const safetensors *st)
+{
+    const char *path = safetensors_path(st);
+    const safetensors_entry *from = safetensors_find(st, to->name);
+    if (from == NULL) return weights_bad(path, to->name, "missing");
+    if (!from->supported || from->type != DTYPE_F32)
+        return weights_bad(path, to->name, "is %s; F32 was written", from->type_name);
+    CUDPO_TRY(check_shape(to, st, from));
+    const int64_t place = place_of(layout, to->view), end = place + tensor_elements(to->view);
+    const int64_t run_end = begin + tensor_elements(run);
+    const int64_t a = place > begin ? place : begin, b = end < run_end ? end : run_end;
+    if (a >= b) return CUDPO_OK;
+    /* Moments may overflow: what is no number is taken, too. */
+    return weights_read_run(layout->be, run, a - begin, st, from, a - place, b - a);
+}
+
+cudpo_status model_weights_restore_run(tensor run, int64_t begin, const model_weights *layout,
+                                       const char *path)
 {
     safetensors *st = NULL;
-    CUDPO_REQUIRE(w->offload == NULL);
+    CUDPO_REQUIRE(layout->offload == NULL && tensor_dense(run) && begin >= 0);
+    CUDPO_REQUIRE(begin + tensor_elements(run) <= tensor_elements(layout->all));
     CUDPO_TRY(safetensors_open(&st, path));
     cudpo_status status = CUDPO_OK;
-    if (safetensors_count(st) != w->count)
+    if (safetensors_count(st) != layout->count)
         status = cudpo_fail(CUDPO_EDATA, path, "has %lld tensors; the model has %lld",
-                            (long long)safetensors_count(st), (long long)w->count);
-    for (int64_t i = 0; i < w->count && status == CUDPO_OK; i++) {
-        const weight_name *to = &w->names[i];
-        const safetensors_entry *from = safetensors_find(st, to->name);
-        if (from == NULL) {
-            status = weights_bad(path, to->name, "missing");
-        } else if (!from->supported || from->type != DTYPE_F32) {
-            status = weights_bad(path, to->name, "is %s; F32 was written", from->type_name);
-        } else {
-            status = weights_read(w, to, st, from, false, NULL); /* moments may overflow */
-        }
-    }
+                            (long long)safetensors_count(st), (long long)layout->count);
+    for (int64_t i = 0; i < layout->count && status == CUDPO_OK; i++)
+        status = restore_part(run, begin, layout, &layout->names[i], st);
     safetensors_close(st);
     return status;
+}
+
+cudpo_status model_weights_restore(model_weights *w, const char *path)
+{
+    CUDPO_REQUIRE(w->offload == NULL);
+    return model_weights_restore_run(w->all, 0, w, path);
 }

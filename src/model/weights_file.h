@@ -19,6 +19,11 @@ CUDPO_MUST_USE cudpo_status weights_read(model_weights *w, const weight_name *to
                                          const safetensors *st, const safetensors_entry *from,
                                          bool finite, hash_state *fingerprint);
 
+/* Elements first .. first+n-1 of a tensor of a file to elements `at` and following of a dense run. */
+CUDPO_MUST_USE cudpo_status weights_read_run(backend *be, tensor run, int64_t at,
+                                             const safetensors *st, const safetensors_entry *from,
+                                             int64_t first, int64_t n);
+
 /* CUDPO_EDATA naming file and parameter. */
 cudpo_status weights_bad(const char *path, const char *name, const char *fmt, ...)
     CUDPO_PRINTF(3, 4);

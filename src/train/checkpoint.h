@@ -2,17 +2,25 @@
  *
  * OUTPUT_DIR/checkpoint-STEP/ is a model folder (model.safetensors in float32, config, tokenizer) plus exp_avg.safetensors and
  * exp_avg_sq.safetensors (the moments), trainer_state.json and manifest.json (size and XXH3 of every other file, written last).
+ * Where ranks share out moments, each writes its own: checkpoint_shards.h.  Master weights that are shared out are in these, too,
+ * and model.safetensors is in bfloat16 then.
  * It is built as .checkpoint-STEP.tmp, synced, and renamed. */
 #ifndef CUDPO_TRAIN_CHECKPOINT_H
 #define CUDPO_TRAIN_CHECKPOINT_H
 
 #include "cudpo/status.h"
 #include "model/weights.h"
+#include "train/manifest.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { CHECKPOINT_SUMS = 64, CHECKPOINT_PARTS = 32, CHECKPOINT_PART_NAME = 48 };
+enum {
+    CHECKPOINT_SUMS = 64,
+    CHECKPOINT_PARTS = 32,
+    CHECKPOINT_PART_NAME = 48,
+    CHECKPOINT_SHARDS = 4000 /* files that a manifest has room for, less those of a model */
+};
 
 /* One thing that must be the same for a resumed run to be the run that was interrupted: what a message calls it, and a hash. */
 typedef struct checkpoint_part {
@@ -33,6 +41,7 @@ typedef struct checkpoint_state {
     int64_t pack_groups;
     int64_t batch_ranks; /* whose batches make a step; 0 in files of before there were ranks: 1 */
     int64_t batch_units; /* of a step */
+    int64_t shards;      /* files of moments; 0: they are whole */
 } checkpoint_state;
 
 typedef enum checkpoint_tensors {
@@ -42,10 +51,13 @@ typedef enum checkpoint_tensors {
     CHECKPOINT_TENSORS
 } checkpoint_tensors;
 
-/* Where they come from, one after another: those of ranks that share them out may meet in one place of memory, so that one is
- * whole until the next is fetched. */
+/* Where they come from.  In shards: moments are written by all ranks. */
 typedef struct checkpoint_source {
-    cudpo_status (*fetch)(void *context, const model_weights **out, checkpoint_tensors which);
+    const model_weights *weights;
+    dtype type; /* of model.safetensors: bf16 where shards have master weights */
+    const model_weights *first, *second; /* not looked at where there are shards */
+    /* Called once the folder is there, where state->shards > 0: all shards are written to it.  Out: entries [shards]. */
+    cudpo_status (*shards)(void *context, manifest_entry *entries, const char *folder);
     void *context;
 } checkpoint_source;
 
@@ -67,11 +79,18 @@ CUDPO_MUST_USE cudpo_status checkpoint_newest(char **path, const char *output_di
 CUDPO_MUST_USE cudpo_status checkpoint_peek(checkpoint_state *state, bool *found,
                                             const char *output_dir, const char *path);
 
-/** Verify a checkpoint and read its state; then its tensors.
+/** Verify a checkpoint and read its state.
  *  Returns: CUDPO_OK; CUDPO_ENOINPUT; CUDPO_EDATA naming the file that is damaged. */
 CUDPO_MUST_USE cudpo_status checkpoint_read(checkpoint_state *state, const char *path);
-CUDPO_MUST_USE cudpo_status checkpoint_restore(model_weights *w, checkpoint_tensors which,
-                                               const char *path);
+
+/** Elements `begin` and following of the weights or of a moment.  It must have been verified.
+ *  Out:     run     dense: as many elements, in the memory of layout->be.
+ *  In:      layout  names and shapes of all of them.
+ *           shards  of its state. */
+CUDPO_MUST_USE cudpo_status checkpoint_restore(tensor run, int64_t begin,
+                                               const model_weights *layout,
+                                               checkpoint_tensors which, const char *path,
+                                               int64_t shards);
 
 /** Remove leftovers of a killed save, and checkpoint-* folders newer than `step` (-1: all).  Called when a run starts, after
  *  checkpoint_newest().  A line says which.  Folders of that name that other trainers made are left alone. */

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "train/checkpoint.h"
+#include "train/checkpoint_shards.h"
 #include "train/manifest.h"
 
 #include <dirent.h>
@@ -13,7 +14,8 @@
 #include <sys/stat.h>
 
 const char *const checkpoint_files[] = {"model.safetensors", "exp_avg.safetensors",
-                                        "exp_avg_sq.safetensors", "trainer_state.json", NULL};
+                                        "exp_avg_sq.safetensors"};
+const char checkpoint_state_file[] = "trainer_state.json";
 
 static const char *const prefix[] = {"checkpoint-", ".checkpoint-", ".checkpoint-"};
 static const char *const suffix[] = {"", ".tmp", ".removed"};
@@ -89,9 +91,20 @@ static bool holds(const char *folder, const char *name)
     return found;
 }
 
+static bool holds_shard(const char *folder)
+{
+    DIR *d = opendir(folder);
+    bool found = false;
+    for (const struct dirent *e; !found && d != NULL && (e = readdir(d)) != NULL;)
+        found = shard_is_name(e->d_name);
+    if (d != NULL) closedir(d);
+    return found;
+}
+
 bool checkpoint_is_ours(const char *path)
 {
-    return holds(path, MANIFEST_NAME) || holds(path, "exp_avg.safetensors");
+    return holds(path, MANIFEST_NAME) || holds(path, checkpoint_files[CHECKPOINT_FIRST]) ||
+           holds_shard(path);
 }
 
 cudpo_status checkpoint_our_steps(int64_t **steps, int64_t *ours, const char *output_dir)
@@ -124,11 +137,39 @@ cudpo_status checkpoint_remove(const char *output_dir, int64_t step)
     return status;
 }
 
+/* The moments are whole, or all of their shards are there. */
+static cudpo_status check_moments(const char *path, int64_t shards)
+{
+    const int64_t files = shards > 0 ? shards : 2;
+    char(*name)[SHARD_NAME] = calloc((size_t)files, sizeof *name);
+    const char **needed = calloc((size_t)files + 1, sizeof *needed);
+    cudpo_status status = CUDPO_OK;
+    if (name == NULL || needed == NULL)
+        status = cudpo_fail(CUDPO_ENOMEM, path, "%lld files", (long long)files);
+    for (int64_t i = 0; i < files && status == CUDPO_OK; i++) {
+        if (shards > 0) shard_name(name[i], (int)i, (int)shards);
+        needed[i] = shards > 0 ? name[i] : checkpoint_files[CHECKPOINT_FIRST + i];
+    }
+    if (status == CUDPO_OK) status = manifest_lists(path, needed);
+    free(needed);
+    free(name);
+    return status;
+}
+
+/* The state says in how many shards the moments are, and what it says counts once it is verified itself.  One that is whole, yet
+ * of another version, is no damage: whoever reads it says so. */
 cudpo_status checkpoint_verify(int64_t *found, const char *path, int64_t step, bool from_disk)
 {
-    CUDPO_TRY(manifest_verify(found, path, checkpoint_files, from_disk));
+    const char *const needed[] = {checkpoint_files[CHECKPOINT_WEIGHTS], checkpoint_state_file,
+                                  NULL};
+    checkpoint_state state;
+    CUDPO_TRY(manifest_verify(found, path, needed, from_disk));
     if (step >= 0 && *found != step)
         return cudpo_fail(CUDPO_EDATA, path, "holds step %lld", (long long)*found);
+    const cudpo_status status = checkpoint_read_state(&state, path);
+    if (status == CUDPO_OK) return check_moments(path, state.shards);
+    if (status != CUDPO_EDATA) return status;
+    cudpo_error_clear();
     return CUDPO_OK;
 }
 

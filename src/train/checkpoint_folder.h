@@ -7,6 +7,7 @@
 #define CUDPO_TRAIN_CHECKPOINT_FOLDER_H
 
 #include "cudpo/status.h"
+#include "train/checkpoint.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -19,8 +20,9 @@ typedef enum checkpoint_stage {
 
 enum { CHECKPOINT_VERSION = 2 }; /* of trainer_state.json */
 
-/* What a manifest must list, NULL-terminated; first the files of checkpoint_tensors. */
+/* Files of checkpoint_tensors and of the state.  Where moments are in shards, those of the moments are not there. */
 extern const char *const checkpoint_files[];
+extern const char checkpoint_state_file[];
 
 /** The path of a checkpoint in new memory. */
 CUDPO_MUST_USE cudpo_status checkpoint_path(char **out, const char *output_dir, int64_t step,
@@ -40,6 +42,9 @@ CUDPO_MUST_USE cudpo_status checkpoint_our_steps(int64_t **steps, int64_t *ours,
 
 /** Remove checkpoint-STEP: from its name at once, from the disk after. */
 CUDPO_MUST_USE cudpo_status checkpoint_remove(const char *output_dir, int64_t step);
+
+/** The state of a checkpoint, as it is there. */
+CUDPO_MUST_USE cudpo_status checkpoint_read_state(checkpoint_state *state, const char *folder);
 
 /** Verify every file of a folder against its manifest, which must be that of `step` (-1: any).
  *  Out:     found  the step that it holds. */

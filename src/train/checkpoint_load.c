@@ -62,6 +62,12 @@ static bool parse_batches(checkpoint_state *s, const json *batches)
            json_integer(units, &s->batch_units) && s->batch_units >= s->batch_ranks;
 }
 
+static bool parse_shards(checkpoint_state *s, const json *shards)
+{
+    return shards == NULL ||
+           (json_integer(shards, &s->shards) && s->shards >= 1 && s->shards <= CHECKPOINT_SHARDS);
+}
+
 static bool parse_state(checkpoint_state *s, const json *root)
 {
     if (json_type(root) != JSON_OBJECT) return false;
@@ -74,6 +80,7 @@ static bool parse_state(checkpoint_state *s, const json *root)
     if (!parse_parts(s, json_get(root, "same"))) return false;
     if (!parse_packs(s, json_get(root, "packs"))) return false;
     if (!parse_batches(s, json_get(root, "batches"))) return false;
+    if (!parse_shards(s, json_get(root, "shards"))) return false;
     if (sums == NULL || json_type(sums) != JSON_ARRAY) return false;
     for (const json *sum = json_first(sums); sum != NULL; sum = json_next(sum)) {
         uint64_t bits = 0;
@@ -96,7 +103,7 @@ static cudpo_status read_state(checkpoint_state *state, const char *path)
     return status;
 }
 
-static cudpo_status read_state_of(checkpoint_state *state, const char *folder)
+cudpo_status checkpoint_read_state(checkpoint_state *state, const char *folder)
 {
     char *file = path_join(folder, "trainer_state.json");
     if (file == NULL) return cudpo_fail(CUDPO_ENOMEM, folder, "path");
@@ -112,13 +119,13 @@ cudpo_status checkpoint_peek(checkpoint_state *state, bool *found, const char *o
     *state = (checkpoint_state){0};
     *found = false;
     if (path != NULL) {
-        *found = read_state_of(state, path) == CUDPO_OK;
+        *found = checkpoint_read_state(state, path) == CUDPO_OK;
     } else {
         CUDPO_TRY(checkpoint_our_steps(&steps, &count, output_dir));
         for (int64_t i = count - 1; i >= 0 && !*found; i--) {
             char *newest = NULL;
             if (checkpoint_path(&newest, output_dir, steps[i], CHECKPOINT_COMPLETE) == CUDPO_OK)
-                *found = read_state_of(state, newest) == CUDPO_OK;
+                *found = checkpoint_read_state(state, newest) == CUDPO_OK;
             free(newest);
         }
         free(steps);
@@ -134,20 +141,11 @@ cudpo_status checkpoint_read(checkpoint_state *state, const char *path)
     if (stat(path, &s) != 0) return file_fail(path, "open the checkpoint", false);
     int64_t step = 0;
     CUDPO_TRY(checkpoint_verify(&step, path, -1, false));
-    CUDPO_TRY(read_state_of(state, path));
+    CUDPO_TRY(checkpoint_read_state(state, path));
     if (state->step == step) return CUDPO_OK;
     return cudpo_fail(CUDPO_EDATA, path,
                       "trainer_state.json is of step %lld; the manifest is of step %lld",
                       (long long)state->step, (long long)step);
-}
-
-cudpo_status checkpoint_restore(model_weights *w, checkpoint_tensors which, const char *path)
-{
-    char *file = path_join(path, checkpoint_files[which]);
-    if (file == NULL) return cudpo_fail(CUDPO_ENOMEM, path, "path");
-    const cudpo_status status = model_weights_restore(w, file);
-    free(file);
-    return status;
 }
 
 /* A save that was killed between its last write and its rename left a whole checkpoint: take it. */

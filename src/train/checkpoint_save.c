@@ -42,17 +42,17 @@ static cudpo_status write_state(const char *path, const checkpoint_state *s)
     if (status == CUDPO_OK && s->batch_ranks > 0)
         status = buffer_printf(&b, ",\n  \"batches\": {\"ranks\": %lld, \"units\": %lld}",
                                (long long)s->batch_ranks, (long long)s->batch_units);
+    if (status == CUDPO_OK && s->shards > 0)
+        status = buffer_printf(&b, ",\n  \"shards\": %lld", (long long)s->shards);
     if (status == CUDPO_OK) status = buffer_printf(&b, "\n}\n");
     if (status == CUDPO_OK) status = file_write(path, b.data, b.size);
     buffer_free(&b);
     return status;
 }
 
-static cudpo_status save_moment(const checkpoint_source *tensors, checkpoint_tensors which,
+static cudpo_status save_moment(const model_weights *w, checkpoint_tensors which,
                                 const char *folder)
 {
-    const model_weights *w;
-    CUDPO_TRY(tensors->fetch(tensors->context, &w, which));
     char *path = path_join(folder, checkpoint_files[which]);
     if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, folder, "path");
     const cudpo_status status = model_weights_save(w, path, DTYPE_F32);
@@ -60,21 +60,36 @@ static cudpo_status save_moment(const checkpoint_source *tensors, checkpoint_ten
     return status;
 }
 
-static cudpo_status build(const char *folder, const checkpoint_state *state,
-                          const checkpoint_source *tensors, const char *model)
+/* Shards first: the other ranks write theirs while rank 0 writes its own. */
+static cudpo_status write_files(const char *folder, const checkpoint_state *state,
+                                const checkpoint_source *tensors, const char *model,
+                                manifest_entry *shards)
 {
-    const model_weights *w;
-    CUDPO_TRY(file_remove_folder(folder));
-    CUDPO_TRY(tensors->fetch(tensors->context, &w, CHECKPOINT_WEIGHTS));
-    CUDPO_TRY(model_folder_save(w, folder, model, DTYPE_F32));
-    CUDPO_TRY(save_moment(tensors, CHECKPOINT_FIRST, folder));
-    CUDPO_TRY(save_moment(tensors, CHECKPOINT_SECOND, folder));
-    char *path = path_join(folder, "trainer_state.json");
+    if (state->shards > 0) CUDPO_TRY(tensors->shards(tensors->context, shards, folder));
+    CUDPO_TRY(model_folder_save(tensors->weights, folder, model, tensors->type));
+    if (state->shards == 0) {
+        CUDPO_TRY(save_moment(tensors->first, CHECKPOINT_FIRST, folder));
+        CUDPO_TRY(save_moment(tensors->second, CHECKPOINT_SECOND, folder));
+    }
+    char *path = path_join(folder, checkpoint_state_file);
     if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, folder, "path");
     const cudpo_status status = write_state(path, state);
     free(path);
     CUDPO_TRY(status);
-    CUDPO_TRY(manifest_write(folder, state->step));
+    return manifest_write(folder, state->step, shards, state->shards);
+}
+
+static cudpo_status build(const char *folder, const checkpoint_state *state,
+                          const checkpoint_source *tensors, const char *model)
+{
+    CUDPO_TRY(file_remove_folder(folder));
+    CUDPO_TRY(file_make_folder(folder));
+    manifest_entry *shards = calloc((size_t)state->shards + 1, sizeof *shards);
+    if (shards == NULL)
+        return cudpo_fail(CUDPO_ENOMEM, folder, "%lld shards", (long long)state->shards);
+    cudpo_status status = write_files(folder, state, tensors, model, shards);
+    free(shards);
+    CUDPO_TRY(status);
     int64_t step = 0;
     return checkpoint_verify(&step, folder, state->step, true);
 }
@@ -129,6 +144,7 @@ cudpo_status checkpoint_save(const char *output_dir, const checkpoint_state *sta
     CUDPO_REQUIRE(state->tokens >= 0 && state->tokens < INT64_C(1) << 53);
     CUDPO_REQUIRE(state->part_count >= 0 && state->part_count <= CHECKPOINT_PARTS);
     CUDPO_REQUIRE(state->sum_count >= 0 && state->sum_count <= CHECKPOINT_SUMS && keep >= 0);
+    CUDPO_REQUIRE(state->shards >= 0 && state->shards <= CHECKPOINT_SHARDS);
     CUDPO_TRY(file_make_folder(output_dir));
     char *temporary = NULL;
     CUDPO_TRY(checkpoint_path(&temporary, output_dir, state->step, CHECKPOINT_TEMPORARY));

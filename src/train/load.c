@@ -40,13 +40,13 @@ cudpo_status trainer_refresh(cudpo_trainer *t)
     return t->be->cast(t->be, t->policy.all, t->master.all);
 }
 
-/* Gradients are there already where master weights are shared out: all of these are read into their memory. */
 static cudpo_status load_policy(cudpo_trainer *t)
 {
-    model_weights *const w = shares_place(t, CHECKPOINT_WEIGHTS);
-    CUDPO_TRY(model_weights_load(w, &t->model, t->config->model_name_or_path));
-    t->policy_fingerprint = w->fingerprint;
-    return w == trainer_weights(t) ? CUDPO_OK : shares_keep(t, CHECKPOINT_WEIGHTS);
+    weights_store store;
+    model_weights w = shares_weights(&store, t);
+    CUDPO_TRY(model_weights_load(&w, &t->model, t->config->model_name_or_path));
+    t->policy_fingerprint = w.fingerprint;
+    return CUDPO_OK;
 }
 
 static cudpo_status create_gradient(cudpo_trainer *t)
@@ -58,8 +58,15 @@ static cudpo_status create_gradient(cudpo_trainer *t)
 static cudpo_status create_master(cudpo_trainer *t)
 {
     if (!t->zero) return model_weights_create(&t->master, t->be, &t->model, DTYPE_F32);
-    CUDPO_TRY(create_gradient(t));
     return shares_create(&t->master, t->be, t->share, DTYPE_F32);
+}
+
+/* Elements first .. first + n - 1 of a block whose own first is `begin`, or none of one that is not there. */
+static tensor part_of(tensor all, int64_t begin, int64_t first, int64_t n)
+{
+    if (!tensor_present(all)) return all;
+    return tensor_matrix((char *)all.data + (size_t)(first - begin) * dtype_size(all.type),
+                         all.type, 1, n);
 }
 
 /* What they are a function of is their fingerprint. */
@@ -69,7 +76,11 @@ static cudpo_status make_policy(cudpo_trainer *t, const made_run *made)
     const hash128 of[] = {hash_bytes(fields, sizeof fields),
                           hash_bytes(&made->model->initializer_range, sizeof(double))};
     t->policy_fingerprint = hash_bytes(of, sizeof of);
-    return model_weights_repeat(trainer_weights(t), &t->model, made->seed);
+    if (!shares_master(t)) return model_weights_repeat(trainer_weights(t), &t->model, made->seed);
+    CUDPO_TRY(model_weights_repeat(&t->policy, &t->model, made->seed));
+    const int64_t n = t->share.end - t->share.begin;
+    return t->be->cast(t->be, part_of(t->master.all, 0, 0, n),
+                       part_of(t->policy.all, 0, t->share.begin, n));
 }
 
 /* In: made  NULL: weights come from files. */
@@ -87,14 +98,6 @@ cudpo_status trainer_load_models(cudpo_trainer *t, bool train, const made_run *m
     CUDPO_TRY(made != NULL ? make_policy(t, made) : load_policy(t));
     CUDPO_TRY(trainer_refresh(t));
     return t->rewards && !through_policy ? load_reference(t) : CUDPO_OK;
-}
-
-/* Elements first .. first + n - 1 of a block whose own first is `begin`, or none of one that is not there. */
-static tensor part_of(tensor all, int64_t begin, int64_t first, int64_t n)
-{
-    if (!tensor_present(all)) return all;
-    return tensor_matrix((char *)all.data + (size_t)(first - begin) * dtype_size(all.type),
-                         all.type, 1, n);
 }
 
 /* What of elements first .. end - 1 this rank updates, treated alike. */
@@ -145,7 +148,7 @@ static cudpo_status create_moments(cudpo_trainer *t)
 cudpo_status trainer_create_optimizer(cudpo_trainer *t)
 {
     const int64_t ranks = t->ranks->place.size;
-    if (!tensor_present(t->gradient.all)) CUDPO_TRY(create_gradient(t));
+    CUDPO_TRY(create_gradient(t));
     CUDPO_TRY(create_moments(t));
     void *few = NULL;
     CUDPO_TRY(t->be->alloc(t->be, &few, (size_t)(2 + ASKED + ranks) * sizeof(float)));

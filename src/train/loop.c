@@ -149,16 +149,19 @@ static void warn(void *context, const char *message)
 static cudpo_status write_model(cudpo_trainer *t)
 {
     const cudpo_config *c = t->config;
-    const model_weights *w;
+    const dtype type = output_type(t);
+    weights_store store;
+    /* In bf16 the policy is what master weights are rounded to. */
+    const model_weights w =
+        shares_master(t) && type == t->type ? t->policy : shares_weights(&store, t);
     CUDPO_TRY(trainer_check_weights(t));
-    CUDPO_TRY(shares_whole(&w, t, CHECKPOINT_WEIGHTS));
-    if (!ranks_first(t->ranks)) return CUDPO_OK;
-    CUDPO_TRY(model_folder_save(w, c->output_dir, c->model_name_or_path, output_type(t)));
+    if (!ranks_first(t->ranks)) return w.store == NULL ? CUDPO_OK : model_weights_pass(&w);
+    CUDPO_TRY(model_folder_save(&w, c->output_dir, c->model_name_or_path, type));
     log_info("%s holds the trained model", c->output_dir);
     return CUDPO_OK;
 }
 
-/* Rank 0 alone writes: metrics, checkpoints and the model. */
+/* Rank 0 alone writes, but for shards of checkpoints: metrics, checkpoints and the model. */
 static cudpo_status train(cudpo_trainer *t)
 {
     const cudpo_config *c = t->config;

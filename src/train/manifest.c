@@ -95,25 +95,46 @@ static cudpo_status measure(int64_t *bytes, hash128 *hash, const char *path)
     return hash_file(hash, path);
 }
 
-static cudpo_status append_file(buffer *b, const char *folder, const char *name, bool last)
+static cudpo_status measure_in(int64_t *bytes, hash128 *hash, const char *folder, const char *name)
 {
     char *path = path_join(folder, name);
     if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, folder, "path");
-    int64_t bytes = 0;
-    hash128 hash = {0};
-    char digits[HASH_TEXT];
-    cudpo_status status = measure(&bytes, &hash, path);
-    hash_text(digits, hash);
-    if (status == CUDPO_OK) status = buffer_printf(b, "    {\"name\": ");
-    if (status == CUDPO_OK) status = buffer_json_string(b, name, strlen(name));
-    if (status == CUDPO_OK)
-        status = buffer_printf(b, ", \"bytes\": %lld, \"xxh3\": \"%s\"}%s\n", (long long)bytes,
-                               digits, last ? "" : ",");
+    const cudpo_status status = measure(bytes, hash, path);
     free(path);
     return status;
 }
 
-cudpo_status manifest_write(const char *folder, int64_t step)
+cudpo_status manifest_measure(manifest_entry *out, const char *folder, const char *name)
+{
+    memset(out, 0, sizeof *out);
+    CUDPO_REQUIRE(strlen(name) < sizeof out->name);
+    memcpy(out->name, name, strlen(name));
+    return measure_in(&out->bytes, &out->hash, folder, name);
+}
+
+static cudpo_status append_file(buffer *b, const char *folder, const char *name,
+                                const manifest_entry *known, int64_t n, bool last)
+{
+    int64_t bytes = 0;
+    hash128 hash = {0};
+    char digits[HASH_TEXT];
+    while (n > 0 && strcmp(known[n - 1].name, name) != 0)
+        n--;
+    if (n > 0) {
+        bytes = known[n - 1].bytes;
+        hash = known[n - 1].hash;
+    } else {
+        CUDPO_TRY(measure_in(&bytes, &hash, folder, name));
+    }
+    hash_text(digits, hash);
+    CUDPO_TRY(buffer_printf(b, "    {\"name\": "));
+    CUDPO_TRY(buffer_json_string(b, name, strlen(name)));
+    return buffer_printf(b, ", \"bytes\": %lld, \"xxh3\": \"%s\"}%s\n", (long long)bytes, digits,
+                         last ? "" : ",");
+}
+
+cudpo_status manifest_write(const char *folder, int64_t step, const manifest_entry *known,
+                            int64_t known_count)
 {
     char **names = NULL;
     int n = 0;
@@ -126,7 +147,7 @@ cudpo_status manifest_write(const char *folder, int64_t step)
             : buffer_printf(&b, "{\n  \"version\": %d,\n  \"step\": %lld,\n  \"files\": [\n",
                             VERSION, (long long)step);
     for (int i = 0; i < n && status == CUDPO_OK; i++)
-        status = append_file(&b, folder, names[i], i + 1 == n);
+        status = append_file(&b, folder, names[i], known, known_count, i + 1 == n);
     if (status == CUDPO_OK) status = buffer_append(&b, "  ]", 3);
     if (status == CUDPO_OK) status = append_seal(&b);
     if (status == CUDPO_OK) status = file_write(path, b.data, b.size);
@@ -188,8 +209,16 @@ static bool lists(const json *files, const char *name)
     return false;
 }
 
+static cudpo_status check_needed(const json *root, const char *path, const char *const *needed)
+{
+    for (; *needed != NULL; needed++)
+        if (!lists(json_get(root, "files"), *needed))
+            return cudpo_fail(CUDPO_EDATA, path, "does not list %s", *needed);
+    return CUDPO_OK;
+}
+
 static cudpo_status check_all(int64_t *step, const json *root, const char *folder, const char *path,
-                              const char *const *needed, bool from_disk)
+                              bool from_disk)
 {
     int64_t version = 0;
     const json *v = NULL, *s = NULL, *files = NULL;
@@ -204,38 +233,50 @@ static cudpo_status check_all(int64_t *step, const json *root, const char *folde
         return cudpo_fail(CUDPO_EDATA, path, "lacks step or files");
     for (const json *f = json_first(files); f != NULL; f = json_next(f))
         CUDPO_TRY(check_file(f, folder, path, from_disk));
-    for (; *needed != NULL; needed++)
-        if (!lists(files, *needed))
-            return cudpo_fail(CUDPO_EDATA, path, "does not list %s", *needed);
     return CUDPO_OK;
+}
+
+/* The text of a manifest, whose seal is whole. */
+static cudpo_status open_manifest(json **root, const char *path, bool from_disk)
+{
+    char *text = NULL;
+    size_t n = 0;
+    struct stat s;
+    *root = NULL;
+    if (stat(path, &s) != 0 && errno == ENOENT)
+        return cudpo_fail(CUDPO_EDATA, path, "is missing: the folder is incomplete");
+    if (from_disk) file_drop_cache(path);
+    CUDPO_TRY(file_read(&text, &n, path, MAX_MANIFEST_BYTES));
+    const cudpo_status status =
+        sealed(text, n) ? json_parse(root, text, n, path)
+                        : cudpo_fail(CUDPO_EDATA, path, "is damaged: its checksum is wrong");
+    free(text);
+    return status;
 }
 
 cudpo_status manifest_verify(int64_t *step, const char *folder, const char *const *needed,
                              bool from_disk)
 {
     *step = 0;
-    char *path = path_join(folder, MANIFEST_NAME), *text = NULL;
-    if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, folder, "path");
-    cudpo_status status = CUDPO_OK;
     json *root = NULL;
-    size_t n = 0;
-    struct stat s;
-    if (stat(path, &s) != 0 && errno == ENOENT) {
-        status = cudpo_fail(CUDPO_EDATA, path, "is missing: the folder is incomplete");
-        goto out;
-    }
-    if (from_disk) file_drop_cache(path);
-    status = file_read(&text, &n, path, MAX_MANIFEST_BYTES);
-    if (status != CUDPO_OK) goto out;
-    if (!sealed(text, n)) {
-        status = cudpo_fail(CUDPO_EDATA, path, "is damaged: its checksum is wrong");
-        goto out;
-    }
-    status = json_parse(&root, text, n, path);
-    if (status == CUDPO_OK) status = check_all(step, root, folder, path, needed, from_disk);
-out:
+    char *path = path_join(folder, MANIFEST_NAME);
+    if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, folder, "path");
+    cudpo_status status = open_manifest(&root, path, from_disk);
+    if (status == CUDPO_OK) status = check_all(step, root, folder, path, from_disk);
+    if (status == CUDPO_OK) status = check_needed(root, path, needed);
     json_free(root);
-    free(text);
+    free(path);
+    return status;
+}
+
+cudpo_status manifest_lists(const char *folder, const char *const *needed)
+{
+    json *root = NULL;
+    char *path = path_join(folder, MANIFEST_NAME);
+    if (path == NULL) return cudpo_fail(CUDPO_ENOMEM, folder, "path");
+    cudpo_status status = open_manifest(&root, path, false);
+    if (status == CUDPO_OK) status = check_needed(root, path, needed);
+    json_free(root);
     free(path);
     return status;
 }

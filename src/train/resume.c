@@ -1,130 +1,75 @@
 /* resume.c - the trainer's state to a checkpoint and back. */
 #include "base/buffer.h"
+#include "base/file.h"
 #include "base/log.h"
-#include "train/checkpoint.h"
+#include "train/checkpoint_folder.h"
 #include "train/shares.h"
 #include "train/trainer.h"
 
-#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static void add_part(checkpoint_state *s, const char *name, const void *data, size_t n)
-{
-    assert(s->part_count < CHECKPOINT_PARTS);
-    checkpoint_part *p = &s->parts[s->part_count++];
-    snprintf(p->name, sizeof p->name, "%s", name);
-    p->hash = hash64_bytes(data, n);
-}
-
-static void add_number(checkpoint_state *s, const char *name, double value)
-{
-    add_part(s, name, &value, sizeof value);
-}
-
-static void add_text(checkpoint_state *s, const char *name, const char *value)
-{
-    add_part(s, name, value, strlen(value));
-}
-
-/* What is computed, and the weights that the run began with; of the reference, where that is another model. */
-static void add_model(checkpoint_state *s, const cudpo_trainer *t)
-{
-    const hash128 start = t->policy_fingerprint, reference = t->reference_fingerprint;
-    const bool other = reference.high != start.high || reference.low != start.low;
-    const uint64_t policy[] = {model_config_fingerprint(&t->model), start.high, start.low};
-    const uint64_t second[] = {other ? reference.high : 0, other ? reference.low : 0};
-    add_part(s, "model_name_or_path", policy, sizeof policy);
-    add_part(s, "ref_model_name_or_path", second, sizeof second);
-}
-
-/* How rows become steps.  Other batches, or another number of ranks, with the same product are the same steps, but for what depends on single batches:
- * KTO's estimate and an incomplete batch that is dropped. */
-static void add_order(checkpoint_state *s, const cudpo_trainer *t)
-{
-    const cudpo_config *c = t->config;
-    const int64_t B = trainer_train_batch(t), G = c->gradient_accumulation_steps;
-    const bool single = t->traits->kl || c->dataloader_drop_last;
-    const int64_t batches[] = {B * G, single ? B : 0};
-    const hash128 data = dataset_fingerprint(t->train.data);
-    add_part(s, "train_dataset", &data, sizeof data);
-    add_part(s, "per_device_train_batch_size", batches, sizeof batches);
-    add_number(s, "dataloader_drop_last", c->dataloader_drop_last);
-    add_number(s, "train_sampling_strategy", t->train.permutation != NULL);
-    add_number(s, "seed or data_seed", (double)(c->data_seed >= 0 ? c->data_seed : c->seed));
-    add_number(s, "num_train_epochs or max_steps", (double)t->total_steps);
-}
-
-/* What must be the same for a resumed run to be the run that was interrupted. */
-static void add_parts(checkpoint_state *s, const cudpo_trainer *t)
-{
-    const cudpo_config *c = t->config;
-    const double schedule[] = {c->min_lr, c->min_lr_rate};
-    add_model(s, t);
-    add_order(s, t);
-    add_text(s, "loss_type", c->loss_type);
-    add_number(s, "beta", c->beta);
-    add_number(s, "label_smoothing", c->label_smoothing);
-    add_number(s, "desirable_weight", c->desirable_weight);
-    add_number(s, "undesirable_weight", c->undesirable_weight);
-    add_number(s, "learning_rate", c->learning_rate);
-    add_text(s, "lr_scheduler_type", c->lr_scheduler_type);
-    add_part(s, "lr_scheduler_kwargs", schedule, sizeof schedule);
-    add_number(s, "warmup_steps or warmup_ratio", (double)t->warmup_steps);
-    add_number(s, "weight_decay", c->weight_decay);
-    add_number(s, "adam_beta1", c->adam_beta1);
-    add_number(s, "adam_beta2", c->adam_beta2);
-    add_number(s, "adam_epsilon", c->adam_epsilon);
-    add_number(s, "max_grad_norm", c->max_grad_norm);
-    if (t->type == DTYPE_F32) return; /* as before there was a choice */
-    add_number(s, "bf16", 1.0);
-    add_number(s, "master_weights", c->master_weights);
-    add_text(s, "gradient_dtype", c->gradient_dtype);
-}
-
-hash128 trainer_run(const cudpo_trainer *t)
-{
-    checkpoint_state s = {0};
-    add_parts(&s, t);
-    add_text(&s, "dtype", t->config->dtype); /* of the result, which checkpoints do not depend on */
-    return hash_bytes(s.parts, sizeof s.parts);
-}
 
 static int64_t units_of_step(const cudpo_trainer *t)
 {
     return trainer_train_batch(t) * t->config->gradient_accumulation_steps;
 }
 
-static cudpo_status fetch(void *context, const model_weights **out, checkpoint_tensors which)
+/* This rank's shard, beside those of all others.  Out: entries [ranks]. */
+static cudpo_status write_shard(void *context, manifest_entry *entries, const char *folder)
 {
-    return shares_whole(out, context, which);
+    cudpo_trainer *t = context;
+    const checkpoint_shard shard = shares_shard(t);
+    manifest_entry own;
+    CUDPO_TRY(ranks_meet(t->ranks, "folder of a checkpoint"));
+    if (!file_is_folder(folder))
+        return cudpo_fail(CUDPO_EWRITE, folder,
+                          "rank 0 has made this folder, and this rank does not see it: with "
+                          "zero_stage 1 every rank writes to output_dir, which must be on a file "
+                          "system that they share");
+    CUDPO_TRY(shard_write(&own, &shard, folder));
+    return control_exchange(t->ranks->company, entries, &own, sizeof own, "files of a checkpoint");
 }
 
 /* What rank 0 writes for all. */
 static cudpo_status save(cudpo_trainer *t)
 {
-    const checkpoint_source tensors = {fetch, t};
+    const checkpoint_source tensors = {
+        .weights = t->zero ? &t->policy : trainer_weights(t),
+        .type = shares_master(t) ? t->type : DTYPE_F32,
+        .first = &t->first,
+        .second = &t->second,
+        .shards = write_shard,
+        .context = t,
+    };
     checkpoint_state s = {.step = t->step, .tokens = t->tokens_seen, .sum_count = 2 * METRICS};
     memcpy(s.sums, t->sums.sum, sizeof t->sums.sum);
     memcpy(s.sums + METRICS, t->sums.count, sizeof t->sums.count);
-    add_parts(&s, t);
+    trainer_parts(&s, t);
     snprintf(s.device, sizeof s.device, "%s", t->be->name);
     s.pack_tokens = t->pass.pack.capacity_T;
     s.pack_groups = t->pass.pack.capacity_G;
     s.batch_ranks = t->batch_ranks;
     s.batch_units = units_of_step(t);
+    s.shards = t->zero ? t->ranks->place.size : 0;
     return checkpoint_save(t->config->output_dir, &s, &tensors, t->config->model_name_or_path,
                            t->config->save_total_limit);
 }
 
-/* The other ranks' part in it: their shares, in the same order. */
+/* The other ranks' part in it. */
 static cudpo_status hand_in(cudpo_trainer *t)
 {
-    const model_weights *unused;
-    for (int which = 0; which < CHECKPOINT_TENSORS; which++)
-        CUDPO_TRY(shares_whole(&unused, t, (checkpoint_tensors)which));
-    return CUDPO_OK;
+    char *folder = NULL;
+    if (!t->zero) return CUDPO_OK;
+    manifest_entry *unused = calloc((size_t)t->ranks->place.size, sizeof *unused);
+    cudpo_status status = CUDPO_OK;
+    if (unused == NULL) status = cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "shards");
+    if (status == CUDPO_OK)
+        status = checkpoint_path(&folder, t->config->output_dir, t->step, CHECKPOINT_TEMPORARY);
+    if (status == CUDPO_OK) status = write_shard(t, unused, folder);
+    free(folder);
+    free(unused);
+    return status;
 }
 
 cudpo_status trainer_save(cudpo_trainer *t)
@@ -179,7 +124,7 @@ static cudpo_status check_same(const checkpoint_state *saved, const cudpo_traine
     checkpoint_state mine = {0};
     buffer others = {0};
     bool moved = false, *const may = may_move(saved, t) ? &moved : NULL;
-    add_parts(&mine, t);
+    trainer_parts(&mine, t);
     if (saved->sum_count != 2 * METRICS)
         return cudpo_fail(CUDPO_EDATA, path, "was made by another version of cudpo");
     cudpo_status status = name_others(&others, may, &mine, saved, false);
@@ -314,17 +259,46 @@ cudpo_status trainer_recall_packs(cudpo_trainer *t)
     return share_found(t);
 }
 
-/* Rank 0 reads: the others need not see the folder. */
+/* The checkpoint that rank 0 found, as this rank would: in new memory. */
+static cudpo_status path_here(char **path, const cudpo_trainer *t)
+{
+    const cudpo_config *c = t->config;
+    if (t->from == NULL && goes_on_from_newest(c))
+        return checkpoint_path(path, c->output_dir, t->saved.step, CHECKPOINT_COMPLETE);
+    *path = strdup(t->from != NULL ? t->from : c->resume_from_checkpoint);
+    return *path != NULL ? CUDPO_OK : cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "path");
+}
+
+/* Rank 0 has verified the files of its folder; where every rank reads, it is to be the same one. */
+static cudpo_status check_folder(const cudpo_trainer *t, const char *path)
+{
+    hash128 own = {0}, first;
+    manifest_entry manifest = {0};
+    cudpo_status status = manifest_measure(&manifest, path, MANIFEST_NAME);
+    if (status == CUDPO_OK)
+        own = manifest.hash;
+    else if (ranks_first(t->ranks))
+        return status;
+    cudpo_error_clear();
+    first = own;
+    CUDPO_TRY(ranks_share(t->ranks, &first, sizeof first, "manifest of a checkpoint"));
+    if (status == CUDPO_OK && memcmp(&first, &own, sizeof own) == 0) return CUDPO_OK;
+    return cudpo_fail(
+        CUDPO_ENOINPUT, path,
+        "is not, on this rank, the checkpoint that rank 0 goes on from: with "
+        "zero_stage 1 every rank reads its share, from a file system that they share");
+}
+
+/* Where nothing is shared out rank 0 reads for all, and the others need not see the folder. */
 static cudpo_status restore(cudpo_trainer *t)
 {
     const checkpoint_state *s = &t->saved;
-    for (int i = 0; i < CHECKPOINT_TENSORS; i++) {
-        const checkpoint_tensors which = (checkpoint_tensors)i;
-        if (ranks_first(t->ranks))
-            CUDPO_TRY(checkpoint_restore(shares_place(t, which), which, t->from));
-        CUDPO_TRY(shares_take(t, which));
-    }
-    CUDPO_TRY(trainer_refresh(t));
+    char *path = NULL;
+    CUDPO_TRY(path_here(&path, t));
+    cudpo_status status = t->zero ? check_folder(t, path) : CUDPO_OK;
+    if (status == CUDPO_OK) status = shares_restore(t, path);
+    free(path);
+    CUDPO_TRY(status);
     t->step = s->step;
     t->tokens_seen = s->tokens;
     memcpy(t->sums.sum, s->sums, sizeof t->sums.sum);

@@ -5,6 +5,7 @@
 #ifndef CUDPO_TRAIN_SHARES_H
 #define CUDPO_TRAIN_SHARES_H
 
+#include "train/checkpoint_shards.h"
 #include "train/trainer.h"
 
 /** Memory for this rank's share alone, as w->all. */
@@ -16,16 +17,19 @@ CUDPO_MUST_USE cudpo_status shares_clip(cudpo_trainer *t);
 /** The policy's weights, of which this rank has updated its share, from all ranks. */
 CUDPO_MUST_USE cudpo_status shares_publish(cudpo_trainer *t);
 
-/** All of the weights that are updated, or of a moment, whoever keeps them: every rank calls it.  Out: valid until the next call,
- *  step or evaluation; where they are shared out they lie in the gradient's memory. */
-CUDPO_MUST_USE cudpo_status shares_whole(const model_weights **out, cudpo_trainer *t,
-                                         checkpoint_tensors which);
+/* Are there master weights, and are they shared out? */
+bool shares_master(const cudpo_trainer *t);
 
-/** Where all of them are to be put so that shares_take() finds them. */
-model_weights *shares_place(cudpo_trainer *t, checkpoint_tensors which);
+/** All of the weights that are updated, for model_weights_load(), model_weights_save() and the like.  Where master weights are
+ *  shared out they are moved piece by piece: what is loaded goes to the policy and to this rank's share; what rank 0 saves
+ *  the others hand in by model_weights_pass() in the meantime.  In: store  outlives the result. */
+model_weights shares_weights(weights_store *store, cudpo_trainer *t);
 
-/** This rank's of what it has put there; then, of what rank 0 has. */
-CUDPO_MUST_USE cudpo_status shares_keep(cudpo_trainer *t, checkpoint_tensors which);
-CUDPO_MUST_USE cudpo_status shares_take(cudpo_trainer *t, checkpoint_tensors which);
+/** What this rank writes of a checkpoint. */
+checkpoint_shard shares_shard(cudpo_trainer *t);
+
+/** Weights and moments of the checkpoint t->saved: what is shared out every rank reads itself, the rest rank 0 for all.
+ *  In:      path  of the checkpoint, as this rank sees it. */
+CUDPO_MUST_USE cudpo_status shares_restore(cudpo_trainer *t, const char *path);
 
 #endif /* CUDPO_TRAIN_SHARES_H */

@@ -255,10 +255,10 @@ static cudpo_status share_out(cudpo_trainer *t, bool train)
     const placement *p = &t->ranks->place;
     t->zero = train && c->zero_stage == 1 && p->size > 1;
     if (!t->zero) return CUDPO_OK;
-    if (t->type != DTYPE_F32 && strcmp(c->gradient_dtype, "bfloat16") == 0)
+    if (p->size > CHECKPOINT_SHARDS)
         return cudpo_fail(CUDPO_ECONFIG, "zero_stage",
-                          "1 needs gradients in float32, in whose memory shares meet: set "
-                          "gradient_dtype to float32, or zero_stage to 0");
+                          "1 is for at most %d ranks, and these are %d: set it to 0",
+                          CHECKPOINT_SHARDS, (int)p->size);
     t->shards = p->size;
     t->share = communicator_share(model_config_parameters(&t->model), p->size, p->rank);
     return CUDPO_OK;

@@ -323,7 +323,10 @@ CUDPO_MUST_USE cudpo_status trainer_recall_packs(cudpo_trainer *t);
 /** Go on from the checkpoint that the configuration names, if it names one and there is one. */
 CUDPO_MUST_USE cudpo_status trainer_resume(cudpo_trainer *t);
 
-/* What makes this run this run: data, models, and settings that decide results. */
+/* ---- identity.c ---- */
+
+/* What makes this run this run: data, models, and settings that decide results.  One by one, for a checkpoint; and all of it. */
+void trainer_parts(checkpoint_state *s, const cudpo_trainer *t);
 hash128 trainer_run(const cudpo_trainer *t);
 
 /* ---- loop.c ---- */
