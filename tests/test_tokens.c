@@ -1,0 +1,203 @@
+/* test_tokens.c - ranks that train tokenise their data together: the cache is that of one, and one that fails ends all. */
+/* rooms: train */
+#include "ranks.h"
+#include "base/buffer.h"
+
+#include <dirent.h>
+#include <sys/stat.h>
+
+/* Rows with texts of many lengths. */
+static const char *write_rows(const char *name, int rows, int bad)
+{
+    buffer b = {0};
+    for (int i = 0; i < rows; i++) {
+        CHECK_OK(buffer_printf(&b, "{\"prompt\":\"Question %d", i));
+        for (int k = 0; k < i * 7 % 40; k++)
+            CHECK_OK(buffer_printf(&b, " and %d", k));
+        CHECK_OK(buffer_printf(&b, "\\n\",\"chosen\":\"yes %d\",\"rejected\":%s}\n", i,
+                               i == bad ? "3" : "\"no\""));
+    }
+    const char *path = scratch_write(name, b.data, b.size);
+    buffer_free(&b);
+    return path;
+}
+
+/* The next runs' folder of caches, empty. */
+static void use_cache(const char *name)
+{
+    CHECK_OK(file_remove_folder(scratch_path(name)));
+    assert_int_equal(setenv("CUDPO_CACHE", scratch_path(name), 1), 0);
+}
+
+/* Valid until the next call. */
+static const char *const *arguments(const char *file, const char *output)
+{
+    static char data[640], folder[640];
+    static const char *const list[] = {"train",
+                                       "--model_name_or_path",
+                                       "tests/golden/models/llama",
+                                       "--output_dir",
+                                       folder,
+                                       "--train_dataset",
+                                       data,
+                                       "--device",
+                                       "cpu",
+                                       "--max_steps",
+                                       "1",
+                                       "--max_length",
+                                       "96",
+                                       "--per_device_train_batch_size",
+                                       "2",
+                                       NULL};
+    snprintf(data, sizeof data, "%s", file);
+    snprintf(folder, sizeof folder, "%s", scratch_path(output));
+    return list;
+}
+
+static void train(int ranks, const char *file, int status)
+{
+    rank_group g = ranks_start(ranks, arguments(file, "output"));
+    ranks_expect(&g, status);
+    CHECK_OK(file_remove_folder(scratch_path("output")));
+}
+
+/* How many files of the cache folder have `part` in their names; the last one's name. */
+static int find_files(const char *folder, const char *part, char name[512])
+{
+    int found = 0;
+    DIR *d = opendir(scratch_path(folder));
+    if (d == NULL) return 0;
+    for (const struct dirent *e; (e = readdir(d)) != NULL;) {
+        if (strstr(e->d_name, part) == NULL) continue;
+        snprintf(name, 512, "%s", e->d_name);
+        found++;
+    }
+    closedir(d);
+    return found;
+}
+
+/* Both folders hold that one cache, and no parts of it. */
+static void same_cache(const char *a, const char *b)
+{
+    char x[512], y[512];
+    assert_true(find_files(a, ".bin", x) == 1 && find_files(b, ".bin", y) == 1);
+    assert_string_equal(x, y);
+    program_same_file(a, b, x);
+    assert_int_equal(find_files(b, ".part-", y), 0);
+}
+
+static void ranks_make_the_cache_of_one(void **state)
+{
+    (void)state;
+    char file[640];
+    snprintf(file, sizeof file, "%s", write_rows("rows.jsonl", 1500, -1));
+    use_cache("cache-1");
+    train(1, file, 0);
+    for (int ranks = 2; ranks <= 3; ranks++) {
+        use_cache("cache-n");
+        train(ranks, file, 0);
+        same_cache("cache-1", "cache-n");
+    }
+}
+
+/* Two nodes whose cache folders are their own, as a disk of each. */
+static void folders_of_their_own(void **state)
+{
+    (void)state;
+    char file[640];
+    snprintf(file, sizeof file, "%s", write_rows("rows.jsonl", 1500, -1));
+    use_cache("cache-1");
+    train(1, file, 0);
+    const int port = ranks_port();
+    rank_group g = {.size = 3};
+    const char *const folders[] = {"cache-a", "cache-b", "cache-a"};
+    for (int r = 0; r < 3; r++) {
+        if (r < 2) use_cache(folders[r]);
+        assert_int_equal(setenv("CUDPO_CACHE", scratch_path(folders[r]), 1), 0);
+        g.pid[r] = ranks_start_one(r, 3, port, arguments(file, "output"));
+    }
+    ranks_expect(&g, 0);
+    CHECK_OK(file_remove_folder(scratch_path("output")));
+    same_cache("cache-1", "cache-a");
+    same_cache("cache-1", "cache-b");
+}
+
+/* Two jobs on the same new data at once. */
+static void two_jobs(void **state)
+{
+    (void)state;
+    char file[640];
+    snprintf(file, sizeof file, "%s", write_rows("rows.jsonl", 1500, -1));
+    use_cache("cache-1");
+    train(1, file, 0);
+    use_cache("cache-n");
+    rank_group g[] = {ranks_start(2, arguments(file, "output-1")),
+                      ranks_start(2, arguments(file, "output-2"))};
+    for (int i = 0; i < 2; i++)
+        ranks_expect(&g[i], 0);
+    same_cache("cache-1", "cache-n");
+}
+
+/* Row 900 is not rank 0's first one; row 700 of another part is the first bad one. */
+static void a_bad_row_ends_all(void **state)
+{
+    (void)state;
+    char file[640], name[512];
+    snprintf(file, sizeof file, "%s", write_rows("rows.jsonl", 1500, 700));
+    use_cache("cache-n");
+    for (int ranks = 1; ranks <= 3; ranks++) {
+        train(ranks, file, 65);
+        for (int r = 0; r < ranks; r++)
+            ranks_says(r, "rows.jsonl:701: rejected must be a string, not a number");
+        assert_int_equal(find_files("cache-n", ".part-", name), 0);
+        assert_int_equal(find_files("cache-n", ".bin", name), 0);
+    }
+}
+
+/* Wait until some rank has written something of its part. */
+static void wait_for_part(const char *folder)
+{
+    const double limit = program_clock() + 60;
+    for (struct stat s = {0}; s.st_size == 0; program_sleep(0.002)) {
+        char name[512], path[1400];
+        if (program_clock() > limit) fail_msg("nothing is tokenised after a minute");
+        if (find_files(folder, ".part-", name) == 0) continue;
+        snprintf(path, sizeof path, "%s/%s", scratch_path(folder), name);
+        if (stat(path, &s) != 0) s.st_size = 0;
+    }
+}
+
+/* One that is killed in the middle ends the others; what it leaves is gone after the next run, of whatever data. */
+static void one_is_killed(void **state)
+{
+    (void)state;
+    char file[640], name[512];
+    snprintf(file, sizeof file, "%s", write_rows("rows.jsonl", 60000, -1));
+    use_cache("cache-n");
+    rank_group g = ranks_start(3, arguments(file, "output"));
+    wait_for_part("cache-n");
+    assert_int_equal(kill(g.pid[1], SIGKILL), 0);
+    ranks_wait(&g, 60);
+    assert_int_equal(g.status[1], 128 + SIGKILL);
+    assert_true(g.status[0] == 69 && g.status[2] == 69);
+    ranks_says(0, "rank 1");
+    ranks_says(2, "rank 1");
+    assert_int_equal(find_files("cache-n", ".bin", name), 0);
+    assert_true(find_files("cache-n", ".part-", name) > 0);
+    CHECK_OK(file_remove_folder(scratch_path("output")));
+    train(2, write_rows("few.jsonl", 20, -1), 0);
+    assert_int_equal(find_files("cache-n", ".part-", name), 0);
+    assert_int_equal(find_files("cache-n", ".bin", name), 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ranks_make_the_cache_of_one),
+        cmocka_unit_test(folders_of_their_own),
+        cmocka_unit_test(two_jobs),
+        cmocka_unit_test(a_bad_row_ends_all),
+        cmocka_unit_test(one_is_killed),
+    };
+    return cmocka_run_group_tests(tests, NULL, scratch_remove);
+}
