@@ -1,25 +1,17 @@
 /* test_tokens.c - ranks that train tokenise their data together: the cache is that of one, and one that fails ends all. */
 /* rooms: train */
 #include "ranks.h"
-#include "base/buffer.h"
+#include "dataset_rows.h"
 
-#include <dirent.h>
 #include <sys/stat.h>
 
-/* Rows with texts of many lengths. */
-static const char *write_rows(const char *name, int rows, int bad)
+/* Row 700, which is in no rank's first part, is bad, and so is row 900. */
+static void append_bad(buffer *b, int i)
 {
-    buffer b = {0};
-    for (int i = 0; i < rows; i++) {
-        CHECK_OK(buffer_printf(&b, "{\"prompt\":\"Question %d", i));
-        for (int k = 0; k < i * 7 % 40; k++)
-            CHECK_OK(buffer_printf(&b, " and %d", k));
-        CHECK_OK(buffer_printf(&b, "\\n\",\"chosen\":\"yes %d\",\"rejected\":%s}\n", i,
-                               i == bad ? "3" : "\"no\""));
-    }
-    const char *path = scratch_write(name, b.data, b.size);
-    buffer_free(&b);
-    return path;
+    if (i == 700 || i == 900)
+        CHECK_OK(buffer_printf(b, "{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":%d}", i));
+    else
+        rows_pair(b, i);
 }
 
 /* The next runs' folder of caches, empty. */
@@ -90,7 +82,7 @@ static void ranks_make_the_cache_of_one(void **state)
 {
     (void)state;
     char file[640];
-    snprintf(file, sizeof file, "%s", write_rows("rows.jsonl", 1500, -1));
+    snprintf(file, sizeof file, "%s", rows_write("rows.jsonl", rows_pair, 1500, LINES));
     use_cache("cache-1");
     train(1, file, 0);
     for (int ranks = 2; ranks <= 3; ranks++) {
@@ -105,7 +97,7 @@ static void folders_of_their_own(void **state)
 {
     (void)state;
     char file[640];
-    snprintf(file, sizeof file, "%s", write_rows("rows.jsonl", 1500, -1));
+    snprintf(file, sizeof file, "%s", rows_write("rows.jsonl", rows_pair, 1500, LINES));
     use_cache("cache-1");
     train(1, file, 0);
     const int port = ranks_port();
@@ -127,7 +119,7 @@ static void two_jobs(void **state)
 {
     (void)state;
     char file[640];
-    snprintf(file, sizeof file, "%s", write_rows("rows.jsonl", 1500, -1));
+    snprintf(file, sizeof file, "%s", rows_write("rows.jsonl", rows_pair, 1500, LINES));
     use_cache("cache-1");
     train(1, file, 0);
     use_cache("cache-n");
@@ -138,12 +130,11 @@ static void two_jobs(void **state)
     same_cache("cache-1", "cache-n");
 }
 
-/* Row 900 is not rank 0's first one; row 700 of another part is the first bad one. */
 static void a_bad_row_ends_all(void **state)
 {
     (void)state;
     char file[640], name[512];
-    snprintf(file, sizeof file, "%s", write_rows("rows.jsonl", 1500, 700));
+    snprintf(file, sizeof file, "%s", rows_write("rows.jsonl", append_bad, 1500, LINES));
     use_cache("cache-n");
     for (int ranks = 1; ranks <= 3; ranks++) {
         train(ranks, file, 65);
@@ -172,7 +163,7 @@ static void one_is_killed(void **state)
 {
     (void)state;
     char file[640], name[512];
-    snprintf(file, sizeof file, "%s", write_rows("rows.jsonl", 60000, -1));
+    snprintf(file, sizeof file, "%s", rows_write("rows.jsonl", rows_pair, 60000, LINES));
     use_cache("cache-n");
     rank_group g = ranks_start(3, arguments(file, "output"));
     wait_for_part("cache-n");
@@ -185,7 +176,7 @@ static void one_is_killed(void **state)
     assert_int_equal(find_files("cache-n", ".bin", name), 0);
     assert_true(find_files("cache-n", ".part-", name) > 0);
     CHECK_OK(file_remove_folder(scratch_path("output")));
-    train(2, write_rows("few.jsonl", 20, -1), 0);
+    train(2, rows_write("few.jsonl", rows_pair, 20, LINES), 0);
     assert_int_equal(find_files("cache-n", ".part-", name), 0);
     assert_int_equal(find_files("cache-n", ".bin", name), 1);
 }
