@@ -131,6 +131,35 @@ static void parts_give_the_same_bytes(void **state)
     tokenizer_free(t);
 }
 
+/* Which row is bad is known by its index, also where reading has gone on behind it. */
+static void a_bad_row_has_an_index(void **state)
+{
+    (void)state;
+    tokenizer *t = load();
+    const dataset_options o = {.kind = ROW_PAIR};
+    const struct {
+        const char *text;
+        int64_t index;
+    } cases[] = {
+        {"{\"prompt\":\"a\",\"completion\":\"b\"}\n", 0},
+        {"\n{\"chosen\":\"a\",\"rejected\":\"b\"}\n\n{}\n", 1},
+        {"[]", 0},
+        {"[{\"chosen\":\"a\",\"rejected\":\"b\"}, {\"chosen\":\"a\",\"rejected\":\"b\"}", 2},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        block_reader *r = NULL;
+        const built_row *rows;
+        int n;
+        bool done;
+        CHECK_OK(block_reader_open(&r, scratch_text("bad", cases[i].text), t, &o, 0, 2));
+        assert_int_equal(block_reader_next(r, &rows, &n, &done), CUDPO_EDATA);
+        assert_int_equal(block_reader_progress(r).rows, cases[i].index);
+        cudpo_error_clear();
+        block_reader_close(r);
+    }
+    tokenizer_free(t);
+}
+
 /* ---- parts that are not what was written ---- */
 
 /* Puts together what there is; the status of the failure, if any. */
@@ -197,6 +226,7 @@ static void leftovers_are_swept(void **state)
     assert_true(child >= 0);
     if (child == 0) {
         part_file part;
+        alarm(60); /* where the test fails before it ends this process */
         if (part_create(&part, path) != CUDPO_OK || write(ready[1], "", 1) != 1) _exit(1);
         for (;;)
             pause();
@@ -224,6 +254,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(leftovers_are_swept),
         cmocka_unit_test(parts_give_the_same_bytes),
+        cmocka_unit_test(a_bad_row_has_an_index),
         cmocka_unit_test(damaged_parts_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, scratch_remove);
