@@ -145,6 +145,41 @@ static void a_bad_row_ends_all(void **state)
     }
 }
 
+/* While another job has the lock nobody tokenises; when it has made the cache, that is taken. */
+static void a_job_waits_for_another(void **state)
+{
+    (void)state;
+    char file[640], name[512], from[1400], to[1400];
+    struct stat made, left;
+    snprintf(file, sizeof file, "%s", rows_write("rows.jsonl", rows_pair, 1500, LINES));
+    use_cache("cache-1");
+    train(1, file, 0);
+    use_cache("cache-n");
+    CHECK_OK(file_make_folder(scratch_path("cache-n")));
+    assert_int_equal(find_files("cache-1", ".lock", name), 1);
+    snprintf(to, sizeof to, "%s/%s", scratch_path("cache-n"), name);
+    const int fd = open(to, O_RDWR | O_CREAT, 0666);
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    assert_true(fd >= 0 && fcntl(fd, F_SETLK, &whole) == 0);
+    rank_group g = ranks_start(2, arguments(file, "output"));
+    const double limit = program_clock() + 60;
+    while (find_files("cache-n", ".part-", name) < 2) { /* they have looked for the cache */
+        assert_true(program_clock() < limit);
+        program_sleep(0.002);
+    }
+    assert_int_equal(find_files("cache-1", ".bin", name), 1);
+    snprintf(from, sizeof from, "%s/%s", scratch_path("cache-1"), name);
+    snprintf(to, sizeof to, "%s/%s", scratch_path("cache-n"), name);
+    CHECK_OK(file_copy(to, from));
+    assert_int_equal(stat(to, &made), 0);
+    close(fd);
+    ranks_expect(&g, 0);
+    assert_int_equal(stat(to, &left), 0);
+    assert_true(made.st_ino == left.st_ino);
+    same_cache("cache-1", "cache-n");
+    CHECK_OK(file_remove_folder(scratch_path("output")));
+}
+
 /* Wait until some rank has written something of its part. */
 static void wait_for_part(const char *folder)
 {
@@ -187,6 +222,7 @@ int main(void)
         cmocka_unit_test(ranks_make_the_cache_of_one),
         cmocka_unit_test(folders_of_their_own),
         cmocka_unit_test(two_jobs),
+        cmocka_unit_test(a_job_waits_for_another),
         cmocka_unit_test(a_bad_row_ends_all),
         cmocka_unit_test(one_is_killed),
     };
