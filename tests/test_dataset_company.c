@@ -384,7 +384,7 @@ static void members_lose_one_another(void **state)
     const dataset_options o = {.kind = ROW_PAIR, .max_length = 96};
     char file[640], name[640];
     member m[3];
-    snprintf(file, sizeof file, "%s", rows_write("rows", rows_pair, 1000, LINES));
+    snprintf(file, sizeof file, "%s", rows_write("rows", rows_pair, 400, LINES));
     int lost = 0;
     for (int64_t round = 1; lost == round - 1; round++) {
         const char *const cache[] = {fresh(name, "lost"), name, name};
