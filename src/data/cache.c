@@ -79,9 +79,13 @@ int64_t cache_record_ids_count(const cache_record *r)
     return (int64_t)r->prompt_length + r->stored_length[0] + r->stored_length[1];
 }
 
-/* NULL, or what is wrong with the record, of which `left` bytes of the file remain.  *size: its bytes. */
-static const char *check_record(const cache_record *r, size_t left, int64_t vocabulary,
-                                size_t *size)
+size_t cache_record_size(const cache_record *r)
+{
+    const size_t n = sizeof *r + (size_t)cache_record_ids_count(r) * sizeof(int32_t);
+    return n + n % ALIGNMENT;
+}
+
+const char *cache_record_check(const cache_record *r, size_t left, int64_t vocabulary)
 {
     if (left < sizeof *r) return "a record is cut off";
     if (r->completions < 1 || r->completions > MAX_COMPLETIONS) return "a record has no completion";
@@ -96,9 +100,7 @@ static const char *check_record(const cache_record *r, size_t left, int64_t voca
     }
     const int64_t ids = cache_record_ids_count(r);
     if ((uint64_t)ids > (left - sizeof *r) / sizeof(int32_t)) return "ids are cut off";
-    *size = sizeof *r + (size_t)ids * sizeof(int32_t);
-    *size += *size % ALIGNMENT;
-    if (*size > left) return "a record is cut off";
+    if (cache_record_size(r) > left) return "a record is cut off";
     const int32_t *id = cache_record_ids(r);
     for (int64_t i = 0; i < ids; i++) {
         if (id[i] < 0 || id[i] >= vocabulary) return "an id is outside the vocabulary";
@@ -112,11 +114,10 @@ static const char *check_records(cache_map *m, size_t bytes, int64_t vocabulary)
     size_t at = 0;
     for (int64_t i = 0; i < m->totals.examples; i++) {
         const cache_record *r = (const cache_record *)((const char *)m->memory + at);
-        size_t size = 0;
-        const char *reason = check_record(r, bytes - at, vocabulary, &size);
+        const char *reason = cache_record_check(r, bytes - at, vocabulary);
         if (reason != NULL) return reason;
         m->offset[i] = (int64_t)at;
-        at += size;
+        at += cache_record_size(r);
     }
     return at == bytes ? NULL : "bytes are left over";
 }

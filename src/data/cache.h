@@ -71,5 +71,9 @@ void cache_map_close(cache_map *m);
 const cache_record *cache_map_record(const cache_map *m, int64_t i);
 const int32_t *cache_record_ids(const cache_record *r);
 int64_t cache_record_ids_count(const cache_record *r); /* as the record claims */
+size_t cache_record_size(const cache_record *r);       /* bytes in the file, as it claims */
+
+/* NULL, or what is wrong with a record of which `left` bytes are there; no id may reach `vocabulary`. */
+const char *cache_record_check(const cache_record *r, size_t left, int64_t vocabulary);
 
 #endif /* CUDPO_DATA_CACHE_H */

@@ -1,50 +1,24 @@
-/* dataset.c - finds or makes the cache, and reads examples out of it. */
+/* dataset.c - finds or makes the cache, alone or in company, and reads examples out of it. */
 #include "data/dataset.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "data/build.h"
-#include "data/cache.h"
+#include "data/cached.h"
 #include "data/made.h"
+#include "data/part.h"
+#include "data/share.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-enum { FORMAT = 3 }; /* rises whenever the same input gives another cache */
 
 struct dataset {
     cache_map map;
     int64_t max_length;
     int64_t total, longest, longest_sequence, longest_mismatch;
 };
-
-/* Everything that decides what the cache holds. */
-static cudpo_status make_key(hash128 *key, const char *path, const tokenizer *t,
-                             const dataset_options *o)
-{
-    hash128 content;
-    CUDPO_TRY(hash_file(&content, path));
-    const hash128 text = tokenizer_fingerprint(t);
-    hash_state *h = NULL;
-    CUDPO_TRY(hash_begin(&h));
-    hash_add_int(h, FORMAT);
-    hash_add(h, &content, sizeof content);
-    hash_add(h, &text, sizeof text);
-    hash_add_string(h, tokenizer_eos_text(t));
-    hash_add_int(h, tokenizer_bos(t));
-    hash_add_int(h, tokenizer_eos(t));
-    hash_add_int(h, o->kind);
-    hash_add_int(h, o->chosen_only);
-    hash_add_int(h, o->max_length);
-    hash_add_int(h, o->keep_end);
-    hash_add_int(h, o->rules);
-    *key = hash_end(h);
-    return CUDPO_OK;
-}
 
 static void warn(const cache_totals *n, const char *path)
 {
@@ -63,78 +37,40 @@ static void warn(const cache_totals *n, const char *path)
                  path, (long long)n->identical, (long long)n->identical_line);
 }
 
-/* Wait until no other process makes this cache.  Advisory, released when the file is closed; where the file system
- * has no locks, two processes may make the same cache one after the other, which is a waste and no harm. */
-static int lock_file(const char *path)
+/* This process makes the cache, unless another has by the time that it may. */
+static cudpo_status make_cache(cached *c)
 {
-    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    while (fd >= 0 && fcntl(fd, F_SETLKW, &whole) != 0 && errno == EINTR) {
-    }
-    return fd;
-}
-
-/* Map the cache at `path` where there is a good one; map->memory stays NULL where there is none.  *reason: why one
- * that is there is not good, else NULL. */
-static cudpo_status open_cache(cache_map *map, const char **reason, const char *path, hash128 key,
-                               int64_t vocabulary)
-{
-    *reason = NULL;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0 && errno == ENOENT) return CUDPO_OK;
-    if (fd < 0) return file_fail(path, "open", false);
-    const cudpo_status status = cache_map_open(map, reason, fd, path, key, vocabulary);
-    close(fd);
-    return status;
-}
-
-static cudpo_status make_cache(const char *cache, const char *path, const tokenizer *t,
-                               const dataset_options *o, hash128 key)
-{
+    (void)cached_lock(c, true);
+    CUDPO_TRY(cached_look(c));
+    if (c->map.memory != NULL) return CUDPO_OK;
+    cached_warn(c);
+    part_sweep(c->options->cache_dir, NULL);
     file_writer w = {0};
-    cudpo_status status = file_writer_open(&w, cache);
-    if (status == CUDPO_OK) status = dataset_build(w.stream, path, t, o, cache, key);
+    cudpo_status status = file_writer_open(&w, c->file);
+    if (status == CUDPO_OK)
+        status = dataset_build(w.stream, c->path, c->tokenizer, c->options, c->file, c->key);
     if (status == CUDPO_OK) status = file_writer_commit(&w);
     file_writer_abandon(&w);
-    return status;
+    return status == CUDPO_OK ? cached_take(c) : status;
 }
 
 /* The cache in cache_dir, made where it is absent or damaged. */
 static cudpo_status map_cached(cache_map *map, const char *path, const tokenizer *t,
                                const dataset_options *o)
 {
-    hash128 key;
-    char text[HASH_TEXT], name[HASH_TEXT + 32];
-    CUDPO_TRY(make_key(&key, path, t, o));
-    CUDPO_TRY(file_make_folder(o->cache_dir));
-    hash_text(text, key);
-    snprintf(name, sizeof name, "tokens-%s.bin", text);
-    char *cache = path_join(o->cache_dir, name);
-    snprintf(name, sizeof name, "tokens-%s.lock", text);
-    char *lock = path_join(o->cache_dir, name);
-    const char *reason = NULL;
-    cudpo_status status = CUDPO_OK;
-    int fd = -1;
-    if (cache == NULL || lock == NULL) {
-        status = cudpo_fail(CUDPO_ENOMEM, o->cache_dir, "path");
-        goto out;
+    cached c = {0};
+    cudpo_status status = cached_begin(&c, path, t, o);
+    if (status == CUDPO_OK && o->company != NULL && o->company->size > 1) {
+        status = share_open(&c);
+    } else if (status == CUDPO_OK) {
+        status = cached_look(&c);
+        if (status == CUDPO_OK && c.map.memory == NULL) status = make_cache(&c);
     }
-    status = open_cache(map, &reason, cache, key, tokenizer_size(t));
-    if (status != CUDPO_OK || map->memory != NULL) goto out;
-    fd = lock_file(lock);
-    status = open_cache(map, &reason, cache, key, tokenizer_size(t)); /* made by another by now? */
-    if (status != CUDPO_OK || map->memory != NULL) goto out;
-    if (reason != NULL)
-        log_warn("%s: damaged cache of token ids (%s): making it anew", cache, reason);
-    status = make_cache(cache, path, t, o, key);
-    if (status == CUDPO_OK) status = open_cache(map, &reason, cache, key, tokenizer_size(t));
-    if (status == CUDPO_OK && map->memory == NULL)
-        status = cudpo_fail(CUDPO_EWRITE, cache, "reads back other than it was written: %s",
-                            reason != NULL ? reason : "it is gone");
-out:
-    if (fd >= 0) close(fd);
-    free(lock);
-    free(cache);
+    cached_end(&c);
+    if (status == CUDPO_OK)
+        *map = c.map;
+    else
+        cache_map_close(&c.map);
     return status;
 }
 

@@ -38,6 +38,15 @@ typedef enum dataset_rules {
                    * prompt has as many ids as ids(prompt), one less where these are not a prefix */
 } dataset_rules;
 
+/* Several processes that open the same data set at the same time, with the same options. */
+typedef struct dataset_company {
+    int32_t rank, size;
+    double period; /* s that each works at most before it tells the others how far it is */
+    /* all [size][bytes] = what each gave as `mine`; every process calls it.  Fails where one of them has failed, or is lost. */
+    cudpo_status (*exchange)(void *context, void *all, const void *mine, size_t bytes);
+    void *context;
+} dataset_company;
+
 /* How rows become examples; part of the cache's key. */
 typedef struct dataset_options {
     row_kind
@@ -49,7 +58,8 @@ typedef struct dataset_options {
     int64_t max_length; /* of prompt + completion, in tokens; 0: no limit */
     bool keep_end;      /* truncation_mode "keep_end" instead of "keep_start" */
     dataset_rules rules;
-    const char *cache_dir; /* folder for caches; NULL: none, a temporary file serves */
+    const char *cache_dir;          /* folder for caches; NULL: none, a temporary file serves */
+    const dataset_company *company; /* that a cache is made with; NULL: this process alone */
 } dataset_options;
 
 /* How long the parts of an example are, in tokens. */
@@ -76,7 +86,8 @@ typedef struct dataset dataset;
  *  Rows whose prompt is not a token prefix, undesirable ones left out and pairs of two equal texts are counted in a
  *  warning each; dropped ones in dataset_dropped().
  *  Memory does not grow with the text: ids go to the file as they are made.  Several processes may open the same
- *  cache at once: one tokenises, the others wait for it.  A damaged cache is made anew, with a warning.
+ *  cache at once: one tokenises, the others wait for it; those of a company share the work, and fail alike where a row is
+ *  bad.  A damaged cache is made anew, with a warning.
  *  The file must not be changed while the data set is open.
  *  Returns: CUDPO_OK; CUDPO_ENOINPUT, CUDPO_EDATA ("path:line: reason"; also where no example is left, or the
  *           tokenizer has no eos token); CUDPO_EWRITE, CUDPO_EPERM, CUDPO_ENOMEM. */

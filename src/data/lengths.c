@@ -1,6 +1,6 @@
 /* lengths.c - by a tokenizer, or by a rule of thumb. */
 #include "data/lengths.h"
-#include "data/build.h"
+#include "data/block.h"
 #include "data/row.h"
 
 #include <stdlib.h>

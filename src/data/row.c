@@ -33,7 +33,7 @@ struct row_reader {
     json *tree;    /* of the row in hand: its strings live here */
     buffer prompt; /* of an implicit prompt */
     row_form form;
-    int64_t rows;
+    int64_t rows, bytes; /* of rows that were read or passed over; bytes of their text */
 };
 
 /* The members of a row that mean something to us; NULL where absent. */
@@ -202,19 +202,41 @@ static bool opens_object_only(const char *text, size_t n)
     return n == 1 && text[0] == '{';
 }
 
-cudpo_status row_reader_next(row_reader *r, preference_row *row, bool *done)
+static cudpo_status next_text(row_reader *r, const char **text, size_t *n, int64_t *line,
+                              bool *done)
 {
     json_free(r->tree);
     r->tree = NULL;
-    *row = (preference_row){.index = r->rows};
+    CUDPO_TRY(row_splitter_next(r->splitter, text, n, line, done));
+    if (*done && r->rows == 0) return cudpo_fail(CUDPO_EDATA, r->path, "holds no row");
+    return CUDPO_OK;
+}
 
+cudpo_status row_reader_skip(row_reader *r, bool *done)
+{
     const char *text = NULL;
     size_t n = 0;
-    CUDPO_TRY(row_splitter_next(r->splitter, &text, &n, &row->line, done));
-    if (*done) {
-        if (r->rows > 0) return CUDPO_OK;
-        return cudpo_fail(CUDPO_EDATA, r->path, "holds no row");
-    }
+    int64_t line = 0;
+    CUDPO_REQUIRE(r->rows > 0);
+    CUDPO_TRY(next_text(r, &text, &n, &line, done));
+    if (*done) return CUDPO_OK;
+    r->rows++;
+    r->bytes += (int64_t)n;
+    return CUDPO_OK;
+}
+
+row_progress row_reader_progress(const row_reader *r)
+{
+    return (row_progress){r->rows, r->bytes, row_splitter_share(r->splitter)};
+}
+
+cudpo_status row_reader_next(row_reader *r, preference_row *row, bool *done)
+{
+    *row = (preference_row){.index = r->rows};
+    const char *text = NULL;
+    size_t n = 0;
+    CUDPO_TRY(next_text(r, &text, &n, &row->line, done));
+    if (*done) return CUDPO_OK;
     const int used = snprintf(r->where, r->where_size, "%s:%lld", r->path, (long long)row->line);
     if (row_splitter_array(r->splitter))
         snprintf(r->where + used, r->where_size - (size_t)used, ": row %lld",
@@ -241,5 +263,6 @@ cudpo_status row_reader_next(row_reader *r, preference_row *row, bool *done)
                           form_names[form], form_names[r->form]);
     CUDPO_TRY(read_fields(r, row, &fields));
     r->rows++;
+    r->bytes += (int64_t)n;
     return CUDPO_OK;
 }

@@ -36,6 +36,20 @@ CUDPO_MUST_USE cudpo_status row_reader_open(row_reader **out, const char *path);
  *           and conversational rows, and as "path: reason" for a file without rows; CUDPO_ENOMEM.  After a failure
  *           the reader may only be closed. */
 CUDPO_MUST_USE cudpo_status row_reader_next(row_reader *r, preference_row *row, bool *done);
+
+/** Pass over the next row, whatever stands in it.  Not the first one: it decides on the form of the others.
+ *  Out:     done  true at the end of the file.
+ *  Returns: CUDPO_OK; as row_reader_next() for a file that can't be cut into rows. */
+CUDPO_MUST_USE cudpo_status row_reader_skip(row_reader *r, bool *done);
+
+/* How far it is: rows that were read or passed over, which after a failure is the index of the row that failed; bytes of their
+ * text; and how much of the file that is, 0 .. 1. */
+typedef struct row_progress {
+    int64_t rows, bytes;
+    double share;
+} row_progress;
+row_progress row_reader_progress(const row_reader *r);
+
 void row_reader_close(row_reader *r);
 
 #endif /* CUDPO_DATA_ROW_H */

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -16,6 +17,7 @@ enum { CHUNK = 1 << 17, GZIP_ONLY = 16 /* of inflateInit2's window bits */ };
 
 struct byte_source {
     int fd;
+    int64_t size, taken; /* bytes of the file, and those that were read */
     bool gzip;
     bool inflating; /* z is initialised */
     bool in_member; /* a gzip member has begun and not ended */
@@ -61,12 +63,13 @@ static cudpo_status read_raw(byte_source *s, size_t *n, const char *where)
         const ssize_t got = read(s->fd, s->raw, sizeof s->raw);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return file_fail(where, "read", false);
+        s->taken += got;
         *n = (size_t)got;
         return CUDPO_OK;
     }
 }
 
-static cudpo_status open_regular(int *fd, const char *path)
+static cudpo_status open_regular(int *fd, int64_t *size, const char *path)
 {
     /* O_NONBLOCK: opening a FIFO must not hang. */
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -76,6 +79,7 @@ static cudpo_status open_regular(int *fd, const char *path)
     if (!S_ISREG(s.st_mode))
         return cudpo_fail(CUDPO_EDATA, path, "%s, not a file of preferences",
                           S_ISDIR(s.st_mode) ? "a folder" : "not a regular file");
+    *size = s.st_size;
     return CUDPO_OK;
 }
 
@@ -87,9 +91,10 @@ cudpo_status byte_source_open(byte_source **out, const char *path)
     s->fd = -1;
     s->gzip = s->inflating = s->in_member = false;
     s->raw_size = 0;
+    s->size = s->taken = 0;
     memset(&s->z, 0, sizeof s->z);
 
-    cudpo_status status = open_regular(&s->fd, path);
+    cudpo_status status = open_regular(&s->fd, &s->size, path);
     if (status == CUDPO_OK) status = read_raw(s, &s->raw_size, path);
     if (status == CUDPO_OK) status = check_magic(s->raw, s->raw_size, path);
     if (status != CUDPO_OK) goto out;
@@ -174,6 +179,11 @@ cudpo_status byte_source_next(byte_source *s, const char **data, size_t *n, cons
         return CUDPO_OK;
     }
     return read_raw(s, n, where);
+}
+
+double byte_source_share(const byte_source *s)
+{
+    return s->taken < s->size ? (double)s->taken / (double)s->size : 1.0;
 }
 
 void byte_source_close(byte_source *s)

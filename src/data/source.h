@@ -18,6 +18,8 @@ CUDPO_MUST_USE cudpo_status byte_source_open(byte_source **out, const char *path
  *  Returns: CUDPO_OK; CUDPO_EDATA if the file can't be read or its gzip data are damaged or end too early. */
 CUDPO_MUST_USE cudpo_status byte_source_next(byte_source *s, const char **data, size_t *n,
                                              const char *where);
+/* How much of the file's bytes was read: 0 .. 1. */
+double byte_source_share(const byte_source *s);
 void byte_source_close(byte_source *s);
 
 #endif /* CUDPO_DATA_SOURCE_H */

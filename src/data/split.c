@@ -55,6 +55,11 @@ bool row_splitter_array(const row_splitter *s)
     return s->layout == ARRAY;
 }
 
+double row_splitter_share(const row_splitter *s)
+{
+    return byte_source_share(s->source);
+}
+
 void row_splitter_close(row_splitter *s)
 {
     if (s == NULL) return;

@@ -24,6 +24,8 @@ CUDPO_MUST_USE cudpo_status row_splitter_next(row_splitter *s, const char **text
                                               int64_t *line, bool *done);
 bool row_splitter_array(
     const row_splitter *s); /* of the file of the last row: an array, whose lines say little */
+double row_splitter_share(
+    const row_splitter *s); /* of the file's bytes, how much was read: 0 .. 1 */
 void row_splitter_close(row_splitter *s);
 
 #endif /* CUDPO_DATA_SPLIT_H */

@@ -130,6 +130,14 @@ cudpo_status ranks_share(const run_ranks *r, void *data, size_t bytes, const cha
     return r->place.size == 1 ? CUDPO_OK : control_broadcast(r->company, data, bytes, what);
 }
 
+cudpo_status ranks_exchange(const run_ranks *r, void *all, const void *mine, size_t bytes,
+                            const char *what)
+{
+    if (r->place.size > 1) return control_exchange(r->company, all, mine, bytes, what);
+    memcpy(all, mine, bytes);
+    return CUDPO_OK;
+}
+
 cudpo_status ranks_meet(const run_ranks *r, const char *what)
 {
     return r->place.size == 1 ? CUDPO_OK : control_barrier(r->company, what);

@@ -48,6 +48,9 @@ CUDPO_MUST_USE cudpo_status ranks_close(run_ranks *r, cudpo_status status);
 /** `data` = rank 0's; all ranks are there.  Of one rank there is nothing to do.  `what` names it in messages. */
 CUDPO_MUST_USE cudpo_status ranks_share(const run_ranks *r, void *data, size_t bytes,
                                         const char *what);
+/** all [ranks][bytes] = what each gave as `mine`. */
+CUDPO_MUST_USE cudpo_status ranks_exchange(const run_ranks *r, void *all, const void *mine,
+                                           size_t bytes, const char *what);
 CUDPO_MUST_USE cudpo_status ranks_meet(const run_ranks *r, const char *what);
 
 static inline bool ranks_first(const run_ranks *r)

@@ -29,13 +29,32 @@ static cudpo_status find_cache(char **folder, const cudpo_trainer *t)
     return CUDPO_OK;
 }
 
+/* Of dataset_company.  A rank is never silent for long, whatever ddp_timeout is. */
+static cudpo_status tell_ranks(void *context, void *all, const void *mine, size_t bytes)
+{
+    const cudpo_trainer *t = context;
+    return ranks_exchange(t->ranks, all, mine, bytes, "tokenisation");
+}
+
+static double telling_period(const cudpo_config *c)
+{
+    const double most = 10.0;
+    return c->ddp_timeout / 4.0 < most ? c->ddp_timeout / 4.0 : most;
+}
+
 static cudpo_status open_data(cudpo_trainer *t, scored_data *d, const char *path)
 {
     const cudpo_config *c = t->config;
     dataset_options options = trainer_data_options(c, t->loss, t->completions);
     char *folder = NULL;
     CUDPO_TRY(find_cache(&folder, t));
+    const dataset_company company = {.rank = t->ranks->place.rank,
+                                     .size = t->ranks->place.size,
+                                     .period = telling_period(c),
+                                     .exchange = tell_ranks,
+                                     .context = t};
     options.cache_dir = folder;
+    options.company = &company;
     d->epoch = -1;
     const cudpo_status status = dataset_open(&d->data, path, t->tokenizer, &options);
     free(folder);
