@@ -56,6 +56,7 @@ cudpo_status bench_measure_ceilings(bench_ceilings *out, backend *be,
 
 double bench_least_seconds(const bench_case *c, const bench_ceilings *ceilings)
 {
+    if (c->ranks > 1) return ceilings->link_gbps > 0 ? c->bytes / (ceilings->link_gbps * 1e9) : 0;
     const double tflops = c->type == DTYPE_BF16 && ceilings->bf16_tflops > 0 ? ceilings->bf16_tflops
                                                                              : ceilings->f32_tflops;
     return fmax(c->bytes / (ceilings->copy_gbps * 1e9), c->flops / (tflops * 1e12));

@@ -88,7 +88,8 @@ static cudpo_status bars(buffer *out, const json *rows, double left)
                             v == 100 ? "stroke=\"black\"" : "stroke=\"#dddddd\""));
         CUDPO_TRY(plot_text(out, plot_place(&x, v), y.from + 14, "middle", text));
     }
-    CUDPO_TRY(plot_text(out, left, TOP - 10, "start", "of a large copy, or of a large product"));
+    CUDPO_TRY(
+        plot_text(out, left, TOP - 10, "start", "of a large copy, a large product, or a link"));
     for (const json *row = json_first(rows); row != NULL; row = json_next(row), at += BAR) {
         const double percent = number_of(row, "percent_of_ceiling");
         const bool cached = json_get(row, "cached") != NULL &&
