@@ -317,15 +317,20 @@ static cudpo_status measure(bench_result *r, trial *t, const bench_settings *set
     return settings->check ? count_wrong(&r->wrong, t) : CUDPO_OK;
 }
 
-cudpo_status bench_collective_measure(bench_result *r, bool *fits, communicator *c,
+cudpo_status bench_collective_measure(bench_result *r, bool *fits, void **left, communicator *c,
                                       const bench_case *what, const bench_settings *settings)
 {
     trial t = {.c = c, .what = what};
     *r = (bench_result){.wrong = -1};
     *fits = false;
+    *left = NULL;
     CUDPO_REQUIRE(c->size > 1 && what->elements > 0);
     cudpo_status status = agree(fits, open_trial(&t, settings->memory), c->company);
     if (status == CUDPO_OK && *fits) status = measure(r, &t, settings);
+    if (status != CUDPO_OK) {
+        *left = t.memory;
+        t.memory = NULL;
+    }
     close_trial(&t);
     return status;
 }

@@ -27,9 +27,11 @@ bench_case bench_collective_case(const bench_op *op, const bench_shape *s, const
  *  with what it must be.  Collective: every rank calls it and gets the same.
  *  Out:     r     wrong: of all ranks together; calls: rounds.
  *           fits  false: some rank has no memory for it, and r is nothing.
+ *           left  where this fails: memory for the backend to free once the communicator is closed, which may be at work in it
+ *                 until then; else NULL.
  *  Returns: CUDPO_OK; as the communicator and control. */
-CUDPO_MUST_USE cudpo_status bench_collective_measure(bench_result *r, bool *fits, communicator *c,
-                                                     const bench_case *what,
+CUDPO_MUST_USE cudpo_status bench_collective_measure(bench_result *r, bool *fits, void **left,
+                                                     communicator *c, const bench_case *what,
                                                      const bench_settings *settings);
 
 /** What one rank can send to the next at most, as bytes a second: a plain stream of large messages, over connections like those

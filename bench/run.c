@@ -22,6 +22,7 @@ typedef struct bench_table {
     void *context;
     run_ranks ranks;
     communicator *communicator; /* NULL: no collective is measured */
+    void *left;                 /* of a collective that failed */
     backend *be;
     bench_settings settings;
     bench_ceilings ceilings;
@@ -175,7 +176,7 @@ static cudpo_status run_collective(bench_table *t, const bench_op *op, const ben
     const bench_case c = bench_collective_case(op, s, t->communicator, type, n);
     bench_result r;
     bool fits;
-    CUDPO_TRY(bench_collective_measure(&r, &fits, t->communicator, &c, &t->settings));
+    CUDPO_TRY(bench_collective_measure(&r, &fits, &t->left, t->communicator, &c, &t->settings));
     if (fits) return add_row(t, &c, &r);
     if (!ranks_first(&t->ranks)) return CUDPO_OK;
     CUDPO_TRY(
@@ -295,6 +296,7 @@ static cudpo_status run_ranks_of(bench_table *t)
         if (status != CUDPO_OK && !t->ranks.agreed)
             ranks_fail(&t->ranks, status); /* before peers see the ring end */
         communicator_close(t->communicator);
+        if (t->left != NULL) t->be->free(t->be, t->left);
         status = ranks_close(&t->ranks, status);
     }
     cudpo_config_free(&c);

@@ -180,6 +180,8 @@ static void plant(communicator *c, const char *error)
         c->all_reduce = c->all_gather = c->broadcast = nothing, c->reduce = NULL;
 }
 
+static void *left; /* of a collective that failed */
+
 /* Print how many elements of each collective are wrong, and of how many sets. */
 static cudpo_status print_wrong(communicator *c)
 {
@@ -190,13 +192,14 @@ static cudpo_status print_wrong(communicator *c)
         bench_result r;
         bool fits;
         if (strcmp(what.op->op, "reduce_to_one") == 0 && c->reduce == NULL) continue;
-        CUDPO_TRY(bench_collective_measure(&r, &fits, c, &what, &settings));
+        CUDPO_TRY(bench_collective_measure(&r, &fits, &left, c, &what, &settings));
         printf("%s %lld %lld\n", what.op->op, (long long)(fits ? r.wrong : -2), (long long)r.sets);
     }
     const bench_case large = bench_collective_case(&bench_collectives[0], NULL, c, DTYPE_F32, 1000);
     bench_result r;
     bool fits = true;
-    CUDPO_TRY(bench_collective_measure(&r, &fits, c, &large, &(bench_settings){.memory = 4e3}));
+    CUDPO_TRY(
+        bench_collective_measure(&r, &fits, &left, c, &large, &(bench_settings){.memory = 4e3}));
     printf("fits %d\n", fits);
     return CUDPO_OK;
 }
@@ -216,6 +219,7 @@ static int rank_main(const char *error)
         if (status == CUDPO_OK) plant(c, error);
         if (status == CUDPO_OK) status = print_wrong(c);
         communicator_close(c);
+        be.free(&be, left);
         status = ranks_close(&r, status);
     }
     cudpo_config_free(&config);
