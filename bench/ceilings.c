@@ -36,7 +36,7 @@ static cudpo_status time_of(double *seconds, backend *be, bench_case *c,
 }
 
 cudpo_status bench_measure_ceilings(bench_ceilings *out, backend *be,
-                                    const bench_settings *settings)
+                                    const bench_settings *settings, bool products)
 {
     double seconds = 0;
     *out = (bench_ceilings){0};
@@ -45,7 +45,7 @@ cudpo_status bench_measure_ceilings(bench_ceilings *out, backend *be,
     cudpo_status status = time_of(&seconds, be, &c, settings);
     out->copy_gbps = c.bytes / seconds * 1e-9;
     bench_case_free(&c);
-    for (int half = 0; status == CUDPO_OK && half < 1 + be->on_device; half++) {
+    for (int half = 0; products && status == CUDPO_OK && half < 1 + be->on_device; half++) {
         double rate = 0;
         int64_t size;
         status = bench_product_peak(&rate, &size, be, half ? DTYPE_BF16 : DTYPE_F32);

@@ -46,9 +46,9 @@ void bench_summarise(bench_time *t, double *sample, int64_t n);
 CUDPO_MUST_USE cudpo_status bench_measure(bench_result *r, backend *be, const bench_case *c,
                                           const bench_settings *settings);
 
-/** What a large copy and a large product reach. */
+/** What a large copy and, where `products`, a large product reach; else that is 0, for collectives have none. */
 CUDPO_MUST_USE cudpo_status bench_measure_ceilings(bench_ceilings *out, backend *be,
-                                                   const bench_settings *settings);
+                                                   const bench_settings *settings, bool products);
 
 /* The least time that a case can take: its bytes at the speed of a copy, or its operations at that of a product; a collective's
  * bytes at the speed of a link.  0: not known. */

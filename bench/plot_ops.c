@@ -51,6 +51,7 @@ static cudpo_status roofline(buffer *out, const json *rows, const json *ceilings
 {
     const double copy = number_of(ceilings, "copy_gbps") * 1e-3, product = product_of(ceilings);
     const double ridge = product / copy;
+    if (!(product > 0 && copy > 0)) return CUDPO_OK; /* of collectives alone there is no roof */
     const plot_axis x = {ridge / 100, ridge * 100, LEFT, LEFT + ROOF_WIDTH, true};
     const plot_axis y = {product / 1000, product * 2, TOP + ROOF_HEIGHT, TOP, true};
     static const char *const roof = "stroke=\"black\" stroke-width=\"1.5\"";

@@ -13,8 +13,10 @@ static double percent(const bench_case *c, const bench_result *r, const bench_ce
 
 cudpo_status bench_head(buffer *out, const backend *be, const bench_ceilings *ceilings)
 {
-    CUDPO_TRY(buffer_printf(out, "%s: a large copy reaches %.1f GB/s, a large product %.2f TFLOP/s",
-                            be->description, ceilings->copy_gbps, ceilings->f32_tflops));
+    CUDPO_TRY(buffer_printf(out, "%s: a large copy reaches %.1f GB/s", be->description,
+                            ceilings->copy_gbps));
+    if (ceilings->f32_tflops > 0)
+        CUDPO_TRY(buffer_printf(out, ", a large product %.2f TFLOP/s", ceilings->f32_tflops));
     if (ceilings->bf16_tflops > 0)
         CUDPO_TRY(buffer_printf(out, " in float32, %.1f in bfloat16", ceilings->bf16_tflops));
     if (ceilings->link_gbps > 0)

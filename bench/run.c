@@ -46,7 +46,15 @@ static bool is_chosen(const cudpo_bench_options *o, const char *op)
     return o->op_count == 0;
 }
 
-static bool any_is_chosen(const cudpo_bench_options *o)
+static bool any_op_is_chosen(const cudpo_bench_options *o)
+{
+    bool any = false;
+    for (int i = 0; i < bench_op_count; i++)
+        any = any || is_chosen(o, bench_ops[i]->op);
+    return any;
+}
+
+static bool any_collective_is_chosen(const cudpo_bench_options *o)
 {
     bool any = false;
     for (int i = 0; i < bench_collective_count; i++)
@@ -232,7 +240,7 @@ static cudpo_status connect_ranks(bench_table *t)
     bench_ceilings *c = &t->ceilings;
     double rate = 0;
     c->ranks = p->size;
-    if (p->size == 1 || !any_is_chosen(t->options)) return CUDPO_OK;
+    if (p->size == 1 || !any_collective_is_chosen(t->options)) return CUDPO_OK;
     CUDPO_TRY(ranks_connect(&t->communicator, &t->ranks, t->be));
     c->communicator = t->communicator->name;
     if (!t->be->on_device) {
@@ -264,7 +272,8 @@ static cudpo_status run_table(bench_table *t)
     CUDPO_TRY(check_ranks(t));
     CUDPO_TRY(device_open(&t->be, o->device, t->ranks.place.local_rank, NULL));
     CUDPO_TRY(check_same(t));
-    if (first) CUDPO_TRY(bench_measure_ceilings(&t->ceilings, t->be, &t->settings));
+    if (first)
+        CUDPO_TRY(bench_measure_ceilings(&t->ceilings, t->be, &t->settings, any_op_is_chosen(o)));
     CUDPO_TRY(connect_ranks(t));
     if (first) {
         CUDPO_TRY(bench_head(&t->text, t->be, &t->ceilings));

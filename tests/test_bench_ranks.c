@@ -127,6 +127,7 @@ static void rows_of_ranks(void **state)
     bool sense = false, found = false;
     int n;
     int64_t changed = -1;
+    size_t size;
     snprintf(path, sizeof path, "%s", scratch_path("rows.json"));
     snprintf(rates, sizeof rates, "%s", scratch_path("rates.json"));
     for (int i = 0; i < 3 && !sense; i++) {
@@ -136,6 +137,12 @@ static void rows_of_ranks(void **state)
     assert_true(sense);
     CHECK_OK(cudpo_bench_compare(&text, &changed, path, path));
     has(text, plugin_asked() ? "0 of 16 rows changed; 0 are" : "0 of 8 rows changed; 0 are");
+    free(text);
+    CHECK_OK(
+        cudpo_bench_plot(scratch_path("rows.svg"), path)); /* without a roof: nothing computes */
+    CHECK_OK(file_read(&text, &size, scratch_path("rows.svg"), 1 << 20));
+    assert_true(strstr(text, "nan") == NULL && strstr(text, "inf") == NULL);
+    has(text, "all_gather");
     free(text);
     if (plugin_asked()) return;
     /* A plan reckons with the largest all-reduce; and not with its latency as that of an op. */
