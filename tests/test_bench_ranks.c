@@ -41,7 +41,7 @@ static double factor_of(const char *op, double n)
                                            : 1;
 }
 
-static double near_to(double a, double b)
+static bool near_to(double a, double b)
 {
     return fabs(a - b) <= 1e-3 * fabs(b);
 }
