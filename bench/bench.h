@@ -49,6 +49,8 @@ typedef struct bench_case {
     int count;
     attention_shape attention;
     double number[4]; /* what make() leaves for call() */
+    int32_t ranks;    /* that do it together, for collective.h; 0: it is an op of one */
+    int64_t elements; /* of such a collective's tensor */
     bool rounded;     /* in between to the type of activations, as attention's probabilities are */
 } bench_case;
 

@@ -22,11 +22,23 @@ static bool is_elementwise(const char *op)
     return false;
 }
 
+/* The larger a message is, the less its latency counts. */
+static void add_collective(bench_sums *s, const bench_case *c, const bench_result *r)
+{
+    if (strcmp(c->op->op, "all_reduce") != 0 || c->bytes <= s->bus_bytes) return;
+    s->bus_bytes = c->bytes;
+    s->bus = c->bytes / r->time.median;
+}
+
 /* Products of the head are like those of a trunk: the same kinds, in the same library. */
 void bench_sums_add(bench_sums *s, const bench_case *c, const bench_result *r)
 {
     const char *op = c->op->op;
     const bool backward = strcmp(c->op->pass, "backward") == 0;
+    if (c->ranks > 1) {
+        add_collective(s, c, r);
+        return;
+    }
     if (s->launch == 0 || r->time.least < s->launch) s->launch = r->time.least;
     if (strcmp(op, "gemm") == 0)
         add(c->type == DTYPE_BF16 ? &s->gemm_bf16 : &s->gemm_f32, c->flops, r);
@@ -75,7 +87,8 @@ cudpo_status bench_calibration_write(const char *path, const bench_sums *s,
                       .elementwise = rate(&s->elementwise),
                       .head = rate(&s->head),
                       .adamw = rate(&s->adamw),
-                      .launch = s->launch};
+                      .launch = s->launch,
+                      .bus = s->bus};
     for (int i = 0; i < RATE_HEAD_DIMS; i++) {
         r.attention[i] = rate(&s->attention[i]);
         r.attention_backward[i] = rate(&s->attention_backward[i]);

@@ -14,10 +14,11 @@ typedef struct bench_sum {
 typedef struct bench_sums {
     bench_sum gemm_bf16, gemm_f32, elementwise, head, adamw;
     bench_sum attention[RATE_HEAD_DIMS], attention_backward[RATE_HEAD_DIMS];
-    double launch; /* the least time of an op; 0: none yet */
+    double launch;         /* the least time of an op; 0: none yet */
+    double bus, bus_bytes; /* of the largest all-reduce so far, in bytes a second; 0: none yet */
 } bench_sums;
 
-/** Add what a case says of a rate, if it says anything. */
+/** Add what a case says of a rate, if it says anything.  Of collectives those of ranks of one node do: a plan's bus is in a node. */
 void bench_sums_add(bench_sums *s, const bench_case *c, const bench_result *r);
 
 /** Write a calibration file of the device (see rates.h): what was not measured is not in it.

@@ -36,7 +36,7 @@ static cudpo_status time_of(double *seconds, backend *be, bench_case *c,
 }
 
 cudpo_status bench_measure_ceilings(bench_ceilings *out, backend *be,
-                                    const bench_settings *settings)
+                                    const bench_settings *settings, bool products)
 {
     double seconds = 0;
     *out = (bench_ceilings){0};
@@ -45,7 +45,7 @@ cudpo_status bench_measure_ceilings(bench_ceilings *out, backend *be,
     cudpo_status status = time_of(&seconds, be, &c, settings);
     out->copy_gbps = c.bytes / seconds * 1e-9;
     bench_case_free(&c);
-    for (int half = 0; status == CUDPO_OK && half < 1 + be->on_device; half++) {
+    for (int half = 0; products && status == CUDPO_OK && half < 1 + be->on_device; half++) {
         double rate = 0;
         int64_t size;
         status = bench_product_peak(&rate, &size, be, half ? DTYPE_BF16 : DTYPE_F32);
@@ -56,6 +56,7 @@ cudpo_status bench_measure_ceilings(bench_ceilings *out, backend *be,
 
 double bench_least_seconds(const bench_case *c, const bench_ceilings *ceilings)
 {
+    if (c->ranks > 1) return ceilings->link_gbps > 0 ? c->bytes / (ceilings->link_gbps * 1e9) : 0;
     const double tflops = c->type == DTYPE_BF16 && ceilings->bf16_tflops > 0 ? ceilings->bf16_tflops
                                                                              : ceilings->f32_tflops;
     return fmax(c->bytes / (ceilings->copy_gbps * 1e9), c->flops / (tflops * 1e12));

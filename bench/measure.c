@@ -12,8 +12,6 @@ enum {
     SAMPLES = 4096
 };
 
-#define SETTLED 0.02 /* the median of a round is that near the one before */
-
 static double seconds_now(void)
 {
     struct timespec now;
@@ -31,6 +29,14 @@ static double median_of(double *sample, int64_t n)
 {
     qsort(sample, (size_t)n, sizeof *sample, by_value);
     return n % 2 == 1 ? sample[n / 2] : (sample[n / 2 - 1] + sample[n / 2]) / 2;
+}
+
+void bench_summarise(bench_time *t, double *sample, int64_t n)
+{
+    t->median = median_of(sample, n); /* sorts */
+    t->least = sample[0];
+    t->spread = (sample[n * 9 / 10] - sample[n / 10]) / 2;
+    t->calls = n;
 }
 
 typedef cudpo_status (*bench_call)(bench_run *r);
@@ -70,7 +76,7 @@ static cudpo_status warm_up(bench_sets *s, bench_call call, double seconds)
     for (int64_t n, agree = 0; agree < 2;) {
         CUDPO_TRY(run_round(sample, &n, s, call));
         const double median = median_of(sample, n);
-        agree = fabs(median - before) <= SETTLED * before ? agree + 1 : 0;
+        agree = fabs(median - before) <= BENCH_SETTLED * before ? agree + 1 : 0;
         before = median;
         if (seconds_now() > end) break;
     }
@@ -88,10 +94,7 @@ static cudpo_status take_time(bench_time *out, bench_sets *s, bench_call call, d
         CUDPO_TRY(run_round(sample + calls, &n, s, call));
         calls += n;
     }
-    out->median = median_of(sample, calls); /* sorts */
-    out->least = sample[0];
-    out->spread = (sample[calls * 9 / 10] - sample[calls / 10]) / 2;
-    out->calls = calls;
+    bench_summarise(out, sample, calls);
     return CUDPO_OK;
 }
 

@@ -8,12 +8,16 @@ typedef struct bench_settings {
     double seconds; /* of timed calls, about, of each op and of its baseline */
     bool baseline;  /* measure plain() too */
     bool check;     /* count wrong elements */
+    double memory;  /* bytes that a rank may take for a collective; 0: what it can get */
 } bench_settings;
 
 /* What the device reaches in this run. */
 typedef struct bench_ceilings {
     double copy_gbps;               /* bytes read and bytes written */
     double f32_tflops, bf16_tflops; /* of a large product; bf16 0: the device has none */
+    int32_t ranks;                  /* that measure together; 0 and 1: one */
+    const char *communicator;       /* what they add up gradients with; NULL: one rank */
+    double link_gbps;               /* from one rank to the next; 0: not known */
 } bench_ceilings;
 
 typedef struct bench_time {
@@ -30,6 +34,11 @@ typedef struct bench_result {
     int64_t wrong; /* elements of the outputs of all sets; -1: not looked at */
 } bench_result;
 
+#define BENCH_SETTLED 0.02 /* times count as settled where one is that near the one before */
+
+/* Out: t  of n times of a call, which are sorted then. */
+void bench_summarise(bench_time *t, double *sample, int64_t n);
+
 /** Measure one case on an open backend: warm up until times settle, call it on one set of operands after the other, and
  *  look at the outputs of the last round: against the CPU's op in float32, or on the CPU against plain().
  *  Out:     r  all of it.
@@ -37,11 +46,12 @@ typedef struct bench_result {
 CUDPO_MUST_USE cudpo_status bench_measure(bench_result *r, backend *be, const bench_case *c,
                                           const bench_settings *settings);
 
-/** What a large copy and a large product reach. */
+/** What a large copy and, where `products`, a large product reach; else that is 0, for collectives have none. */
 CUDPO_MUST_USE cudpo_status bench_measure_ceilings(bench_ceilings *out, backend *be,
-                                                   const bench_settings *settings);
+                                                   const bench_settings *settings, bool products);
 
-/* The least time that a case can take: its bytes at the speed of a copy, or its operations at that of a product. */
+/* The least time that a case can take: its bytes at the speed of a copy, or its operations at that of a product; a collective's
+ * bytes at the speed of a link.  0: not known. */
 double bench_least_seconds(const bench_case *c, const bench_ceilings *ceilings);
 
 /* ---- sets.c ---- */

@@ -51,6 +51,7 @@ static cudpo_status roofline(buffer *out, const json *rows, const json *ceilings
 {
     const double copy = number_of(ceilings, "copy_gbps") * 1e-3, product = product_of(ceilings);
     const double ridge = product / copy;
+    if (!(product > 0 && copy > 0)) return CUDPO_OK; /* of collectives alone there is no roof */
     const plot_axis x = {ridge / 100, ridge * 100, LEFT, LEFT + ROOF_WIDTH, true};
     const plot_axis y = {product / 1000, product * 2, TOP + ROOF_HEIGHT, TOP, true};
     static const char *const roof = "stroke=\"black\" stroke-width=\"1.5\"";
@@ -88,7 +89,8 @@ static cudpo_status bars(buffer *out, const json *rows, double left)
                             v == 100 ? "stroke=\"black\"" : "stroke=\"#dddddd\""));
         CUDPO_TRY(plot_text(out, plot_place(&x, v), y.from + 14, "middle", text));
     }
-    CUDPO_TRY(plot_text(out, left, TOP - 10, "start", "of a large copy, or of a large product"));
+    CUDPO_TRY(
+        plot_text(out, left, TOP - 10, "start", "of a large copy, a large product, or a link"));
     for (const json *row = json_first(rows); row != NULL; row = json_next(row), at += BAR) {
         const double percent = number_of(row, "percent_of_ceiling");
         const bool cached = json_get(row, "cached") != NULL &&

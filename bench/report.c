@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <time.h>
 
+/* 0: nobody knows what a ceiling would be. */
 static double percent(const bench_case *c, const bench_result *r, const bench_ceilings *ceilings)
 {
     return 100 * bench_least_seconds(c, ceilings) / r->time.median;
@@ -12,10 +13,17 @@ static double percent(const bench_case *c, const bench_result *r, const bench_ce
 
 cudpo_status bench_head(buffer *out, const backend *be, const bench_ceilings *ceilings)
 {
-    CUDPO_TRY(buffer_printf(out, "%s: a large copy reaches %.1f GB/s, a large product %.2f TFLOP/s",
-                            be->description, ceilings->copy_gbps, ceilings->f32_tflops));
+    CUDPO_TRY(buffer_printf(out, "%s: a large copy reaches %.1f GB/s", be->description,
+                            ceilings->copy_gbps));
+    if (ceilings->f32_tflops > 0)
+        CUDPO_TRY(buffer_printf(out, ", a large product %.2f TFLOP/s", ceilings->f32_tflops));
     if (ceilings->bf16_tflops > 0)
         CUDPO_TRY(buffer_printf(out, " in float32, %.1f in bfloat16", ceilings->bf16_tflops));
+    if (ceilings->link_gbps > 0)
+        CUDPO_TRY(buffer_printf(out,
+                                "\n%d ranks, %s: a large message goes from one to the next "
+                                "with %.2f GB/s",
+                                (int)ceilings->ranks, ceilings->communicator, ceilings->link_gbps));
     return buffer_printf(out, "\n%-16s %-8s %-40s %10s %10s %9s %9s %8s %9s %6s", "op", "pass",
                          "shape", "median us", "least us", "GB/s", "TFLOP/s", "ceiling", "unfused",
                          "wrong");
@@ -30,7 +38,8 @@ cudpo_status bench_line(buffer *out, const bench_case *c, const bench_result *r,
                             c->bytes / seconds * 1e-9));
     CUDPO_TRY(c->flops > 0 ? buffer_printf(out, "%9.3f", c->flops / seconds * 1e-12)
                            : buffer_printf(out, "%9s", "-"));
-    CUDPO_TRY(buffer_printf(out, " %6.1f %%", percent(c, r, ceilings)));
+    const double share = percent(c, r, ceilings);
+    CUDPO_TRY(share > 0 ? buffer_printf(out, " %6.1f %%", share) : buffer_printf(out, " %8s", "-"));
     CUDPO_TRY(r->plain.calls > 0 ? buffer_printf(out, " %7.2f x", r->plain.median / seconds)
                                  : buffer_printf(out, " %9s", "-"));
     CUDPO_TRY(r->wrong >= 0 ? buffer_printf(out, " %6" PRId64, r->wrong)
@@ -55,6 +64,12 @@ static cudpo_status number_member(buffer *out, const char *key, double value)
     return buffer_printf(out, ", ");
 }
 
+static cudpo_status number_or_null(buffer *out, const char *key, bool known, double value)
+{
+    if (known) return number_member(out, key, value);
+    return buffer_printf(out, "\"%s\": null, ", key);
+}
+
 /* Four digits after the point, as far as a clock is good for. */
 static double rounded_us(double seconds)
 {
@@ -76,9 +91,15 @@ cudpo_status bench_json_begin(buffer *out, const backend *be, const bench_ceilin
     CUDPO_TRY(text_member(out, "device", be->description));
     CUDPO_TRY(number_member(out, "cache_bytes", (double)be->cache));
     CUDPO_TRY(number_member(out, "seconds", settings->seconds));
+    CUDPO_TRY(number_member(out, "ranks", ceilings->ranks > 1 ? ceilings->ranks : 1));
+    if (ceilings->communicator != NULL)
+        CUDPO_TRY(text_member(out, "communicator", ceilings->communicator));
+    else
+        CUDPO_TRY(buffer_printf(out, "\"communicator\": null, "));
     CUDPO_TRY(buffer_printf(out, "\"ceilings\": {"));
     CUDPO_TRY(number_member(out, "copy_gbps", ceilings->copy_gbps));
     CUDPO_TRY(number_member(out, "float32_tflops", ceilings->f32_tflops));
+    CUDPO_TRY(number_or_null(out, "link_gbps", ceilings->link_gbps > 0, ceilings->link_gbps));
     CUDPO_TRY(buffer_printf(out, "\"bfloat16_tflops\": "));
     CUDPO_TRY(buffer_json_number(out, ceilings->bf16_tflops));
     return buffer_printf(out, "},\n\"rows\": [");
@@ -87,13 +108,14 @@ cudpo_status bench_json_begin(buffer *out, const backend *be, const bench_ceilin
 cudpo_status bench_json_row(buffer *out, bool first, const bench_case *c, const bench_result *r,
                             const bench_ceilings *ceilings)
 {
-    const double seconds = r->time.median;
+    const double seconds = r->time.median, share = percent(c, r, ceilings);
     CUDPO_TRY(buffer_printf(out, "%s\n{", first ? "" : ","));
     CUDPO_TRY(text_member(out, "op", c->op->op));
     CUDPO_TRY(text_member(out, "pass", c->op->pass));
     CUDPO_TRY(text_member(out, "model", c->shape->name));
     CUDPO_TRY(text_member(out, "shape", c->text));
     CUDPO_TRY(text_member(out, "dtype", dtype_name(c->type)));
+    CUDPO_TRY(number_member(out, "ranks", c->ranks > 1 ? c->ranks : 1));
     CUDPO_TRY(number_member(out, "median_us", rounded_us(seconds)));
     CUDPO_TRY(number_member(out, "min_us", rounded_us(r->time.least)));
     CUDPO_TRY(number_member(out, "spread_us", rounded_us(r->time.spread)));
@@ -104,11 +126,9 @@ cudpo_status bench_json_row(buffer *out, bool first, const bench_case *c, const 
     CUDPO_TRY(number_member(out, "flops", c->flops));
     CUDPO_TRY(number_member(out, "gbps", c->bytes / seconds * 1e-9));
     CUDPO_TRY(number_member(out, "tflops", c->flops / seconds * 1e-12));
-    CUDPO_TRY(number_member(out, "percent_of_ceiling", percent(c, r, ceilings)));
-    CUDPO_TRY(buffer_printf(out, "\"baseline_ratio\": "));
-    CUDPO_TRY(r->plain.calls > 0 ? buffer_json_number(out, r->plain.median / seconds)
-                                 : buffer_printf(out, "null"));
-    CUDPO_TRY(buffer_printf(out, ", \"wrong\": "));
+    CUDPO_TRY(number_or_null(out, "percent_of_ceiling", share > 0, share));
+    CUDPO_TRY(number_or_null(out, "baseline_ratio", r->plain.calls > 0, r->plain.median / seconds));
+    CUDPO_TRY(buffer_printf(out, "\"wrong\": "));
     CUDPO_TRY(r->wrong >= 0 ? buffer_json_number(out, (double)r->wrong)
                             : buffer_printf(out, "null"));
     return buffer_printf(out, "}");

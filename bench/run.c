@@ -1,18 +1,28 @@
-/* run.c - ops of the table at the shapes of models, one after another. */
+/* run.c - ops of the table at the shapes of models, one after another; and collectives, where there are several ranks.
+ *
+ * An op is measured by rank 0 alone, while the others wait where the next row begins. */
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/nearest.h"
 #include "bench/calibrate.h"
+#include "bench/collective.h"
 #include "bench/models.h"
 #include "bench/report.h"
 #include "cudpo/bench.h"
 #include "train/device.h"
+#include "train/ranks.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct bench_table {
     const cudpo_bench_options *options;
     void (*line)(void *context, const char *text);
     void *context;
+    run_ranks ranks;
+    communicator *communicator; /* NULL: no collective is measured */
+    void *left;                 /* of a collective that failed */
     backend *be;
     bench_settings settings;
     bench_ceilings ceilings;
@@ -36,6 +46,22 @@ static bool is_chosen(const cudpo_bench_options *o, const char *op)
     return o->op_count == 0;
 }
 
+static bool any_op_is_chosen(const cudpo_bench_options *o)
+{
+    bool any = false;
+    for (int i = 0; i < bench_op_count; i++)
+        any = any || is_chosen(o, bench_ops[i]->op);
+    return any;
+}
+
+static bool any_collective_is_chosen(const cudpo_bench_options *o)
+{
+    bool any = false;
+    for (int i = 0; i < bench_collective_count; i++)
+        any = any || is_chosen(o, bench_collectives[i].op);
+    return any;
+}
+
 /* Each name once: ops of one name follow each other. */
 const char *cudpo_bench_op(int64_t i)
 {
@@ -43,7 +69,7 @@ const char *cudpo_bench_op(int64_t i)
         const bool again = j > 0 && strcmp(bench_ops[j]->op, bench_ops[j - 1]->op) == 0;
         if (!again && i-- == 0) return bench_ops[j]->op;
     }
-    return NULL;
+    return i < bench_collective_count ? bench_collectives[i].op : NULL;
 }
 
 static cudpo_status check_ops(const cudpo_bench_options *o)
@@ -67,6 +93,52 @@ static cudpo_status check_ops(const cudpo_bench_options *o)
     return CUDPO_OK;
 }
 
+/* A collective that was asked for by name can be measured. */
+static cudpo_status check_ranks(const bench_table *t)
+{
+    const cudpo_bench_options *o = t->options;
+    for (int64_t i = 0; t->ranks.place.size == 1 && i < o->op_count; i++) {
+        for (int j = 0; j < bench_collective_count; j++) {
+            if (strcmp(o->ops[i], bench_collectives[j].op) == 0)
+                return cudpo_fail(CUDPO_EUSAGE, o->ops[i],
+                                  "takes several ranks: cudpo launch --nproc 2 -- bench %s",
+                                  o->ops[i]);
+        }
+    }
+    return CUDPO_OK;
+}
+
+/* Ranks that measure different things would wait for one another in vain. */
+static cudpo_status check_same(const bench_table *t)
+{
+    const cudpo_bench_options *o = t->options;
+    const run_ranks *r = &t->ranks;
+    hash_state *h;
+    if (r->place.size == 1) return CUDPO_OK;
+    CUDPO_TRY(hash_begin(&h));
+    for (int64_t i = 0; i < o->op_count; i++)
+        hash_add_string(h, o->ops[i]);
+    for (int64_t i = 0; i < o->shape_count; i++)
+        hash_add_string(h, o->shapes[i]);
+    const int64_t numbers[] = {o->op_count, o->shape_count, (int64_t)(o->seconds * 1e6),
+                               o->no_check, t->be->on_device};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        hash_add_int(h, numbers[i]);
+    const hash128 mine = hash_end(h);
+    hash128 *all = calloc((size_t)r->place.size, sizeof *all);
+    if (all == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "%d ranks", (int)r->place.size);
+    cudpo_status status =
+        control_exchange(r->company, all, &mine, sizeof mine, "what is to be measured");
+    for (int32_t k = 1; k < r->place.size && status == CUDPO_OK; k++)
+        if (memcmp(&all[k], &all[0], sizeof mine) != 0)
+            status = cudpo_fail(CUDPO_ECONFIG, "bench",
+                                "rank %d measures something else than rank 0, or on another kind "
+                                "of device: start all ranks with the same command",
+                                (int)k);
+    free(all);
+    return status;
+}
+
 /* What there is so far, as a whole file. */
 static cudpo_status write_json(const bench_table *t)
 {
@@ -81,11 +153,13 @@ static cudpo_status write_json(const bench_table *t)
 
 static cudpo_status add_row(bench_table *t, const bench_case *c, const bench_result *r)
 {
+    const placement *p = &t->ranks.place;
     if (r->wrong > 0) {
         t->wrong += r->wrong;
         t->wrong_ops++;
     }
-    bench_sums_add(&t->sums, c, r);
+    if (!ranks_first(&t->ranks)) return CUDPO_OK;
+    if (c->ranks <= 1 || p->local_size == p->size) bench_sums_add(&t->sums, c, r);
     CUDPO_TRY(bench_line(&t->text, c, r, &t->ceilings));
     CUDPO_TRY(say(t));
     CUDPO_TRY(bench_json_row(&t->json, t->rows == 0, c, r, &t->ceilings));
@@ -104,6 +178,37 @@ static cudpo_status run_op(bench_table *t, const bench_op *op, const bench_shape
     return status;
 }
 
+static cudpo_status run_collective(bench_table *t, const bench_op *op, const bench_shape *s,
+                                   dtype type, int64_t n)
+{
+    const bench_case c = bench_collective_case(op, s, t->communicator, type, n);
+    bench_result r;
+    bool fits;
+    CUDPO_TRY(bench_collective_measure(&r, &fits, &t->left, t->communicator, &c, &t->settings));
+    if (fits) return add_row(t, &c, &r);
+    if (!ranks_first(&t->ranks)) return CUDPO_OK;
+    CUDPO_TRY(
+        buffer_printf(&t->text, "%-16s %-8s %-40s does not fit into memory", op->op, "", c.text));
+    return say(t);
+}
+
+/* Gradients are exchanged in float32 or, on a GPU, in bfloat16. */
+static cudpo_status run_collectives(bench_table *t, const bench_shape *s)
+{
+    const int64_t parameters = model_config_parameters(&s->model);
+    for (int i = 0; i < bench_collective_count; i++) {
+        const bench_op *op = &bench_collectives[i];
+        for (int half = 0; is_chosen(t->options, op->op) && half < 1 + t->be->on_device; half++) {
+            const dtype type = half ? DTYPE_BF16 : DTYPE_F32;
+            int64_t size[COLLECTIVE_SIZES];
+            const int sizes = bench_collective_sizes(size, type, parameters);
+            for (int k = 0; k < sizes; k++)
+                CUDPO_TRY(run_collective(t, op, s, type, size[k]));
+        }
+    }
+    return CUDPO_OK;
+}
+
 static cudpo_status run_shape(bench_table *t, const char *name)
 {
     const cudpo_bench_options *o = t->options;
@@ -116,10 +221,46 @@ static cudpo_status run_shape(bench_table *t, const char *name)
                      .type = t->be->on_device ? DTYPE_BF16 : DTYPE_F32};
     s.tokens = 3 * s.groups * s.length;
     CUDPO_TRY(bench_model(&s.model, name));
-    CUDPO_TRY(buffer_printf(&t->text, "%s", name));
-    CUDPO_TRY(say(t));
+    if (ranks_first(&t->ranks)) {
+        CUDPO_TRY(buffer_printf(&t->text, "%s", name));
+        CUDPO_TRY(say(t));
+    }
     for (int i = 0; i < bench_op_count; i++) {
-        if (is_chosen(o, bench_ops[i]->op)) CUDPO_TRY(run_op(t, bench_ops[i], &s));
+        if (!is_chosen(o, bench_ops[i]->op)) continue;
+        if (ranks_first(&t->ranks)) CUDPO_TRY(run_op(t, bench_ops[i], &s));
+        CUDPO_TRY(ranks_meet(&t->ranks, "next row")); /* nobody waits for longer than a row takes */
+    }
+    return t->communicator != NULL ? run_collectives(t, &s) : CUDPO_OK;
+}
+
+/* What goes from rank to rank is limited by the sockets; by the memory, for MPI within a node; by what nobody knows else. */
+static cudpo_status connect_ranks(bench_table *t)
+{
+    const placement *p = &t->ranks.place;
+    bench_ceilings *c = &t->ceilings;
+    double rate = 0;
+    c->ranks = p->size;
+    if (p->size == 1 || !any_collective_is_chosen(t->options)) return CUDPO_OK;
+    CUDPO_TRY(ranks_connect(&t->communicator, &t->ranks, t->be));
+    c->communicator = t->communicator->name;
+    if (!t->be->on_device) {
+        const double all = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+        t->settings.memory = 0.75 * all / (p->local_size > 0 ? p->local_size : 1);
+    }
+    if (strcmp(c->communicator, "tcp") == 0) CUDPO_TRY(bench_link(&rate, t->ranks.company));
+    c->link_gbps = rate * 1e-9;
+    if (strcmp(c->communicator, "mpi") == 0 && p->local_size == p->size)
+        c->link_gbps = c->copy_gbps / 2; /* a byte that is copied is read and written */
+    return CUDPO_OK;
+}
+
+static cudpo_status run_shapes(bench_table *t)
+{
+    const cudpo_bench_options *o = t->options;
+    for (int64_t i = 0; i < o->shape_count; i++)
+        CUDPO_TRY(run_shape(t, o->shapes[i]));
+    for (int64_t i = 0; o->shape_count == 0 && bench_model_name(i) != NULL; i++) {
+        if (i == 0 || t->be->on_device) CUDPO_TRY(run_shape(t, bench_model_name(i)));
     }
     return CUDPO_OK;
 }
@@ -127,21 +268,48 @@ static cudpo_status run_shape(bench_table *t, const char *name)
 static cudpo_status run_table(bench_table *t)
 {
     const cudpo_bench_options *o = t->options;
-    CUDPO_TRY(device_open(&t->be, o->device, 0, NULL));
-    CUDPO_TRY(bench_measure_ceilings(&t->ceilings, t->be, &t->settings));
-    CUDPO_TRY(bench_head(&t->text, t->be, &t->ceilings));
-    CUDPO_TRY(say(t));
-    CUDPO_TRY(bench_json_begin(&t->json, t->be, &t->ceilings, &t->settings));
-    for (int64_t i = 0; i < o->shape_count; i++)
-        CUDPO_TRY(run_shape(t, o->shapes[i]));
-    for (int64_t i = 0; o->shape_count == 0 && bench_model_name(i) != NULL; i++) {
-        if (i == 0 || t->be->on_device) CUDPO_TRY(run_shape(t, bench_model_name(i)));
+    const bool first = ranks_first(&t->ranks);
+    CUDPO_TRY(check_ranks(t));
+    CUDPO_TRY(device_open(&t->be, o->device, t->ranks.place.local_rank, NULL));
+    CUDPO_TRY(check_same(t));
+    if (first)
+        CUDPO_TRY(bench_measure_ceilings(&t->ceilings, t->be, &t->settings, any_op_is_chosen(o)));
+    CUDPO_TRY(connect_ranks(t));
+    if (first) {
+        CUDPO_TRY(bench_head(&t->text, t->be, &t->ceilings));
+        CUDPO_TRY(say(t));
+        CUDPO_TRY(bench_json_begin(&t->json, t->be, &t->ceilings, &t->settings));
     }
-    if (o->calibration != NULL)
+    CUDPO_TRY(run_shapes(t));
+    if (first && o->calibration != NULL)
         CUDPO_TRY(bench_calibration_write(o->calibration, &t->sums, &t->ceilings, t->be));
-    if (t->wrong == 0) return device_check(t->be);
+    CUDPO_TRY(device_check(t->be));
+    int64_t counts[] = {t->wrong, t->wrong_ops};
+    CUDPO_TRY(ranks_share(&t->ranks, counts, sizeof counts, "wrong elements"));
+    t->ranks.agreed = true; /* on how this ends */
+    if (counts[0] == 0) return CUDPO_OK;
     return cudpo_fail(CUDPO_ENUMERIC, "bench", "%lld elements of the outputs of %lld ops are wrong",
-                      (long long)t->wrong, (long long)t->wrong_ops);
+                      (long long)counts[0], (long long)counts[1]);
+}
+
+static cudpo_status run_ranks_of(bench_table *t)
+{
+    const cudpo_bench_options *o = t->options;
+    cudpo_config c;
+    CUDPO_TRY(cudpo_config_create(&c));
+    cudpo_status status = CUDPO_OK;
+    if (o->ddp_backend != NULL) status = cudpo_config_set(&c, "ddp_backend", o->ddp_backend);
+    if (status == CUDPO_OK) status = ranks_open(&t->ranks, &c, o->ranks);
+    if (status == CUDPO_OK) {
+        status = run_table(t);
+        if (status != CUDPO_OK && !t->ranks.agreed)
+            ranks_fail(&t->ranks, status); /* before peers see the ring end */
+        communicator_close(t->communicator);
+        if (t->left != NULL) t->be->free(t->be, t->left);
+        status = ranks_close(&t->ranks, status);
+    }
+    cudpo_config_free(&c);
+    return status;
 }
 
 cudpo_status cudpo_bench(const cudpo_bench_options *options,
@@ -162,7 +330,7 @@ cudpo_status cudpo_bench(const cudpo_bench_options *options,
                                   .baseline = !options->no_baseline,
                                   .check = !options->no_check}};
     cudpo_status status = check_ops(options);
-    if (status == CUDPO_OK) status = run_table(&t);
+    if (status == CUDPO_OK) status = run_ranks_of(&t);
     buffer_free(&t.json);
     buffer_free(&t.text);
     if (t.be != NULL) t.be->close(t.be);

@@ -2,6 +2,7 @@
 #ifndef CUDPO_BENCH_H
 #define CUDPO_BENCH_H
 
+#include "cudpo/ranks.h"
 #include "cudpo/status.h"
 
 #include <stdbool.h>
@@ -27,11 +28,16 @@ typedef struct cudpo_bench_options {
     int64_t groups;   /* of a pack; 0: 11 on a GPU, 1 on a CPU */
     int64_t length;   /* tokens of each prompt and completion */
     bool no_baseline, no_check;
+    const cudpo_ranks *ranks; /* which of several this process is; NULL: the environment says */
+    const char *ddp_backend; /* "nccl", "mpi", "tcp": of collectives; NULL: what suits the device */
 } cudpo_bench_options;
 
-/** Measure ops, one after another: a call of `line` for each, and for what is said before and behind them.
- *  Returns: CUDPO_OK; CUDPO_EUSAGE: no such op or model, or sizes that make no sense; CUDPO_ENUMERIC where elements of an
- *           output are wrong, after all was measured; CUDPO_EWRITE; the device's failures. */
+/** Measure ops, one after another: a call of `line` for each, and for what is said before and behind them.  Of several ranks
+ *  every one calls it: rank 0 measures ops while the others wait, all of them measure collectives, and rank 0 alone calls `line`
+ *  and writes files.
+ *  Returns: CUDPO_OK; CUDPO_EUSAGE: no such op or model, sizes that make no sense, or a collective of one rank alone;
+ *           CUDPO_ENUMERIC where elements of an output are wrong, after all was measured; CUDPO_EWRITE; the device's failures;
+ *           those of ranks: CUDPO_ERENDEZVOUS, CUDPO_EPEER, CUDPO_ECONFIG. */
 CUDPO_MUST_USE cudpo_status cudpo_bench(const cudpo_bench_options *options,
                                         void (*line)(void *context, const char *text),
                                         void *context);
@@ -46,7 +52,7 @@ CUDPO_MUST_USE cudpo_status cudpo_bench_compare(char **text, int64_t *changed, c
  *  Returns: CUDPO_OK; CUDPO_ENOINPUT, CUDPO_EDATA naming the file; CUDPO_EWRITE. */
 CUDPO_MUST_USE cudpo_status cudpo_bench_plot(const char *svg, const char *file);
 
-/** Names of ops, the i-th of them; NULL behind the last. */
+/** Names of ops and collectives, the i-th of them; NULL behind the last. */
 const char *cudpo_bench_op(int64_t i);
 
 #ifdef __cplusplus

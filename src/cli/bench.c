@@ -1,6 +1,7 @@
 /* bench.c - `cudpo bench`. */
 #include "cudpo/bench.h"
 #include "cli/cli.h"
+#include "cli/ranks.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +21,14 @@ static const cli_page page = {
     "how many times longer the same result takes unfused, a kernel for each stage and its "
     "intermediate results in memory; and how many elements of the outputs are wrong.\n"
     "\n"
-    "OP is a name of the table, such as swiglu; none: all of them.\n"
+    "OP is a name of the table, such as swiglu; none: all of them. Where several ranks run it "
+    "(cudpo launch), rank 0 measures ops while the others wait, and all together measure what "
+    "gradients and weights go through: all_reduce, reduce_to_one, all_gather and broadcast, of "
+    "1024 "
+    "elements, of a bucket (ddp_bucket_cap_mb) and of the model's whole gradient. Their time is "
+    "that of the slowest rank, their GB/s the bus bandwidth of nccl-tests, and their ceiling what "
+    "a plain stream of large messages reaches from one rank to the next; for MPI, within a node, "
+    "a copy in memory; for NCCL none is known.\n"
     "\n"
     "Operands are there as often as it takes for twice the largest cache, and used in turn; what a "
     "call changes is restored before it. Calls are repeated until their times settle, and then "
@@ -29,7 +37,8 @@ static const cli_page page = {
     "\n"
     "Outputs are looked at when all calls were timed: on a GPU they are compared with the CPU's "
     "op, on a CPU with the op in its single stages, or with its definition in double; of a product "
-    "of matrices a thousand elements. Exit status 79 where one is wrong.\n"
+    "of matrices a thousand elements; of a collective with sums of what each rank gave. Exit "
+    "status 79 where one is wrong.\n"
     "\n"
     "--compare prints the rows of two JSON files whose times differ by more than both runs spread, "
     "and by more than 5 %.\n"
@@ -39,6 +48,7 @@ static const cli_page page = {
     "  cudpo bench --json before.json\n"
     "  cudpo bench swiglu attention --shape Llama-3.1-8B --device cuda\n"
     "  cudpo bench --shape my-model/config.json --groups 2 --length 128 --seconds 0.1\n"
+    "  cudpo launch --nproc 2 -- bench all_reduce --device cpu --shape my-model/config.json\n"
     "  cudpo bench --compare before.json after.json\n"
     "  cudpo bench --plot before.svg before.json"};
 
@@ -64,8 +74,9 @@ static cudpo_status run(int argc, char **argv, const char **words, const char **
     cudpo_bench_options o = {.seconds = 0.5, .length = 512, .device = "auto"};
     cli_list models = {shapes, 0};
     const char *svg = NULL;
+    cudpo_ranks ranks;
     bool help, is_compare = false, list = false;
-    const cli_option options[] = {
+    cli_option options[13 + RANKS_OPTIONS] = {
         {"--shape", CLI_LIST, "MODEL",
          "Qwen2.5-0.5B, Llama-3.2-1B, Llama-3.1-8B, a config.json or a folder that has one; may "
          "stand several times. All three on a GPU, the first on a CPU",
@@ -75,6 +86,8 @@ static cudpo_status run(int argc, char **argv, const char **words, const char **
         {"--length", CLI_INTEGER, "N (512)", "tokens of each prompt and each completion",
          &o.length},
         {"--seconds", CLI_REAL, "S (0.5)", "of timed calls of each op, about", &o.seconds},
+        {"--ddp_backend", CLI_TEXT, "nccl|mpi|tcp",
+         "what collectives go through: nccl on a GPU, else tcp", &o.ddp_backend},
         {"--no_baseline", CLI_FLAG, "", "do not measure ops unfused", &o.no_baseline},
         {"--no_check", CLI_FLAG, "", "do not look for wrong elements", &o.no_check},
         {"--json", CLI_TEXT, "FILE", "all results; whole behind every row", &o.json},
@@ -85,6 +98,8 @@ static cudpo_status run(int argc, char **argv, const char **words, const char **
         {"--list", CLI_FLAG, "", "print the names of all ops", &list},
     };
     const int64_t n = sizeof options / sizeof options[0];
+    ranks_options(options + n - RANKS_OPTIONS, &ranks);
+    o.ranks = &ranks;
     CUDPO_TRY(cli_parse(options, n, words, argc, &help, argc, argv));
     if (help) {
         cli_print_page(&page, options, n, false);

@@ -1,9 +1,19 @@
-/* gpus.c - datasheets.
+/* gpus.c - datasheets.  Dense rates, without sparsity; of NVLink half of the total that they give, which counts both ways.
  *
- * Sources: NVIDIA's data sheets of A100, H100, H200, B200, L40S and the RTX 4090 (dense rates, without sparsity; NVLink is half
- * of the total that they give, which counts both ways).  Memory is what cudaGetDeviceProperties() counts: that of the H200 was
- * read on one, the others are their data sheets' less the same 1.2 % for error correction and firmware.  NICs are those of
- * NVIDIA's DGX of the generation, one a GPU; the last two have 100 Gb/s, which is an assumption. */
+ * H100, H200  NVIDIA H100 Tensor Core GPU Architecture (white paper), table of peak rates: 66.9 and 989.4 TFLOPS, 132
+ *             multiprocessors; the data sheets of both: 3.35 and 4.8 TB/s, NVLink 900 GB/s
+ * B200        HGX B200: float32 600 TFLOPS of 8 GPUs, bfloat16 36 PFLOPS of 8 with sparsity, NVLink 1.8 TB/s; 180 GB and
+ *             7.7 TB/s.  A device's own 191.5 GB, 148 multiprocessors and 7.67 TB/s: pytorch/ao, pull request 4002
+ * A100        data sheet of A100 (NVIDIA 1758950): 19.5 and 312 TFLOPS, 1,555 and 2,039 GB/s, NVLink 600 GB/s; white paper:
+ *             108 multiprocessors.  A device's own 42.4 GB: deviceQuery in the documentation of PC2 Paderborn
+ * L40S        data sheet: 91.6 and 362.05 TFLOPS, 864 GB/s, 18,176 CUDA cores of 128 a multiprocessor, no NVLink
+ * RTX 4090    NVIDIA Ada GPU Architecture (white paper): 82.6 and, added up in float32, 165.2 TFLOPS, 1,008 GB/s, 128
+ *             multiprocessors, no NVLink
+ *
+ * Memory is what cudaGetDeviceProperties() counts: that of the H200 was read on one; where no device is named above, the data
+ * sheet's GiB less 1.2 % for error correction and firmware; of the L40S 7.5 %, for GDDR6 has no memory of its own for error
+ * correction, and of the RTX 4090 1.8 %, which its driver takes.  NICs are those of NVIDIA's DGX of the generation, one a GPU, 400 Gb/s and of A100 200; the last two have 100 Gb/s, which is an assumption, as is what
+ * PCIe reaches: 55 GB/s of the 63 of its fifth generation, 25 of the 31.5 of its fourth. */
 #include "plan/gpus.h"
 #include "backend/cuda/memory.h"
 #include "base/nearest.h"
@@ -22,7 +32,7 @@ static const gpu_facts table[] = {
     {"h200", "H200", 150.1 * G, 989.4 * T, 66.9 * T, 4800 * G, 132, 450 * G, 50 * G, 55 * G},
     {"b200", "B200", 191.5 * G, 2250 * T, 75 * T, 7700 * G, 148, 900 * G, 50 * G, 55 * G},
     {"a100", "A100-SXM4-80GB", 84.9 * G, 312 * T, 19.5 * T, 2039 * G, 108, 300 * G, 25 * G, 25 * G},
-    {"a100-40gb", "A100-SXM4-40GB", 42.3 * G, 312 * T, 19.5 * T, 1555 * G, 108, 300 * G, 25 * G,
+    {"a100-40gb", "A100-SXM4-40GB", 42.4 * G, 312 * T, 19.5 * T, 1555 * G, 108, 300 * G, 25 * G,
      25 * G},
     {"l40s", "L40S", 47.7 * G, 362 * T, 91.6 * T, 864 * G, 142, 25 * G, 12.5 * G, 25 * G},
     {"rtx4090", "RTX 4090", 25.3 * G, 165.2 * T, 82.6 * T, 1008 * G, 128, 25 * G, 12.5 * G, 25 * G},

@@ -8,6 +8,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define REDUCER_MEGABYTES \
+    25.0 /* of a bucket, where nobody says: torch's DistributedDataParallel has as many */
+
 typedef struct gradient_reducer {
     communicator *communicator;
     tensor gradient; /* [1,n] of all weights */

@@ -261,10 +261,9 @@ static cudpo_status check_ranks(const cudpo_trainer *t)
 static cudpo_status connect_ranks(cudpo_trainer *t)
 {
     const cudpo_config *c = t->config;
-    const double standard = 25.0; /* MB; of torch's DistributedDataParallel */
+    const double megabytes = c->ddp_bucket_cap_mb > 0.0 ? c->ddp_bucket_cap_mb : REDUCER_MEGABYTES;
     CUDPO_TRY(ranks_connect(&t->communicator, t->ranks, t->be));
-    t->reducer = reducer_of(t->communicator, t->gradient.all,
-                            c->ddp_bucket_cap_mb > 0.0 ? c->ddp_bucket_cap_mb : standard, t->zero);
+    t->reducer = reducer_of(t->communicator, t->gradient.all, megabytes, t->zero);
     return CUDPO_OK;
 }
 
