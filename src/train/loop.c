@@ -200,7 +200,7 @@ static cudpo_status train_as_rank(const cudpo_config *config, run_ranks *ranks)
 {
     output_folder output = {.lock = -1};
     if (ranks_first(ranks)) CUDPO_TRY(output_open(&output, config));
-    cudpo_status status = signals_install();
+    cudpo_status status = signals_install(ranks->launcher);
     if (status == CUDPO_OK) {
         status = open_and_train(config, ranks);
         signals_restore(); /* a signal during the last save changes nothing: it is nearly done */

@@ -10,12 +10,14 @@
 #include "dist/placement.h"
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 typedef struct run_ranks {
     placement place;
     control *company; /* NULL: one rank */
     flight *record;   /* NULL: one rank */
     const cudpo_config *config;
+    pid_t launcher;    /* without which the ranks shall not live on; 0: none such */
     cudpo_status told; /* the failure that the others know of */
     bool agreed;       /* all ranks end now, whatever they return */
     int64_t step;      /* that this rank was at when it ended; 0: none yet */

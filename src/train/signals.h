@@ -6,9 +6,11 @@
 #include "cudpo/status.h"
 
 #include <stdbool.h>
+#include <sys/types.h>
 
-/** Handle SIGTERM, SIGINT, SIGUSR1 (save and stop) and SIGUSR2 (save and go on) until signals_restore(). */
-CUDPO_MUST_USE cudpo_status signals_install(void);
+/** Handle SIGTERM, SIGINT, SIGUSR1 (save and stop) and SIGUSR2 (save and go on) until signals_restore().
+ *  In:      launcher  the process that started this one and whose end is a wish to stop, too; 0: none. */
+CUDPO_MUST_USE cudpo_status signals_install(pid_t launcher);
 void signals_restore(void);
 
 bool signals_stop_wanted(void);
