@@ -39,7 +39,9 @@ static const way ways[] = {
                  "oob_tcp_if_include", "lo", "-n", "2", ""}},
     {.name = "srun",
      .command = {"srun", "--overlap", "--kill-on-bad-exit=1", "-N", "1", "-n", "2", ""},
-     .sweep = {"scancel", "--signal=KILL"}},
+     .sweep = {"sh", "-c",
+               "for step in $(squeue -s -h -j \"$0\" -o %i | grep '[0-9]$'); do scancel \"$step\"; "
+               "done"}},
 };
 enum { WAYS = sizeof ways / sizeof *ways };
 
