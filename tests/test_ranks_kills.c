@@ -17,6 +17,7 @@ enum {
     GONE = 10,     /* s; until nothing of the run is left, from the end of what was started */
     MEET =
         2, /* s; after which ranks that never met are ended, for which nobody but a launcher can know better */
+    SOON = 8,      /* steps that ranks may still do when their launcher is gone */
     RANK_KINDS = 3 /* of a rank, the other one, both */
 };
 static const char *const settings[] = {
@@ -262,12 +263,10 @@ static double end(const way *w, rank_group *g, const char *folder, bool launcher
 
 /* ---- what is left on the disk ---- */
 
-/* The step of the newest checkpoint, which is whole; 0: there is none. */
+/* The step of the newest checkpoint; 0: there is none. */
 static int64_t newest(const char *folder)
 {
     int64_t step = 0;
-    char path[1024];
-    checkpoint_state s;
     DIR *d = opendir(folder);
     if (d == NULL) return 0;
     for (struct dirent *e = readdir(d); e != NULL; e = readdir(d)) {
@@ -276,6 +275,15 @@ static int64_t newest(const char *folder)
         if (n > step) step = n;
     }
     closedir(d);
+    return step;
+}
+
+/* The same where nothing runs; it is whole. */
+static int64_t whole(const char *folder)
+{
+    char path[1024];
+    checkpoint_state s;
+    const int64_t step = newest(folder);
     if (step == 0) return 0;
     snprintf(path, sizeof path, "%s/checkpoint-%lld", folder, (long long)step);
     CHECK_OK(checkpoint_read(&s, path));
@@ -314,11 +322,13 @@ static void one(const way *w, tally *t, uint64_t trial, double length)
         rng_below(key, trial, 1, w->command[0] == NULL ? RANK_KINDS : RANK_KINDS + 1);
     char folder[640];
     snprintf(folder, sizeof folder, "%s", scratch_path("broken"));
-    const int64_t before = newest(folder);
-    /* Loading takes about as long as half of the steps; a few live until their end. */
-    const double left = 1 - (double)before / STEPS;
+    const int64_t before = whole(folder);
+    /* Loading takes about as long as half of the steps; a few live until their end.  Where the launcher is killed, the ranks
+     * are to have something to go on with. */
+    const double left = (who == RANK_KINDS ? 0.6 : 1.1) * (1 - (double)before / STEPS);
     rank_group g = start(w, "broken");
-    program_sleep(1.1 * length * (1 + 2 * left) / 3 * rng_uniform(key, trial, 0));
+    program_sleep(length * (1 + 2 * left) / 3 * rng_uniform(key, trial, 0));
+    const int64_t then = newest(folder);
     strike(w, &g, folder, who);
     t->longest = fmax(t->longest, end(w, &g, folder, who == RANK_KINDS));
     t->starts++;
@@ -328,11 +338,14 @@ static void one(const way *w, tally *t, uint64_t trial, double length)
         if (s != 0 && s != 69 && s != 76 && s != 128 + SIGKILL && s != 128 + SIGTERM)
             fail_msg("%s: rank %d: status %d: %s", w->name, r, s, ranks_said(r));
     }
-    const int64_t after = newest(folder), from = resumed(folder);
+    const int64_t after = whole(folder), from = resumed(folder);
     if (after < before || (from >= 0 && from < before) ||
         (after > before && before > 0 && from < 0))
         fail_msg("%s, start %d: from %lld, went on from %lld, now %lld: %s", w->name, t->starts,
                  (long long)before, (long long)from, (long long)after, ranks_said(0));
+    if (g.status[0] == 128 + SIGKILL && who == RANK_KINDS && then < STEPS - SOON && after == STEPS)
+        fail_msg("%s: ranks went on from step %lld to their end without a launcher", w->name,
+                 (long long)then);
     t->kills += !ended;
     t->launchers += !ended && who == RANK_KINDS;
     t->ends += ended;
