@@ -71,6 +71,41 @@ static inline rank_group ranks_start(int size, const char *const *arguments)
     return g;
 }
 
+/* Arguments of a run into a folder of the scratch folder that goes on from its last checkpoint, and more, which NULL ends.  It is
+ * long enough to be disturbed: some 10 ms a step. */
+static inline void ranks_train(const char *arguments[PROGRAM_ARGUMENTS + 1], const char *output,
+                               const char *const *more)
+{
+    static char folder[640];
+    const char *const common[] = {"train",
+                                  "--model_name_or_path",
+                                  "tests/golden/models/llama",
+                                  "--train_dataset",
+                                  "tests/golden/data/train.jsonl",
+                                  "--output_dir",
+                                  folder,
+                                  "--device",
+                                  "cpu",
+                                  "--max_length",
+                                  "64",
+                                  "--learning_rate",
+                                  "1e-4",
+                                  "--per_device_train_batch_size",
+                                  "6",
+                                  "--logging_steps",
+                                  "1",
+                                  "--resume_from_checkpoint",
+                                  "true"};
+    int n = sizeof common / sizeof *common;
+    snprintf(folder, sizeof folder, "%s", scratch_path(output));
+    memcpy(arguments, common, sizeof common);
+    for (; more != NULL && *more != NULL; more++) {
+        assert_true(n < PROGRAM_ARGUMENTS);
+        arguments[n++] = *more;
+    }
+    arguments[n] = NULL;
+}
+
 /* Wait for all; after `seconds` those that are left are killed, and the test fails. */
 static inline void ranks_wait(rank_group *g, double seconds)
 {

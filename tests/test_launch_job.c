@@ -34,14 +34,16 @@ static int prepare(void **state)
                  "stat -c %a \"$CUDPO_RDZV_TOKEN_FILE\" >\"$SEEN.mode\"\n"
                  "wc -c <\"$CUDPO_RDZV_TOKEN_FILE\" >\"$SEEN.bytes\"\n"
                  "echo \"$OMP_NUM_THREADS\" >\"$SEEN.threads\"\n"
+                 "[ -z \"$CHECKPOINT\" ] || mkdir \"$CHECKPOINT\"\n"
                  "trap : USR1 TERM\n"
                  "[ -z \"$SIGNAL\" ] || { kill -s \"$SIGNAL\" $PPID; sleep 0.2; }\n"
                  "exit \"$STATUS\"\n"},
         {"torchrun", "#!/bin/sh\nfor a in \"$@\"; do printf '%s\\n' \"<$a>\"; done >\"$SEEN\"\n"
                      "echo \"$OMP_NUM_THREADS $TORCH_DISABLE_SHARE_RDZV_TCP_STORE\" "
                      ">\"$SEEN.threads\"\n"},
-        {"scontrol", "#!/bin/sh\necho \"$@\" >\"$SEEN.requeue\"\n"},
-        {"squeue", "#!/bin/sh\n[ \"$*\" = \"-h -j $ID -o %T\" ] && echo \"$STATE\"\n"}};
+        {"scontrol", "#!/bin/sh\necho \"$@\" >>\"$SEEN.requeue\"\n"},
+        {"squeue", "#!/bin/sh\n[ \"$*\" = \"-h -j $ID -o %T\" ] && echo \"$STATE\"\n"
+                   "[ \"$*\" = \"-h -j $ID -o %r\" ] && echo \"$REASON\"\n"}};
     char path[1400], name[64];
     assert_int_equal(mkdir(scratch_path("bin"), 0700), 0);
     assert_int_equal(mkdir(scratch_path("it's a $folder"), 0700), 0);
@@ -196,38 +198,74 @@ static void names_itself(void **state)
     }
 }
 
+/* What the script begins with, checkpoints of steps 5 and 9; and the one that the ranks will make: "": none. */
+static void leave_checkpoints(const char *output, const char *array, const char *step)
+{
+    char folder[700], path[800];
+    CHECK_OK(file_remove_folder(output));
+    snprintf(folder, sizeof folder, "%s%s%s", output, array == NULL ? "" : "/",
+             array == NULL ? "" : array);
+    for (int i = 5; i <= 9; i += 4) {
+        snprintf(path, sizeof path, "%s/checkpoint-%d", folder, i);
+        CHECK_OK(file_make_folder(path));
+    }
+    snprintf(path, sizeof path, "%s/checkpoint-%s", folder, step);
+    setenv("CHECKPOINT", *step == '\0' ? "" : path, 1);
+}
+
 /* The script around the ranks: its secret, its status, and whether it queues itself again. */
 static void runs_as_a_batch_script(void **state)
 {
     (void)state;
     static const struct {
-        const char *status, *state, *signal, *array;
-        const char *requeued; /* NULL: not */
+        const char *status, *state, *reason, *signal, *array;
+        const char *checkpoint; /* that it leaves behind */
+        const char *requeued;   /* NULL: not */
     } cases[] = {
-        {"0", "RUNNING", "", NULL, NULL},
-        {"1", "RUNNING", "", NULL, NULL},
-        {"75", "RUNNING", "", NULL, "requeue 12\n"},
-        {"75", "RUNNING", "TERM", NULL, "requeue 12\n"},
-        {"75", "RUNNING", "USR1", "3", "requeue 77_3\n"},
-        {"75", "CANCELLED", "TERM", NULL, NULL},
-        {"0", "RUNNING", "USR2", NULL, NULL},
+        {"0", "RUNNING", "None", "", NULL, "", NULL},
+        {"1", "RUNNING", "None", "", NULL, "20", NULL},
+        {"75", "RUNNING", "None", "", NULL, "", "requeue 12\n"},
+        {"75", "RUNNING", "None", "TERM", NULL, "20", "requeue 12\n"},
+        {"75", "RUNNING", "None", "USR1", "3", "20", "requeue 77_3\n"},
+        {"75", "CANCELLED", "None", "TERM", NULL, "20", NULL},
+        {"75", "COMPLETING", "None", "TERM", NULL, "20", NULL},
+        {"0", "RUNNING", "None", "USR2", NULL, "", NULL},
+        /* At the limit: saved or killed, it is queued again where it has come further than step 9. */
+        {"75", "COMPLETING", "TimeLimit", "TERM", NULL, "10", "requeue 12\n"},
+        {"75", "COMPLETING", "TimeLimit", "", NULL, "10", "requeue 12\n"},
+        {"75", "COMPLETING", "TimeLimit", "TERM", NULL, "", NULL},
+        {"137", "COMPLETING", "TimeLimit", "TERM", NULL, "10", "requeue 12\n"},
+        {"137", "COMPLETING", "TimeLimit", "TERM", "3", "10", "requeue 77_3\n"},
+        {"137", "COMPLETING", "TimeLimit", "", NULL, "10", NULL},
+        {"137", "COMPLETING", "TimeLimit", "TERM", NULL, "8", NULL},
+        {"137", "COMPLETING", "TimeLimit", "USR1", NULL, "10", NULL},
     };
     if (!has_bash()) skip();
-    program_result r = RUN(0, "launch", "slurm", config, "--gpus_per_node", "0");
+    char output[640];
+    snprintf(output, sizeof output, "%s", scratch_path("out's $folder"));
+    const char *const plain[] = {"launch", "slurm",        config, "--gpus_per_node",
+                                 "0",      "--output_dir", output, NULL};
+    const char *const array[] = {
+        "launch",  "slurm", config, "--gpus_per_node", "0", "--output_dir", output,
+        "--array", "3",     NULL};
+    program_result scripts[] = {program_expect(0, plain), program_expect(0, array)};
     setenv("SLURM_CPUS_PER_TASK", "5", 1);
     setenv("SLURM_JOB_ID", "12", 1);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         setenv("STATUS", cases[i].status, 1);
         setenv("STATE", cases[i].state, 1);
+        setenv("REASON", cases[i].reason, 1);
         setenv("SIGNAL", cases[i].signal, 1);
         setenv("ID", cases[i].array == NULL ? "12" : "77_3", 1);
         if (cases[i].array != NULL) {
             setenv("SLURM_ARRAY_JOB_ID", "77", 1);
             setenv("SLURM_ARRAY_TASK_ID", cases[i].array, 1);
         }
+        leave_checkpoints(output, cases[i].array, cases[i].checkpoint);
         scratch_text("it's a $folder/.cudpo-token-12.killed", "of a start that was killed");
         unlink(scratch_path("seen.requeue"));
-        if (run_script("bash", r.out) != atoi(cases[i].status)) fail_msg("case %zu: status", i);
+        if (run_script("bash", scripts[cases[i].array != NULL].out) != atoi(cases[i].status))
+            fail_msg("case %zu: status", i);
         expect_seen(".mode", "600\n");
         expect_seen(".bytes", "64\n");
         expect_seen(".threads", "5\n");
@@ -241,7 +279,8 @@ static void runs_as_a_batch_script(void **state)
     unlink(config);
     assert_true(file_folder_is_empty(scratch_path("it's a $folder"))); /* no secret is left */
     write_config();
-    program_free(&r);
+    program_free(&scripts[0]);
+    program_free(&scripts[1]);
 }
 
 /* The text between two lines of another, in new memory. */

@@ -1,13 +1,10 @@
-/* test_ranks_faults.c - ranks that are killed, stopped, asked to stop or stand still: all end in time and say why, and the run goes
+/* test_ranks_faults.c - ranks that are lost, stopped, asked to stop or stand still: all end in time and say why, and the run goes
  * on from its last checkpoint to the bits of one that nothing disturbed. */
 /* rooms: train */
 #define _GNU_SOURCE /* prlimit() */
 #include "ranks.h"
-#include "base/rng.h"
 
 #include <sys/resource.h>
-
-enum { SEED = 17 };
 
 /* With $CUDPO_TEST_LONG as many as a release is given. */
 static int trials(int usual, int many)
@@ -15,35 +12,10 @@ static int trials(int usual, int many)
     return getenv("CUDPO_TEST_LONG") != NULL ? many : usual;
 }
 
-/* Long enough to be disturbed: some 10 ms a step. */
 static rank_group start(int size, const char *output, const char *const *more)
 {
-    char folder[640];
-    snprintf(folder, sizeof folder, "%s", scratch_path(output));
-    const char *arguments[PROGRAM_ARGUMENTS + 1] = {"train",
-                                                    "--model_name_or_path",
-                                                    "tests/golden/models/llama",
-                                                    "--train_dataset",
-                                                    "tests/golden/data/train.jsonl",
-                                                    "--output_dir",
-                                                    folder,
-                                                    "--device",
-                                                    "cpu",
-                                                    "--max_length",
-                                                    "64",
-                                                    "--learning_rate",
-                                                    "1e-4",
-                                                    "--per_device_train_batch_size",
-                                                    "6",
-                                                    "--logging_steps",
-                                                    "1",
-                                                    "--resume_from_checkpoint",
-                                                    "true"};
-    int n = 0;
-    while (arguments[n] != NULL)
-        n++;
-    for (; more != NULL && *more != NULL; more++)
-        arguments[n++] = *more;
+    const char *arguments[PROGRAM_ARGUMENTS + 1];
+    ranks_train(arguments, output, more);
     return ranks_start(size, arguments);
 }
 #define START(size, output, ...) start(size, output, (const char *const[]){__VA_ARGS__, NULL})
@@ -196,62 +168,11 @@ static void full(void **state)
     signal(SIGXFSZ, before);
 }
 
-/* Killed at random moments, any rank or all at once, until it comes to its end; rank 0 alone writes checkpoints, or all do. */
-static void killed_of(const char *stage)
-{
-    enum { STEPS = 40 };
-#define KILLED \
-    "--max_steps", "40", "--save_steps", "2", "--save_total_limit", "2", "--zero_stage", stage
-    const double begin = program_clock();
-    rank_group whole = START(2, "through", KILLED);
-    ranks_expect(&whole, 0);
-    const double length = program_clock() - begin;
-    int kills = 0, starts = 0;
-    const int wanted = trials(10, 250);
-    while (kills < wanted) {
-        rank_group g = START(2, "broken", KILLED);
-        const int who = (int)rng_below(SEED, (uint64_t)starts, 1, 3);
-        program_sleep(1.2 * length * rng_uniform(SEED, (uint64_t)starts, 0));
-        for (int r = 0; r < 2; r++)
-            if (who == r || who == 2) kill(g.pid[r], SIGKILL);
-        ranks_wait(&g, 60);
-        starts++;
-        for (int r = 0; r < 2; r++) {
-            const int s = g.status[r];
-            if (s != 0 && s != 69 && s != 128 + SIGKILL && s != 76)
-                fail_msg("rank %d: status %d: %s", r, s, ranks_said(r));
-        }
-        const bool ended = g.status[0] == 0 && g.status[1] == 0;
-        kills += !ended;
-        if (ended) {
-            program_same_file("through", "broken", "model.safetensors");
-            program_same_metrics("through", "broken");
-            CHECK_OK(file_remove_folder(scratch_path("broken")));
-        }
-        if (starts > 40 * wanted) fail_msg("%d starts without coming to an end", starts);
-    }
-    rank_group last = START(2, "broken", KILLED);
-    ranks_expect(&last, 0);
-    program_same_file("through", "broken", "model.safetensors");
-    program_same_metrics("through", "broken");
-    printf("zero_stage %s: killed %d times in %d starts of %d steps\n", stage, kills, starts,
-           STEPS);
-    CHECK_OK(file_remove_folder(scratch_path("through")));
-    CHECK_OK(file_remove_folder(scratch_path("broken")));
-}
-
-static void killed(void **state)
-{
-    (void)state;
-    killed_of("0");
-    killed_of("1");
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lost),          cmocka_unit_test(hung), cmocka_unit_test(asked_to_stop),
-        cmocka_unit_test(asked_to_save), cmocka_unit_test(full), cmocka_unit_test(killed),
+        cmocka_unit_test(asked_to_save), cmocka_unit_test(full),
     };
     return cmocka_run_group_tests(tests, NULL, scratch_remove);
 }

@@ -53,13 +53,13 @@ typedef enum cudpo_job_kind {
 typedef struct cudpo_job {
     const char *config;           /* file of keys, read by all ranks; a pod gets its content */
     const char *const *arguments; /* of `cudpo train` behind it, ended by NULL */
-    const char *output_dir;       /* of that run; of array alone */
-    int64_t nodes;                /* 1 .. 4096 */
-    int64_t gpus_per_node;        /* 0 .. 64 */
-    int64_t ranks_per_node;       /* 0: as many as GPUs, or 1 */
-    int64_t cpus_per_rank;        /* 0: 8 beside a GPU, else 1 */
-    const char *name;             /* NULL: from that of config */
-    const char *program;          /* NULL: this program itself; in a pod: "cudpo" */
+    const char *output_dir; /* of that run; NULL: a job of Slurm is not queued again at its limit */
+    int64_t nodes;          /* 1 .. 4096 */
+    int64_t gpus_per_node;  /* 0 .. 64 */
+    int64_t ranks_per_node; /* 0: as many as GPUs, or 1 */
+    int64_t cpus_per_rank;  /* 0: 8 beside a GPU, else 1 */
+    const char *name;       /* NULL: from that of config */
+    const char *program;    /* NULL: this program itself; in a pod: "cudpo" */
     /* Slurm; NULL: not given */
     const char *time, *partition, *account;
     const char

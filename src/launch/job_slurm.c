@@ -62,23 +62,59 @@ static cudpo_status write_token(buffer *b, const job *j)
         job_make_secret);
 }
 
+/* The folder of this job's run; of an array, that of its element. */
+static cudpo_status write_output(buffer *b, const cudpo_job *a)
+{
+    CUDPO_TRY(quote_shell(b, a->output_dir));
+    return a->array == NULL ? CUDPO_OK : buffer_printf(b, "/\"$SLURM_ARRAY_TASK_ID\"");
+}
+
+/* What makes the job go on after its limit.  Progress is demanded there: the run had all of its time, and would need the same
+ * again.  Where somebody else ended an attempt early, it is not. */
+static cudpo_status write_limit(buffer *b, const cudpo_job *a)
+{
+    if (a->output_dir == NULL) return buffer_printf(b, "at_limit() { false; }\n");
+    CUDPO_TRY(buffer_printf(b, "# Is its time over, and has it come further than it was when it "
+                               "began?  If not, it never would.\n"
+                               "output="));
+    CUDPO_TRY(write_output(b, a));
+    return buffer_printf(
+        b, "\n"
+           "newest() { # step of a checkpoint; 0: there is none\n"
+           "    { echo 0; ls -d -- \"$output\"/checkpoint-* | sed -n "
+           "'s/.*checkpoint-\\([0-9]*\\)$/\\1/p'; } 2>/dev/null |\n"
+           "        sort -n | tail -n 1\n"
+           "}\n"
+           "began=$(newest)\n"
+           "at_limit() {\n"
+           "    [ \"$(squeue -h -j \"$id\" -o %%r)\" = TimeLimit ] && [ \"$(newest)\" -gt "
+           "\"$began\" ]\n"
+           "}\n");
+}
+
 static cudpo_status write_command(buffer *b, const job *j)
 {
     const cudpo_job *a = &j->ask;
-    CUDPO_TRY(buffer_printf(b,
-                            "# Signals must not end this script before the ranks have saved; bash "
-                            "handles them between commands.\n"
-                            "trap : USR1 USR2 TERM\n"
-                            "srun --export=ALL --kill-on-bad-exit=1 "
-                            "--cpus-per-task=\"$SLURM_CPUS_PER_TASK\""));
+    CUDPO_TRY(write_limit(b, a));
+    CUDPO_TRY(buffer_printf(
+        b,
+        "queued=\n"
+        "queue_again() { [ -n \"$queued\" ] || { scontrol requeue \"$id\" && queued=yes; }; }\n"
+        "# Signals must not end this script before the ranks have saved; bash handles them between "
+        "commands.\n"
+        "trap : USR1 USR2\n"
+        "# At its limit a job gets SIGTERM.  Ranks that have not ended some seconds later are "
+        "killed, and so is this script.\n"
+        "trap 'if at_limit; then queue_again; fi' TERM\n"
+        "srun --export=ALL --kill-on-bad-exit=1 "
+        "--cpus-per-task=\"$SLURM_CPUS_PER_TASK\""));
     if (a->mpi != NULL) CUDPO_TRY(buffer_printf(b, " --mpi=%s", a->mpi));
     CUDPO_TRY(buffer_printf(b, " \\\n    "));
     CUDPO_TRY(quote_shell(b, a->program));
     CUDPO_TRY(job_command(b, j));
     if (a->array != NULL) { /* last, so that it wins */
         CUDPO_TRY(buffer_printf(b, " \\\n    --seed \"$SLURM_ARRAY_TASK_ID\" --output_dir "));
-        CUDPO_TRY(quote_shell(b, a->output_dir));
-        CUDPO_TRY(buffer_printf(b, "/\"$SLURM_ARRAY_TASK_ID\""));
+        CUDPO_TRY(write_output(b, a));
     }
     return buffer_printf(b, " &\n"
                             "ranks=$!\n"
@@ -94,8 +130,9 @@ cudpo_status job_slurm(buffer *b, const job *j)
     CUDPO_TRY(write_command(b, j));
     return buffer_printf(
         b, "# A job that was cancelled stays so.\n"
-           "if [ \"$status\" = 75 ] && [ \"$(squeue -h -j \"$id\" -o %%T)\" = RUNNING ]; then\n"
-           "    scontrol requeue \"$id\"\n"
+           "if [ \"$status\" = 75 ] &&\n"
+           "    { [ \"$(squeue -h -j \"$id\" -o %%T)\" = RUNNING ] || at_limit; }; then\n"
+           "    queue_again\n"
            "fi\n"
            "exit \"$status\"\n");
 }

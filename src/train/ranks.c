@@ -70,14 +70,25 @@ static cudpo_status join(run_ranks *r, const cudpo_ranks *given, pmix *session)
     return status;
 }
 
+/* Those that stay as long as what they started, but leave it behind when they are killed: whoever starts the run again then
+ * would find it still running.  `cudpo launch` and Slurm see to that themselves. */
+static bool is_left_behind(const placement *p)
+{
+    return (p->launcher == LAUNCHER_TORCHRUN && getenv("TORCHELASTIC_RUN_ID") != NULL) ||
+           ((p->launcher == LAUNCHER_MPI || p->launcher == LAUNCHER_PMIX) &&
+            getenv("OMPI_COMM_WORLD_RANK") != NULL);
+}
+
 cudpo_status ranks_open(run_ranks *r, const cudpo_config *c, const cudpo_ranks *given)
 {
     static const cudpo_ranks automatic = CUDPO_RANKS_AUTO;
     if (given == NULL) given = &automatic;
     const placement_wish wish = placement_wish_of(given);
+    const pid_t parent = getppid();
     pmix *session;
     *r = ranks_alone(c);
     CUDPO_TRY(placement_find(&r->place, &wish, placement_getenv, NULL));
+    if (is_left_behind(&r->place)) signals_follow(parent);
     CUDPO_TRY(pmix_complete(&r->place, &session));
     if (r->place.size == 1) {
         pmix_close(session);

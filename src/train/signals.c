@@ -3,15 +3,18 @@
  *
  * A signal disposition belongs to the whole process: these flags are the one place where mutable state is global. */
 #include "train/signals.h"
+#include "base/log.h"
 
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static volatile sig_atomic_t stop_wanted, save_wanted;
-static volatile sig_atomic_t told_to_end; /* by SIGTERM or SIGINT */
-static volatile time_t told_at; /* s; only the handler touches it, which is not interrupted */
+static volatile sig_atomic_t told; /* by SIGTERM or SIGINT */
+static volatile time_t told_at;    /* s; only the handler touches it, which is not interrupted */
+static pid_t starter;              /* 0: its end does not matter */
 static struct sigaction before[4];
 static const int handled[4] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2};
 
@@ -23,15 +26,15 @@ static void note(int number)
         return;
     }
     stop_wanted = 1;
-    if (number == SIGUSR1) return;
+    if (number == SIGUSR1) return; /* a warning that the other will come: that is the first, then */
     clock_gettime(CLOCK_MONOTONIC, &now);
-    if (told_to_end && now.tv_sec - told_at > 1) {
+    if (told && now.tv_sec - told_at > 1) {
         signal(number, SIG_DFL);
         raise(number);
         return;
     }
-    if (!told_to_end) told_at = now.tv_sec;
-    told_to_end = 1;
+    if (!told) told_at = now.tv_sec;
+    told = 1;
 }
 
 cudpo_status signals_install(void)
@@ -43,7 +46,8 @@ cudpo_status signals_install(void)
     sigemptyset(&action.sa_mask);
     for (int i = 0; i < 4; i++)
         sigaddset(&action.sa_mask, handled[i]);
-    stop_wanted = save_wanted = told_to_end = 0;
+    stop_wanted = save_wanted = told = 0;
+    starter = 0;
     for (int i = 0; i < 4; i++)
         if (sigaction(handled[i], &action, &before[i]) != 0)
             return cudpo_fail(CUDPO_EINVAL, CUDPO_HERE, "sigaction(%d)", handled[i]);
@@ -52,13 +56,22 @@ cudpo_status signals_install(void)
 
 void signals_restore(void)
 {
-    stop_wanted = save_wanted = 0;
+    stop_wanted = save_wanted = told = 0;
     for (int i = 0; i < 4; i++)
         sigaction(handled[i], &before[i], NULL);
 }
 
+void signals_follow(pid_t launcher)
+{
+    starter = launcher;
+}
+
 bool signals_stop_wanted(void)
 {
+    if (!stop_wanted && starter > 0 && getppid() != starter) {
+        log_warn("the launcher has ended: this run stops, too");
+        stop_wanted = 1;
+    }
     return stop_wanted != 0;
 }
 
