@@ -87,7 +87,7 @@ static void say(share *s)
         log_info("%s: waiting for another process that tokenises it", path);
     else if (last->stage == STAGE_BUILD)
         build_progress_say(path, (row_progress){.rows = last->rows, .share = last->share});
-    else if (last->stage == STAGE_BUILT)
+    else if (last->stage == STAGE_BUILT && together > 0)
         log_info("%s: %lld rows put together", path, (long long)together);
 }
 

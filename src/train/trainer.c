@@ -38,7 +38,7 @@ static cudpo_status tell_ranks(void *context, void *all, const void *mine, size_
 
 static double telling_period(const cudpo_config *c)
 {
-    const double most = 10.0;
+    const double most = 5.0;
     return c->ddp_timeout / 4.0 < most ? c->ddp_timeout / 4.0 : most;
 }
 
