@@ -16,6 +16,7 @@ enum {
     SAVE_STEPS = 2,
     PATIENCE = 60, /* s; for all that does end */
     GONE = 10,     /* s; until nothing of the run is left, from the end of what was started */
+    HUNG = 20,     /* s; in which launchers end behind their ranks */
     MEET = 2,      /* s; for ranks that nobody but a launcher would tell that they will not meet */
     SOON = 8,      /* steps that ranks may still do when their launcher is gone */
     RANK_KINDS = 3 /* of a rank, the other one, both */
@@ -244,16 +245,34 @@ static void end_lonely(rank_group *g)
     }
 }
 
+/* A launcher that is not ours may hang when all ranks have ended: it is ended then, which is said. */
+static void end_hung(const way *w, const rank_group *g, const char *folder)
+{
+    pid_t left[RANKS];
+    const double limit = program_clock() + HUNG;
+    if (w->command[0] == NULL || *w->command[0] == '\0') return;
+    while (!has_ended(g->pid[0])) {
+        if (program_clock() > limit && find_ranks(left, folder, g->pid[0]) == 0) {
+            print_message("%s hangs, with no rank left\n", w->name);
+            kill(g->pid[0], SIGKILL);
+        }
+        if (program_clock() > limit) return;
+        program_sleep(0.005);
+    }
+}
+
 /* All of it ends; returns the seconds that this took. */
 static double end(const way *w, rank_group *g, const char *folder, bool launcher)
 {
     const double begin = program_clock();
     pid_t left[RANKS];
     if (w->command[0] == NULL) end_lonely(g);
+    end_hung(w, g, folder);
     ranks_wait(g, PATIENCE);
     if (launcher) sweep(w);
+    const double ended = program_clock();
     while (find_ranks(left, folder, 0) > 0) {
-        if (program_clock() - begin > GONE) {
+        if (program_clock() - ended > GONE) {
             kill(left[0], SIGKILL);
             fail_msg("%s: process %d was left: %s", w->name, (int)left[0], ranks_said(0));
         }
