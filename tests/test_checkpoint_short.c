@@ -111,7 +111,8 @@ static int resume(fixture *f)
         const size_t n = (size_t)all[i]->all.rows * sizeof(float);
         model_weights got;
         status = model_weights_create(&got, backend_cpu(), &f->config, DTYPE_F32);
-        if (status == CUDPO_OK) status = checkpoint_restore(got.all, 0, &got, (checkpoint_tensors)i, path, s.shards);
+        if (status == CUDPO_OK)
+            status = checkpoint_restore(got.all, 0, &got, (checkpoint_tensors)i, path, s.shards);
         if (status == CUDPO_OK && memcmp(got.all.data, all[i]->all.data, n) != 0) return WRONG;
         model_weights_destroy(&got);
     }

@@ -101,17 +101,17 @@ static void asked_to_stop(void **state)
 {
     (void)state;
     static const int signals[] = {SIGTERM, SIGUSR1, SIGINT};
-    rank_group whole = START(2, "whole", "--max_steps", "60", "--save_steps", "1000");
+    rank_group whole = START(2, "whole", "--max_steps", "150", "--save_steps", "1000");
     ranks_expect(&whole, 0);
     for (int i = 0; i < 3; i++) {
-        rank_group g = START(2, "asked", "--max_steps", "60", "--save_steps", "1000");
+        rank_group g = START(2, "asked", "--max_steps", "150", "--save_steps", "1000");
         wait_for_step("asked", 3);
         assert_int_equal(kill(g.pid[i % 2], signals[i]), 0);
         if (i == 2) assert_int_equal(kill(g.pid[1], signals[i]), 0); /* both, as a scheduler does */
         ranks_expect(&g, 75);
         ranks_says(0, "which is saved");
         ranks_says(1, "which is saved");
-        rank_group again = START(2, "asked", "--max_steps", "60", "--save_steps", "1000");
+        rank_group again = START(2, "asked", "--max_steps", "150", "--save_steps", "1000");
         ranks_expect(&again, 0);
         program_same_file("whole", "asked", "model.safetensors");
         program_same_metrics("whole", "asked");
@@ -123,12 +123,12 @@ static void asked_to_save(void **state)
 {
     (void)state;
     char path[1400];
-    rank_group g = START(2, "saved", "--max_steps", "60", "--save_steps", "1000");
+    rank_group g = START(2, "saved", "--max_steps", "150", "--save_steps", "1000");
     wait_for_step("saved", 3);
     assert_int_equal(kill(g.pid[1], SIGUSR2), 0);
     ranks_expect(&g, 0);
     int found = 0;
-    for (int step = 4; step < 60; step++) {
+    for (int step = 4; step < 150; step++) {
         snprintf(path, sizeof path, "%s/checkpoint-%d", scratch_path("saved"), step);
         found += file_is_folder(path);
     }
