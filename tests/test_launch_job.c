@@ -239,6 +239,11 @@ static void runs_as_a_batch_script(void **state)
         {"137", "COMPLETING", "TimeLimit", "", NULL, "10", NULL},
         {"137", "COMPLETING", "TimeLimit", "TERM", NULL, "8", NULL},
         {"137", "COMPLETING", "TimeLimit", "USR1", NULL, "10", NULL},
+        /* A rank was lost: likewise; one that failed by itself says so with another status. */
+        {"69", "RUNNING", "None", "", NULL, "10", "requeue 12\n"},
+        {"69", "RUNNING", "None", "", NULL, "", NULL},
+        {"69", "COMPLETING", "None", "TERM", NULL, "10", NULL},
+        {"137", "RUNNING", "None", "", NULL, "10", NULL},
     };
     if (!has_bash()) skip();
     char output[640];

@@ -69,33 +69,36 @@ static cudpo_status write_output(buffer *b, const cudpo_job *a)
     return a->array == NULL ? CUDPO_OK : buffer_printf(b, "/\"$SLURM_ARRAY_TASK_ID\"");
 }
 
-/* What makes the job go on after its limit.  Progress is demanded there: the run had all of its time, and would need the same
- * again.  Where somebody else ended an attempt early, it is not. */
-static cudpo_status write_limit(buffer *b, const cudpo_job *a)
+/* What makes the job go on after its limit, and after it lost a node: ranks of the others notice that before Slurm does.  Progress
+ * is demanded there, since the next attempt might come to the same end.  Where somebody stopped an attempt early, it is not. */
+static cudpo_status write_progress(buffer *b, const cudpo_job *a)
 {
-    if (a->output_dir == NULL) return buffer_printf(b, "at_limit() { false; }\n");
-    CUDPO_TRY(buffer_printf(b, "# Is its time over, and has it come further than it was when it "
-                               "began?  If not, it never would.\n"
-                               "output="));
-    CUDPO_TRY(write_output(b, a));
-    return buffer_printf(
-        b, "\n"
-           "newest() { # step of a checkpoint; 0: there is none\n"
-           "    { echo 0; ls -d -- \"$output\"/checkpoint-* | sed -n "
-           "'s/.*checkpoint-\\([0-9]*\\)$/\\1/p'; } 2>/dev/null |\n"
-           "        sort -n | tail -n 1\n"
-           "}\n"
-           "began=$(newest)\n"
-           "at_limit() {\n"
-           "    [ \"$(squeue -h -j \"$id\" -o %%r)\" = TimeLimit ] && [ \"$(newest)\" -gt "
-           "\"$began\" ]\n"
-           "}\n");
+    if (a->output_dir == NULL)
+        CUDPO_TRY(buffer_printf(b, "further() { false; }\n"));
+    else {
+        CUDPO_TRY(buffer_printf(b, "# Has it come further than it was when it began?  If not, it "
+                                   "never would.\n"
+                                   "output="));
+        CUDPO_TRY(write_output(b, a));
+        CUDPO_TRY(buffer_printf(b, "\n"
+                                   "newest() { # step of a checkpoint; 0: there is none\n"
+                                   "    { echo 0; ls -d -- \"$output\"/checkpoint-* | sed -n "
+                                   "'s/.*checkpoint-\\([0-9]*\\)$/\\1/p'; } 2>/dev/null |\n"
+                                   "        sort -n | tail -n 1\n"
+                                   "}\n"
+                                   "began=$(newest)\n"
+                                   "further() { [ \"$(newest)\" -gt \"$began\" ]; }\n"));
+    }
+    return buffer_printf(b, "at_limit() { [ \"$(squeue -h -j \"$id\" -o %%r)\" = TimeLimit ] && "
+                            "further; }\n"
+                            "runs() { [ \"$(squeue -h -j \"$id\" -o %%T)\" = RUNNING ]; } # a job "
+                            "that was cancelled stays so\n");
 }
 
 static cudpo_status write_command(buffer *b, const job *j)
 {
     const cudpo_job *a = &j->ask;
-    CUDPO_TRY(write_limit(b, a));
+    CUDPO_TRY(write_progress(b, a));
     CUDPO_TRY(buffer_printf(
         b,
         "queued=\n"
@@ -128,11 +131,10 @@ cudpo_status job_slurm(buffer *b, const job *j)
     CUDPO_TRY(write_head(b, &j->ask));
     if (j->ask.mpi == NULL || strcmp(j->ask.mpi, "pmix") != 0) CUDPO_TRY(write_token(b, j));
     CUDPO_TRY(write_command(b, j));
-    return buffer_printf(
-        b, "# A job that was cancelled stays so.\n"
-           "if [ \"$status\" = 75 ] &&\n"
-           "    { [ \"$(squeue -h -j \"$id\" -o %%T)\" = RUNNING ] || at_limit; }; then\n"
-           "    queue_again\n"
-           "fi\n"
-           "exit \"$status\"\n");
+    return buffer_printf(b, "# 75: stopped and saved.  69: a rank was lost to the others.\n"
+                            "case $status in\n"
+                            "75) if runs || at_limit; then queue_again; fi ;;\n"
+                            "69) if runs && further; then queue_again; fi ;;\n"
+                            "esac\n"
+                            "exit \"$status\"\n");
 }
