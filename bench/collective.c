@@ -280,10 +280,11 @@ static cudpo_status open_trial(trial *t, double memory)
     return draw_period(t);
 }
 
+/* After a failure something may be under way for ever: then the memory stays, and is not waited for. */
 static void close_trial(trial *t)
 {
     backend *be = t->c->be;
-    (void)be->sync(be); /* nothing of the sets is under way */
+    if (t->memory != NULL) (void)be->sync(be);
     be->free(be, t->memory);
     free(t->chunk);
     free(t->want);

@@ -6,6 +6,9 @@
 #include "base/buffer.h"
 
 #include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <zlib.h>
 
 static inline buffer rows_read(const char *path)
@@ -26,6 +29,14 @@ static inline int rows_count(const char *folder, const char *part)
         found += strstr(e->d_name, part) != NULL;
     closedir(d);
     return found;
+}
+
+/* Two hours older than it is. */
+static inline void rows_age(const char *path)
+{
+    const time_t then = time(NULL) - 7200;
+    const struct timespec times[2] = {{.tv_sec = then}, {.tv_sec = then}};
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
 }
 
 /* Pairs of very different lengths, some of equal texts, some that merge at the prompt's end, and some too long for max_length. */

@@ -99,7 +99,7 @@ static void float32_on_the_other_device(void **state)
     };
     static const char *const devices[] = {"cuda", "cpu"};
     for (int i = 0; i < 6; i++) {
-        char output[16];
+        char output[24];
         snprintf(output, sizeof output, "moved-%d", i);
         done(train(output, devices[i % 2], settings[i / 2]));
         program_cut_back(output, 2, 4);

@@ -236,7 +236,7 @@ static void an_overheard_hello(void **state)
     job_free(&j);
 }
 
-/* Only who knows the token can say that the run is over. */
+/* Only who knows the token can say that the run is over; others, that theirs is another. */
 static void a_refusal_for_good(void **state)
 {
     static const char *const tokens[] = {"wrong", "right"};

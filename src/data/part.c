@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef struct part_row {
@@ -19,6 +20,8 @@ typedef struct part_row {
     int64_t size[MAX_COMPLETIONS];
     uint8_t identical, undesired, unaligned, dropped[MAX_COMPLETIONS], zero[3];
 } part_row;
+
+enum { LEFT_SECONDS = 3600 }; /* after its last write nobody misses a part */
 
 static_assert(sizeof(part_row) == 40, "the file has no padding of the compiler's");
 
@@ -42,6 +45,11 @@ static int create_locked(const char *path)
     enum { TRIES = 100 };
     for (int i = 0; i < TRIES; i++) {
         const int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+        if (fd < 0 && i > 0 && errno == EEXIST) { /* the sweep has not removed it yet */
+            const struct timespec pause = {.tv_nsec = 10000000};
+            nanosleep(&pause, NULL);
+            continue;
+        }
         if (fd < 0) return -1;
         const bool locked = lock_part(fd);
         if ((locked || (errno != EACCES && errno != EAGAIN)) && is_named(fd, path)) return fd;
@@ -280,12 +288,14 @@ cudpo_status part_join_next(part_join *j, built_row *row, bool *done)
     return check_end(j);
 }
 
-/* Remove a file where its name is a part's and nobody has it locked. */
+/* Remove a file where its name is a part's and nobody has it locked, or wrote to it lately: not all mounts know of the locks of
+ * other machines. */
 static void sweep(const char *path, const char *name)
 {
     struct stat s;
     if (strncmp(name, "tokens-", 7) != 0 || strstr(name, ".part-") == NULL) return;
     if (lstat(path, &s) != 0 || !S_ISREG(s.st_mode)) return;
+    if (time(NULL) - s.st_mtime < LEFT_SECONDS) return;
     const int fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0) return;
     if (lock_part(fd) && is_named(fd, path)) unlink(path);

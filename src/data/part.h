@@ -3,7 +3,8 @@
  *   row | row | ... | end
  *   row: a header, then its records as they stand in the cache;  end: a header without a row, then a checksum of all before
  *
- * Its writer keeps a part locked, so one that nobody has locked is the leftover of a process that was killed. */
+ * Its writer keeps a part locked, so one that nobody has locked, and that is an hour old, is the
+ * leftover of a process that was killed. */
 #ifndef CUDPO_DATA_PART_H
 #define CUDPO_DATA_PART_H
 

@@ -67,7 +67,10 @@ static cudpo_status meet(share *s)
     CUDPO_TRY(tell(s));
     s->mine.blind = !here && share_leads(s) && !sees_group(s);
     CUDPO_TRY(tell(s));
-    if (!here && s->all[s->mine.leader].blind) s->mine.leader = s->company->rank;
+    const standing *leader = &s->all[s->mine.leader];
+    if (!here &&
+        (leader->blind || leader->leader != s->mine.leader)) /* nor is one led that leads */
+        s->mine.leader = s->company->rank;
     return tell(s);
 }
 

@@ -65,7 +65,7 @@ static cudpo_status arrange(meeting *m, const control_options *o, pmix *session)
     if (session != NULL) {
         m->token = m->pmix_secret;
         return rendezvous_by_pmix(&m->target, m->pmix_secret, &m->listener, session, p,
-                                  o->join_timeout);
+                                  o->join_timeout, o->stopped);
     }
     CUDPO_TRY(rendezvous_where(&m->target, p, m->token[0] != '\0' || o->open));
     return p->rank == 0 ? rendezvous_listen(&m->listener, &m->target) : CUDPO_OK;

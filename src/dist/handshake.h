@@ -52,7 +52,7 @@ bool handshake_welcome(wire *w, const handshake_nonces *nonces, const handshake_
 bool handshake_hello(wire *w, handshake_nonces *nonces, const handshake_self *self);
 bool handshake_check_accepted(const wire *w, const handshake_nonces *nonces,
                               const handshake_self *self, double *seconds);
-/* Whoever does not know the token can't say that the run is over: that is HANDSHAKE_FOREIGN. */
+/* Whoever does not know the token can't say that the run is over, only that it is another: HANDSHAKE_FOREIGN. */
 handshake_verdict handshake_read_refusal(const wire *w, const handshake_nonces *nonces,
                                          const handshake_self *self, char *why);
 bool handshake_check_welcome(const wire *w, const handshake_nonces *nonces,

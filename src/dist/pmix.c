@@ -1,5 +1,7 @@
 /* pmix.c - see pmix.h. */
 #include "dist/pmix.h"
+#include "dist/rendezvous.h"
+#include "dist/wire.h"
 
 #ifdef CUDPO_PMIX
 
@@ -177,21 +179,25 @@ static void end_fence(pmix_status_t status, void *argument)
     pthread_mutex_unlock(&f->lock);
 }
 
-static bool wait_for(fence *f, double seconds)
+static bool wait_for(fence *f, double seconds, bool (*stopped)(void))
 {
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    t.tv_sec += (time_t)seconds + 1;
-    int e = 0;
+    const long look_ns = 200000000;
+    const double until = wire_clock() + seconds;
     pthread_mutex_lock(&f->lock);
-    while (!f->done && e != ETIMEDOUT)
-        e = pthread_cond_timedwait(&f->changed, &f->lock, &t);
+    while (!f->done && wire_clock() < until && (stopped == NULL || !stopped())) {
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        t.tv_nsec += look_ns;
+        t.tv_sec += t.tv_nsec / 1000000000L;
+        t.tv_nsec %= 1000000000L;
+        (void)pthread_cond_timedwait(&f->changed, &f->lock, &t);
+    }
     const bool done = f->done;
     pthread_mutex_unlock(&f->lock);
     return done;
 }
 
-cudpo_status pmix_fence(pmix *p, double seconds)
+cudpo_status pmix_fence(pmix *p, double seconds, bool (*stopped)(void))
 {
     pmix_info_t collect = {.key = PMIX_COLLECT_DATA};
     collect.value.type = PMIX_BOOL;
@@ -203,7 +209,10 @@ cudpo_status pmix_fence(pmix *p, double seconds)
     pmix_status_t s = p->call.fence(NULL, 0, &collect, 1, end_fence, f);
     if (s == PMIX_SUCCESS) {
         /* Of one that does not end, nothing is freed: PMIx may still end it. */
-        if (!wait_for(f, seconds))
+        const bool done = wait_for(f, seconds, stopped);
+        if (!done && stopped != NULL && stopped())
+            return cudpo_fail(CUDPO_ESTOPPED, "PMIx", RENDEZVOUS_STOPPED);
+        if (!done)
             return cudpo_fail(CUDPO_ERENDEZVOUS, "PMIx", "not all ranks came within %g s", seconds);
         s = f->status;
     }
@@ -269,9 +278,9 @@ cudpo_status pmix_put(pmix *p, const char *key, const char *text)
     return absent();
 }
 
-cudpo_status pmix_fence(pmix *p, double seconds)
+cudpo_status pmix_fence(pmix *p, double seconds, bool (*stopped)(void))
 {
-    (void)p, (void)seconds;
+    (void)p, (void)seconds, (void)stopped;
     return absent();
 }
 

@@ -29,9 +29,9 @@ void pmix_close(pmix *p);
 /** Leave a text, for other ranks to get behind the next fence. */
 CUDPO_MUST_USE cudpo_status pmix_put(pmix *p, const char *key, const char *text);
 
-/** Wait for all ranks, for `seconds`.
- *  Returns: CUDPO_OK; CUDPO_ERENDEZVOUS. */
-CUDPO_MUST_USE cudpo_status pmix_fence(pmix *p, double seconds);
+/** Wait for all ranks, for `seconds`, or until `stopped` says to give up (NULL: never).
+ *  Returns: CUDPO_OK; CUDPO_ERENDEZVOUS; CUDPO_ESTOPPED. */
+CUDPO_MUST_USE cudpo_status pmix_fence(pmix *p, double seconds, bool (*stopped)(void));
 
 /** What a rank left.
  *  Returns: CUDPO_OK; CUDPO_ERENDEZVOUS: nothing, or more than fits. */

@@ -46,6 +46,10 @@ void rendezvous_stop(rendezvous_listener *l);
 /* Is PMIx the way?  Where nothing else says where rank 0 is, and where it spares a port that was only derived. */
 bool rendezvous_is_by_pmix(const placement *place);
 
+/* `stopped` of the following is asked now and then whether to give up, which ends them with CUDPO_ESTOPPED and this; NULL: never. */
+#define RENDEZVOUS_STOPPED \
+    "stopped by a signal before all ranks had met: run the same command again"
+
 /** Rank 0: listen on a free port and leave it with PMIx.  All: learn where rank 0 is, and the token of this run.
  *  Out:     l  of rank 0; the others have none.
  *  Returns: CUDPO_OK; CUDPO_ERENDEZVOUS; CUDPO_ENOMEM. */
@@ -53,7 +57,8 @@ enum { RENDEZVOUS_SECRET = 2 * CONTROL_SECRET + 1 };
 CUDPO_MUST_USE cudpo_status rendezvous_by_pmix(rendezvous_target *target,
                                                char secret[RENDEZVOUS_SECRET],
                                                rendezvous_listener *l, pmix *session,
-                                               const placement *place, double seconds);
+                                               const placement *place, double seconds,
+                                               bool (*stopped)(void));
 
 /* What came of it. */
 typedef struct rendezvous_links {
@@ -67,7 +72,6 @@ typedef struct rendezvous_links {
     "stopped by a signal before all ranks had met: run the same command again"
 
 /** Rank 0: wait for all the others, for `seconds`.  Others: join rank 0.
- *  In:      stopped  asked now and then whether to give up; NULL: never.
  *  Returns: CUDPO_OK; CUDPO_ERENDEZVOUS; CUDPO_ESTOPPED; CUDPO_ENOMEM. */
 CUDPO_MUST_USE cudpo_status rendezvous_receive(rendezvous_links *out, rendezvous_listener *l,
                                                const handshake_self *self, double seconds,

@@ -72,12 +72,13 @@ static cudpo_status read_published(rendezvous_target *target, char secret[RENDEZ
 }
 
 static cudpo_status meet(pmix *p, rendezvous_target *target, char secret[RENDEZVOUS_SECRET],
-                         rendezvous_listener *l, const placement *place, double seconds)
+                         rendezvous_listener *l, const placement *place, double seconds,
+                         bool (*stopped)(void))
 {
     char text[PUBLISHED];
     const bool one_node = place->local_size == place->size;
     if (place->rank == 0) CUDPO_TRY(publish(p, l, one_node));
-    CUDPO_TRY(pmix_fence(p, seconds));
+    CUDPO_TRY(pmix_fence(p, seconds, stopped));
     CUDPO_TRY(pmix_get(p, text, sizeof text, 0, key));
     const cudpo_status s = read_published(target, secret, text, one_node);
     sodium_memzero(text, sizeof text);
@@ -91,13 +92,13 @@ bool rendezvous_is_by_pmix(const placement *place)
 
 cudpo_status rendezvous_by_pmix(rendezvous_target *target, char secret[RENDEZVOUS_SECRET],
                                 rendezvous_listener *l, pmix *p, const placement *place,
-                                double seconds)
+                                double seconds, bool (*stopped)(void))
 {
     *l = (rendezvous_listener){.fd = {-1, -1}};
     if (pmix_rank(p) != place->rank)
         return cudpo_fail(CUDPO_ERENDEZVOUS, "PMIx", "knows this as rank %d, not %d",
                           (int)pmix_rank(p), (int)place->rank);
-    const cudpo_status s = meet(p, target, secret, l, place, seconds);
+    const cudpo_status s = meet(p, target, secret, l, place, seconds, stopped);
     if (s != CUDPO_OK) rendezvous_stop(l);
     return s;
 }

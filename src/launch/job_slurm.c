@@ -73,21 +73,25 @@ static cudpo_status write_output(buffer *b, const cudpo_job *a)
  * is demanded there, since the next attempt might come to the same end.  Where somebody stopped an attempt early, it is not. */
 static cudpo_status write_progress(buffer *b, const cudpo_job *a)
 {
-    if (a->output_dir == NULL)
-        CUDPO_TRY(buffer_printf(b, "further() { false; }\n"));
-    else {
+    if (a->output_dir == NULL) {
+        CUDPO_TRY(buffer_printf(b, "further() { false; }\nmay_go_on() { true; }\n"));
+    } else {
         CUDPO_TRY(buffer_printf(b, "# Has it come further than it was when it began?  If not, it "
                                    "never would.\n"
                                    "output="));
         CUDPO_TRY(write_output(b, a));
-        CUDPO_TRY(buffer_printf(b, "\n"
-                                   "newest() { # step of a checkpoint; 0: there is none\n"
-                                   "    { echo 0; ls -d -- \"$output\"/checkpoint-* | sed -n "
-                                   "'s/.*checkpoint-\\([0-9]*\\)$/\\1/p'; } 2>/dev/null |\n"
-                                   "        sort -n | tail -n 1\n"
-                                   "}\n"
-                                   "began=$(newest)\n"
-                                   "further() { [ \"$(newest)\" -gt \"$began\" ]; }\n"));
+        CUDPO_TRY(buffer_printf(
+            b, "\n"
+               "newest() { # step of a checkpoint; 0: there is none\n"
+               "    { echo 0; ls -d -- \"$output\"/checkpoint-* | sed -n "
+               "'s/.*checkpoint-\\([0-9]*\\)$/\\1/p'; } 2>/dev/null |\n"
+               "        sort -n | tail -n 1\n"
+               "}\n"
+               "began=$(newest)\n"
+               "further() { [ \"$(newest)\" -gt \"$began\" ]; }\n"
+               "# Told to stop before the first step, it may try again some "
+               "times.\n"
+               "may_go_on() { further || [ \"${SLURM_RESTART_COUNT:-0}\" -lt 4 ]; }\n"));
     }
     return buffer_printf(b, "at_limit() { [ \"$(squeue -h -j \"$id\" -o %%r)\" = TimeLimit ] && "
                             "further; }\n"
@@ -133,7 +137,7 @@ cudpo_status job_slurm(buffer *b, const job *j)
     CUDPO_TRY(write_command(b, j));
     return buffer_printf(b, "# 75: stopped and saved.  69: a rank was lost to the others.\n"
                             "case $status in\n"
-                            "75) if runs || at_limit; then queue_again; fi ;;\n"
+                            "75) if runs && may_go_on || at_limit; then queue_again; fi ;;\n"
                             "69) if runs && further; then queue_again; fi ;;\n"
                             "esac\n"
                             "exit \"$status\"\n");

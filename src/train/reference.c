@@ -125,15 +125,18 @@ static cudpo_status score_range(cudpo_trainer *t, score_target *to, const datase
     return CUDPO_OK;
 }
 
-/* What all ranks scored, rank after rank, to a cache. */
+/* What all ranks scored, rank after rank, to a cache.  In: count  lengths, of `tokens` log-probs in all. */
 static cudpo_status put_all(reference_cache_writer *cache, const char *lengths, size_t count,
-                            const char *logp)
+                            const char *logp, size_t tokens)
 {
     for (size_t i = 0; i < count; i++) {
         int64_t n;
         memcpy(&n, lengths + i * sizeof n, sizeof n);
+        if (n < 0 || (uint64_t)n > tokens)
+            return cudpo_fail(CUDPO_EPEER, "reference's log-probs", "ranks sent lengths of others");
         CUDPO_TRY(reference_cache_put(cache, (const float *)(const void *)logp, n));
         logp += (size_t)n * sizeof(float);
+        tokens -= (size_t)n;
     }
     return CUDPO_OK;
 }
@@ -151,11 +154,12 @@ static cudpo_status score_block(cudpo_trainer *t, reference_cache_writer *cache,
     if (status == CUDPO_OK)
         status = control_collect(t->ranks->company, &logp, begin, own.logp.data, own.logp.size,
                                  "reference's log-probs");
+    const size_t tokens = begin[p->size] / sizeof(float);
     if (status == CUDPO_OK)
         status = control_collect(t->ranks->company, &lengths, begin, own.lengths.data,
                                  own.lengths.size, "reference's log-probs");
     if (status == CUDPO_OK && cache != NULL)
-        status = put_all(cache, lengths, begin[p->size] / sizeof(int64_t), logp);
+        status = put_all(cache, lengths, begin[p->size] / sizeof(int64_t), logp, tokens);
     free(lengths);
     free(logp);
     buffer_free(&own.lengths);

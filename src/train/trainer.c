@@ -29,7 +29,7 @@ static cudpo_status find_cache(char **folder, const cudpo_trainer *t)
     return CUDPO_OK;
 }
 
-/* Of dataset_company.  A rank is never silent for long, whatever ddp_timeout is. */
+/* Of dataset_company.  A rank is silent for some seconds at the most, but while it reads or checks a whole file. */
 static cudpo_status tell_ranks(void *context, void *all, const void *mine, size_t bytes)
 {
     const cudpo_trainer *t = context;
@@ -224,6 +224,10 @@ static cudpo_status rank_settings(hash128 *out, const cudpo_trainer *t)
     hash_state *h = NULL;
     CUDPO_TRY(hash_begin(&h));
     hash_add(h, &run, sizeof run);
+    if (t->eval.data != NULL) {
+        const hash128 rows = dataset_fingerprint(t->eval.data);
+        hash_add(h, &rows, sizeof rows);
+    }
     hash_add(h, &c->ddp_bucket_cap_mb, sizeof c->ddp_bucket_cap_mb);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         hash_add_int(h, numbers[i]);
