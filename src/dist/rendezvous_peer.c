@@ -70,6 +70,16 @@ static double soon(const search *s)
     return t < s->deadline ? t : s->deadline;
 }
 
+/* The next word of rank 0. */
+static wire_event hear(const search *s, wire *w, double until)
+{
+    for (;;) {
+        const double look = wire_clock() + look_every;
+        const wire_event e = wire_wait(w, look < until ? look : until);
+        if (e != WIRE_NOTHING || wire_clock() >= until || is_stopped(s)) return e;
+    }
+}
+
 /* The answer to HELLO, or to waiting, is not what was hoped for. */
 static attempt read_no(search *s, const wire *w, const handshake_nonces *nonces, wire_event e,
                        const char *at)
@@ -100,12 +110,7 @@ static attempt wait_for_all(search *s, rendezvous_links *out, wire *w,
     char hub[HANDSHAKE_ADDRESS];
     bool loopback;
     /* Rank 0's patience counts from when it began to listen; it says more on leaving than this rank could. */
-    const double until = wire_clock() + seconds + patience;
-    wire_event e;
-    do {
-        const double look = wire_clock() + look_every;
-        e = wire_wait(w, look < until ? look : until);
-    } while (e == WIRE_NOTHING && wire_clock() < until && !is_stopped(s));
+    const wire_event e = hear(s, w, wire_clock() + seconds + patience);
     if (e == WIRE_FRAME && handshake_check_welcome(w, nonces, s->self, out->secret, hub)) {
         address_of_socket(out->address, w->fd, &loopback);
         /* On rank 0's host, others find this rank where they find rank 0. */
@@ -122,14 +127,14 @@ static attempt talk(search *s, rendezvous_links *out, wire *w, const char *at)
 {
     handshake_nonces nonces = {{0}, {0}};
     double seconds;
-    wire_event e = wire_wait(w, soon(s));
+    wire_event e = hear(s, w, soon(s));
     if (e != WIRE_FRAME) return read_no(s, w, &nonces, e, at);
     if (!handshake_hello(w, &nonces, s->self)) {
         snprintf(s->why, sizeof s->why, "%s: what is there is no cudpo of this version", at);
         return STRANGER;
     }
     wire_flush(w);
-    e = wire_wait(w, soon(s));
+    e = hear(s, w, soon(s));
     if (e != WIRE_FRAME || !handshake_check_accepted(w, &nonces, s->self, &seconds))
         return read_no(s, w, &nonces, e, at);
     return wait_for_all(s, out, w, &nonces, seconds, at);
