@@ -68,8 +68,8 @@ static bool can(const way *w)
     if (program == NULL || *program == '\0') return true;
     while (folders != NULL && *folders != '\0') {
         const int n = (int)strcspn(folders, ":");
-        snprintf(path, sizeof path, "%.*s/%s", n, folders, program);
-        if (access(path, X_OK) == 0) return true;
+        const int length = snprintf(path, sizeof path, "%.*s/%s", n, folders, program);
+        if (length < (int)sizeof path && access(path, X_OK) == 0) return true;
         folders += n + (folders[n] == ':');
     }
     return false;
