@@ -80,7 +80,7 @@ static bool can(const way *w)
 static pid_t start_with_flags(int rank, int port, const char *const *arguments)
 {
     const char *all[PROGRAM_ARGUMENTS + 1];
-    char number[2][24], endpoint[32], out[16], err[16];
+    char number[2][32], endpoint[32], out[16], err[16];
     int n = 0;
     snprintf(number[0], sizeof number[0], "--rank=%d", rank);
     snprintf(number[1], sizeof number[1], "--local_rank=%d", rank);
