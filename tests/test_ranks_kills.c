@@ -367,7 +367,8 @@ static void one(const way *w, tally *t, uint64_t trial, double *length)
     const bool ended = g.status[0] == 0 && (g.size == 1 || g.status[1] == 0);
     for (int r = 0; r < g.size; r++) {
         const int s = g.status[r];
-        const bool fits = s == 69 || s == 76 || s == 128 + SIGKILL || s == 128 + SIGTERM;
+        /* 75: of one that was told to stop before they had met, by end_lonely(). */
+        const bool fits = s == 69 || s == 75 || s == 76 || s == 128 + SIGKILL || s == 128 + SIGTERM;
         if (s != 0 && !(struck && fits))
             fail_msg("%s: process %d: status %d: %s", w->name, r, s, ranks_said(r));
     }
