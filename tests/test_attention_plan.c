@@ -6,8 +6,6 @@
 #include "simt/shared_limit.h"
 #endif
 
-enum { STEPS = 48 }; /* three quarters of a slot of ds */
-
 /* The end of a prompt of more than one tile of keys, and what follows it, ask. */
 static problem long_enough(int H, int K, int D)
 {
@@ -42,28 +40,6 @@ static void chunks_of_scratch(backend *be)
         free(again);
         problem_free(&x);
     }
-}
-
-/* Scratch between that of 1 and of 3 kv heads: what is over is not enough for one more, nor taken for it. */
-static void scratch_between(backend *be)
-{
-    problem x = long_enough(3, 3, 64);
-    const size_t least = scratch_bytes(&x, DTYPE_BF16, 1), most = scratch_bytes(&x, DTYPE_BF16, 3);
-    const int64_t n = x.T * x.W;
-    float *first = zeros(n, 4), *again = zeros(n, 4);
-    for (size_t bytes = least; bytes <= most; bytes += (most - least) / STEPS / 16 * 16) {
-        ops o = ops_begin(be);
-        const call c = call_create(&o, &x, DTYPE_BF16, bytes);
-        CHECK_OK(plan(&c));
-        CHECK_OK(forward(&c));
-        CHECK_OK(backward(&c));
-        ops_get_floats(&o, bytes == least ? first : again, c.dqkv);
-        if (bytes > least) assert_memory_equal(first, again, (size_t)n * 4);
-        ops_end(&o);
-    }
-    free(first);
-    free(again);
-    problem_free(&x);
 }
 
 /* The backend asks for no more than it may have, so for one kv head at a time if that is nothing: the same bits. */
@@ -302,7 +278,6 @@ static void fewer_registers(backend *be)
 
 static const op_case cases[] = {
     {"chunks_of_scratch", chunks_of_scratch},
-    {"scratch_between", scratch_between},
     {"little_scratch", little_scratch},
     {"reserved_scratch_is_enough", reserved_scratch_is_enough},
     {"reserved_scratch_is_enough_for_all", reserved_scratch_is_enough_for_all},

@@ -92,7 +92,9 @@ static bool check_rows(const char *path, int ranks, double *bus)
         const char *op = ops[i / (2 * types)], *type = i / 2 % types ? "bfloat16" : "float32";
         assert_string_equal(json_string(json_get(row, "op")), op);
         const double percent = check_row(row, ranks, sizes[i % 2], type, link);
-        if (link > 0) sense = sense && percent > 0 && percent < 110;
+        /* What 1,024 elements take is the others' turn on a busy machine. */
+        const double least = sizes[i % 2] == PARAMETERS ? 0.01 : 0;
+        if (link > 0) sense = sense && percent > least && percent < 110;
         if (i == 1) *bus = number_of(row, "gbps");
     }
     json_free(tree);

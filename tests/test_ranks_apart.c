@@ -2,28 +2,12 @@
 /* rooms: train */
 #include "ranks.h"
 
-static pid_t start(int rank, int port, const char *const *more)
+/* In: key, value  one more setting; NULL: none. */
+static pid_t start(int rank, int port, const char *key, const char *value)
 {
-    char folder[640];
-    snprintf(folder, sizeof folder, "%s", scratch_path("out"));
-    const char *arguments[PROGRAM_ARGUMENTS + 1] = {"train",
-                                                    "--model_name_or_path",
-                                                    "tests/golden/models/llama",
-                                                    "--train_dataset",
-                                                    "tests/golden/data/train.jsonl",
-                                                    "--output_dir",
-                                                    folder,
-                                                    "--device",
-                                                    "cpu",
-                                                    "--max_length",
-                                                    "64",
-                                                    "--max_steps",
-                                                    "2"};
-    int n = 0;
-    while (arguments[n] != NULL)
-        n++;
-    for (; *more != NULL; more++)
-        arguments[n++] = *more;
+    const char *arguments[PROGRAM_ARGUMENTS + 1];
+    const char *const more[] = {"--max_steps", "2", key, value, NULL};
+    ranks_train(arguments, "out", more);
     return ranks_start_one(rank, 2, port, arguments);
 }
 
@@ -31,15 +15,16 @@ static pid_t start(int rank, int port, const char *const *more)
 static void of_different_settings(void **state)
 {
     (void)state;
-    static const char *const other[][3] = {{"--ddp_bucket_cap_mb", "0.01"},
+    static const char *const other[][2] = {{"--ddp_bucket_cap_mb", "0.01"},
                                            {"--zero_stage", "1"},
-                                           {"--logging_steps", "1"},
+                                           {"--logging_steps", "2"},
                                            {"--save_steps", "1"},
                                            {"--seed", "7"}};
-    static const char *const none[] = {NULL};
     for (size_t i = 0; i < sizeof other / sizeof other[0]; i++) {
         const int port = ranks_port();
-        rank_group g = {.size = 2, .pid = {start(0, port, none), start(1, port, other[i])}};
+        rank_group g = {
+            .size = 2,
+            .pid = {start(0, port, NULL, NULL), start(1, port, other[i][0], other[i][1])}};
         ranks_expect(&g, 78);
         ranks_says(0, "rank 1 has another model, other data or other settings than rank 0");
     }
@@ -77,7 +62,6 @@ static void wait_for_peer(int listener)
 static void stopped_while_it_waits(void **state)
 {
     (void)state;
-    static const char *const none[] = {NULL};
     for (int rank = 0; rank < 2; rank++) {
         const int port = ranks_port(), one = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
         const struct sockaddr_in a = at(port);
@@ -86,7 +70,7 @@ static void stopped_while_it_waits(void **state)
             assert_int_equal(bind(listener, (const struct sockaddr *)&a, sizeof a), 0);
             assert_int_equal(listen(listener, 4), 0);
         }
-        rank_group g = {.size = 1, .pid = {start(rank, port, none)}};
+        rank_group g = {.size = 1, .pid = {start(rank, port, NULL, NULL)}};
         if (rank == 0)
             wait_for_hub(port);
         else
