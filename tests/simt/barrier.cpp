@@ -1,5 +1,5 @@
 /* barrier.cpp - __syncthreads and its variants, and what is said when a block can't go on. */
-#include "internal.h"
+#include "turn.h"
 
 #include <cstdio>
 #include <map>
@@ -8,33 +8,32 @@
 namespace simt
 {
 
-/* All have arrived.  CUDA wants them at the same barrier, not just at one each. */
-static void release()
+/* CUDA wants all at the same barrier, not just at one each. */
+[[noreturn]] static void diverge(const Worker *w, const Thread *me)
 {
-    Worker *const w = worker;
-    const Site site = current->site;
-    int count = 0;
-    for (unsigned i = 0; i < w->thread_count; i++) {
-        const Thread &t = w->threads[i];
-        if (t.site.line != site.line || t.site.file != site.file)
-            die(site,
-                "barrier divergence: this __syncthreads is not the one that thread (%u,%u,%u) is "
-                "at, "
-                "%s:%d",
-                t.index.x, t.index.y, t.index.z, t.site.file, t.site.line);
-        count += t.predicate != 0;
+    unsigned i = 0; /* one that is at the other */
+    while (&w->threads[i] == me || w->threads[i].state != AT_BARRIER ||
+           w->threads[i].site.line != w->barrier.line ||
+           w->threads[i].site.file != w->barrier.file) {
+        i++;
     }
-    int answer = count;
-    if (w->barrier_op == BARRIER_AND) answer = count == (int)w->thread_count;
-    if (w->barrier_op == BARRIER_OR) answer = count > 0;
-    for (unsigned i = 0; i < w->thread_count; i++) {
-        w->threads[i].state = READY;
-        w->threads[i].answer = answer;
-    }
+    const uint3 other = w->threads[i].index;
+    die(me->site,
+        "barrier divergence: this __syncthreads is not the one that thread (%u,%u,%u) is at, %s:%d",
+        other.x, other.y, other.z, w->barrier.file, w->barrier.line);
+}
+
+/* All have arrived. */
+static void release(Worker *w, BarrierOp op)
+{
+    w->answer = w->predicates;
+    if (op == BARRIER_AND) w->answer = w->predicates == (int)w->thread_count;
+    if (op == BARRIER_OR) w->answer = w->predicates > 0;
     for (unsigned warp = 0; warp < w->warp_count; warp++) {
-        make_ready(warp, w->warps[warp].exist);
+        make_ready(w, warp, w->warps[warp].exist);
     }
     w->arrived = 0;
+    w->predicates = 0;
     race_barrier();
 }
 
@@ -43,19 +42,20 @@ int syncthreads(int predicate, BarrierOp op, Site site)
     Worker *const w = worker;
     Thread *const me = current;
     me->site = site;
-    me->predicate = predicate;
     me->state = AT_BARRIER;
-    w->barrier_op = op;
     if (w->live != w->thread_count)
         die(site, "__syncthreads after %u of the block's %u threads have exited",
             w->thread_count - w->live, w->thread_count);
+    if (w->arrived == 0) w->barrier = site;
+    if (w->barrier.line != site.line || w->barrier.file != site.file) diverge(w, me);
+    w->predicates += predicate != 0;
     if (++w->arrived == w->live) {
-        release();
+        release(w, op);
         if (config.order == FORWARD)
             w->current_warp = 0; /* each phase in order, from the first warp on */
     }
-    run_others();
-    return me->answer;
+    run_others(w, me);
+    return w->answer;
 }
 
 /* Called on the main stack, when no thread is ready: who waits where. */

@@ -51,7 +51,7 @@ static void prepare(Fiber *fiber, void (*entry)())
 {
     static __thread unsigned stacks;
     /* Not all at the same place in a page, which would make them compete for the same lines of the first-level cache. */
-    const size_t shift = stacks++ % 8 * 256;
+    const size_t shift = stacks++ % 16 * 256;
     void **top = reinterpret_cast<void **>(fiber->stack + fiber->stack_bytes - shift);
     *--top = nullptr;
     *--top = reinterpret_cast<void *>(entry);

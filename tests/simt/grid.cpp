@@ -1,6 +1,6 @@
 /* grid.cpp - a launch: its limits, its blocks one by one on each OS thread. */
-#include "internal.h"
 #include "stream.h"
+#include "turn.h"
 
 #include <cstdint>
 #include <mutex>
@@ -43,6 +43,7 @@ static void prepare_threads(dim3 block)
     w->ready_warps = 0;
     w->current_warp = 0;
     w->arrived = 0;
+    w->predicates = 0;
     if (w->threads.size() < w->warp_count * 32) w->threads.resize(w->warp_count * 32);
     for (unsigned i = 0; i < w->thread_count; i++) {
         Thread &t = w->threads[i];
@@ -60,7 +61,7 @@ static void prepare_threads(dim3 block)
         Warp &warp = w->warps[i];
         warp.exist = lanes >= 32 ? ~0u : (1u << lanes) - 1;
         warp.exited = warp.waiting = warp.ready = 0;
-        make_ready(i, warp.exist);
+        make_ready(w, i, warp.exist);
     }
 }
 

@@ -25,7 +25,8 @@ struct Config {
 };
 extern Config config;
 
-enum State : uint8_t { NEW, READY, AT_BARRIER, AT_WARP_OP, EXITED };
+/* What a thread waits for, or did last. */
+enum State : uint8_t { NEW, AT_BARRIER, AT_WARP_OP, EXITED };
 
 /* A cp.async that was issued and has not arrived. */
 struct Copy {
@@ -36,25 +37,26 @@ struct Copy {
     Site site;
 };
 
-struct Thread {
+/* What each turn needs is in the first 64 bytes. */
+struct alignas(64) Thread {
     uint3 index;     /* threadIdx */
     unsigned linear; /* number in the block */
     uint8_t warp, lane;
     State state;
-    Kind kind;             /* of the warp operation that it waits in */
-    int predicate, answer; /* of the barrier that it waits in */
-    Site site;             /* of what it waits in */
-    Fiber *fiber;          /* none before its first turn and after its last */
-    int copy_group;        /* that the next cp.async belongs to */
+    Kind kind;      /* of the warp operation that it waits in */
+    Site site;      /* of what it waits in */
+    Fiber *fiber;   /* none before its first turn and after its last */
+    int copy_group; /* that the next cp.async belongs to */
     std::vector<Copy> copies;
 };
 
 /* Sets of lanes. */
 struct Warp {
     unsigned exist, exited, ready;
-    unsigned waiting; /* in a warp operation, each with its argument and mask below */
+    unsigned waiting; /* in a warp operation, each with its argument, mask and instruction below */
     void *argument[32];
     unsigned mask[32];
+    unsigned instruction[32]; /* lanes of one operation have the same */
 };
 
 /* A SHARED variable that a thread of the block has come by. */
@@ -89,7 +91,9 @@ struct Worker {
     unsigned live;         /* threads that have not exited */
     unsigned arrived;      /* of them, at the barrier */
     unsigned current_warp; /* that had the last turn */
-    BarrierOp barrier_op;
+    Site barrier;          /* that they are at */
+    int predicates;        /* of those at the barrier: how many are not 0 */
+    int answer;            /* of the last barrier: read before anybody comes to the next */
     uint64_t random;
 
     /* Its shared memory: SHARED variables grow from the arena's begin, DYN_SHARED ends at its end. */
@@ -111,10 +115,10 @@ void faults_catch();
 void faults_release();
 void faults_prepare_thread(); /* once in every OS thread that runs blocks */
 
-/* scheduler.cpp: who runs next. */
+/* scheduler.cpp: who runs next; turn.h has the rest. */
 uint64_t random_number();
-void make_ready(unsigned warp, unsigned lanes);
-void run_others(); /* the current thread waits: give the turn to another; returns when it is resumed */
+Thread *pick_any(Worker *w);
+void start(Worker *w, Thread *t); /* give a thread that is about to have its first turn a stack */
 void offer_turn(); /* the current thread could go on: put it among the ready ones and let the schedule pick */
 bool run_threads(); /* of the prepared block; false if some can never go on */
 

@@ -2,7 +2,7 @@
  *
  * Lanes arrive one by one, leave their argument and wait; the last one does the work of all.  On the way in it is
  * checked that they mean the same instruction: on a GPU, lanes that do not would hang or exchange garbage. */
-#include "internal.h"
+#include "turn.h"
 
 #include <algorithm>
 
@@ -17,12 +17,8 @@ template <class F> static inline void for_lanes(unsigned set, F f)
     }
 }
 
-static inline Thread &lane_thread(unsigned lane)
-{
-    return worker->threads[current->warp * 32u + lane];
-}
-
-static void check_mask(const Warp &warp, unsigned mask, Kind kind, Site site)
+[[noreturn]] __attribute__((noinline)) static void bad_mask(const Warp &warp, unsigned mask,
+                                                            Kind kind, Site site)
 {
     if (!(mask >> current->lane & 1))
         die(site, "%s: the calling lane %u is not in its mask 0x%08x", kind_name(kind),
@@ -30,50 +26,74 @@ static void check_mask(const Warp &warp, unsigned mask, Kind kind, Site site)
     if (mask & ~warp.exist)
         die(site, "%s: mask 0x%08x names lanes that do not exist (the warp has 0x%08x)",
             kind_name(kind), mask, warp.exist);
-    if (mask & warp.exited)
-        die(site, "%s: mask 0x%08x names exited lanes 0x%08x", kind_name(kind), mask,
-            mask & warp.exited);
+    die(site, "%s: mask 0x%08x names exited lanes 0x%08x", kind_name(kind), mask,
+        mask & warp.exited);
 }
 
 /* Instructions marked .aligned in PTX must be the very same one in every lane; others only of one kind. */
-static void check_same(unsigned lane, Kind kind, unsigned mask, Site site)
+static inline unsigned instruction_of(Kind kind, Site site)
 {
-    const Thread &other = lane_thread(lane);
-    const unsigned its = worker->warps[current->warp].mask[lane];
-    if (its != mask)
-        die(site, "%s: lane %u waits with mask 0x%08x at %s:%d, lane %u with 0x%08x",
-            kind_name(kind), lane, its, other.site.file, other.site.line, current->lane, mask);
     const bool aligned = kind == K_MMA || kind == K_LDSM;
-    if (other.kind != kind || (aligned && other.site.line != site.line))
-        die(site, "warp divergence: lane %u is at %s, %s:%d, lane %u at %s", lane,
-            kind_name(other.kind), other.site.file, other.site.line, current->lane,
-            kind_name(kind));
+    return (unsigned)kind << 24 | (aligned ? (unsigned)site.line & 0xffffff : 0);
+}
+
+static inline bool all_same(const Warp &warp, unsigned mask, unsigned instruction)
+{
+    unsigned difference = 0;
+    if (mask == ~0u) {
+        for (unsigned lane = 0; lane < 32; lane++) {
+            difference |= (warp.mask[lane] ^ mask) | (warp.instruction[lane] ^ instruction);
+        }
+    } else {
+        for_lanes(mask, [&](unsigned lane) {
+            difference |= (warp.mask[lane] ^ mask) | (warp.instruction[lane] ^ instruction);
+        });
+    }
+    return difference == 0;
+}
+
+[[noreturn]] __attribute__((noinline)) static void diverge(const Warp &warp, unsigned mask,
+                                                           Kind kind, Site site)
+{
+    unsigned lane = 0;
+    while (!(mask >> lane & 1) ||
+           (warp.mask[lane] == mask && warp.instruction[lane] == instruction_of(kind, site))) {
+        lane++;
+    }
+    const Thread &other = worker->threads[current->warp * 32u + lane];
+    if (warp.mask[lane] != mask)
+        die(site, "%s: lane %u waits with mask 0x%08x at %s:%d, lane %u with 0x%08x",
+            kind_name(kind), lane, warp.mask[lane], other.site.file, other.site.line, current->lane,
+            mask);
+    die(site, "warp divergence: lane %u is at %s, %s:%d, lane %u at %s", lane,
+        kind_name(other.kind), other.site.file, other.site.line, current->lane, kind_name(kind));
 }
 
 void warp_op(unsigned mask, Kind kind, void *argument, Execute execute, Site site)
 {
+    Worker *const w = worker;
     Thread *const me = current;
-    Warp &warp = worker->warps[me->warp];
-    const unsigned bit = 1u << me->lane;
-    check_mask(warp, mask, kind, site);
+    Warp &warp = w->warps[me->warp];
+    const unsigned bit = 1u << me->lane, instruction = instruction_of(kind, site);
+    if (!(mask & bit) || (mask & (~warp.exist | warp.exited))) bad_mask(warp, mask, kind, site);
     me->site = site;
     me->kind = kind;
     warp.argument[me->lane] = argument;
     warp.mask[me->lane] = mask;
+    warp.instruction[me->lane] = instruction;
     warp.waiting |= bit;
     if ((warp.waiting & mask) != mask) {
         me->state = AT_WARP_OP;
-        run_others();
+        run_others(w, me);
         return;
     }
-    for_lanes(mask, [&](unsigned lane) { check_same(lane, kind, mask, site); });
+    if (!all_same(warp, mask, instruction)) diverge(warp, mask, kind, site);
     execute(warp.argument, mask);
     if (kind == K_SYNCWARP) race_syncwarp(me->warp, mask);
     warp.waiting &= ~mask;
     const unsigned others = mask & ~bit;
     if (others == 0) return;
-    for_lanes(others, [&](unsigned lane) { lane_thread(lane).state = READY; });
-    make_ready(me->warp, others);
+    make_ready(w, me->warp, others);
     if (config.order == RANDOM)
         offer_turn(); /* it is not always the last to arrive that goes on first */
 }
@@ -87,7 +107,7 @@ void exec_shfl(void **arguments, unsigned mask)
     for_lanes(mask, [&](unsigned l) {
         ShflArg *const a = static_cast<ShflArg *>(arguments[l]);
         if (!(mask >> a->source & 1))
-            die(lane_thread(l).site,
+            die(worker->threads[current->warp * 32u + l].site,
                 "__shfl_sync: lane %u reads lane %d, which is not in mask 0x%08x", l, a->source,
                 mask);
         a->value = values[a->source];
