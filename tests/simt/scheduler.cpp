@@ -29,20 +29,19 @@ uint64_t random_number()
     return worker->random = x;
 }
 
-static unsigned any(unsigned set, unsigned number)
+/* Of a set, the first from a place on, in a circle: any of them is, if the place may be any. */
+static unsigned first_from(unsigned set, unsigned place)
 {
-    for (number %= (unsigned)__builtin_popcount(set); number > 0; number--) {
-        set &= set - 1;
-    }
-    return lowest(set);
+    place &= 31;
+    return (lowest(set >> place | set << (32 - place) % 32) + place) & 31;
 }
 
 /* The choice of a random schedule. */
 Thread *pick_any(Worker *w)
 {
     const unsigned r = (unsigned)(random_number() >> 20);
-    const unsigned warp = any(w->ready_warps, r & 1023);
-    return &w->threads[warp * 32 + any(w->warps[warp].ready, r >> 10 & 1023)];
+    const unsigned warp = first_from(w->ready_warps, r);
+    return &w->threads[warp * 32 + first_from(w->warps[warp].ready, r >> 5)];
 }
 
 static void leave(Worker *w, Thread *t)
