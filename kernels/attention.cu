@@ -354,7 +354,7 @@ extern "C" cudpo_status cuda_attention(tensor out, tensor lse, tensor qkv, tenso
     const plan_claim claim = claim_of(&p, shape, fault);
     if (qkv.type == DTYPE_F32) return attention_f32(out, lse, qkv, &p, shape, claim, stream);
     const forward_tensors x = {(bf16 *)out.data, (float *)lse.data, (const bf16 *)qkv.data,
-                               lse.stride,       (int)out.stride,   (int)qkv.stride};
+                               lse.stride,       row_stride(out),   row_stride(qkv)};
     if (shape.head_dim <= 64) return launch<64>(&x, &p, shape, claim, stream);
     if (shape.head_dim <= 96) return launch<96>(&x, &p, shape, claim, stream);
     if (shape.head_dim <= 128) return launch<128>(&x, &p, shape, claim, stream);

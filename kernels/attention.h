@@ -72,6 +72,12 @@ static inline bool is_near(tensor t)
     return t.stride < MAX_STRIDE;
 }
 
+/* Elements from one row to the next.  Of a single row a tensor's stride says nothing, and need not keep rows aligned. */
+static inline int row_stride(tensor t)
+{
+    return (int)(t.rows > 1 ? t.stride : t.cols);
+}
+
 /* What is the same for all blocks of a call. */
 typedef struct attention_sizes {
     int heads, kv_heads, head_dim, window;
@@ -204,14 +210,13 @@ __device__ __forceinline__ void load_rows(int thread, bf16 *shared, const bf16 *
     if (THREADS % CHUNKS == 0) { /* a thread stays in its column */
         const int chunk = thread % CHUNKS, top = thread / CHUNKS;
         const int step = THREADS / CHUNKS * stride;
-        int at = top * stride + chunk * 8;
+        const int at = top * stride + chunk * 8;
         valid = chunk * 8 < head_dim ? valid - top : 0;
 #pragma unroll
         for (int i = 0; i < ROWS * CHUNKS / THREADS; i++) {
             const int below = i * (THREADS / CHUNKS);
-            cp_async_16(shared + chunk_at<D>(top + below, chunk), global + at,
+            cp_async_16(shared + chunk_at<D>(top + below, chunk), global + (at + i * step),
                         below < valid ? 16 : 0);
-            at += step;
         }
     } else {
 #pragma unroll

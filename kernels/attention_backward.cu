@@ -148,9 +148,9 @@ extern "C" cudpo_status cuda_attention_backward(tensor dqkv, tensor dout, tensor
     x.dqkv = (bf16 *)dqkv.data;
     x.dout = (const bf16 *)dout.data;
     x.qkv = (const bf16 *)qkv.data;
-    x.dqkv_stride = (int)dqkv.stride;
-    x.dout_stride = (int)dout.stride;
-    x.qkv_stride = (int)qkv.stride;
+    x.dqkv_stride = row_stride(dqkv);
+    x.dout_stride = row_stride(dout);
+    x.qkv_stride = row_stride(qkv);
     plan_counts *copy = (plan_counts *)memory;
     x.statistics = (float2 *)(memory + d.counts);
     x.dkv = d.parts > 1 ? (float4 *)(memory + d.counts + d.statistics) : NULL;

@@ -115,7 +115,7 @@ static bool has_quads_too(tensor t, tensor out)
 /* out = f(a, b, k), element by element; see map_function.
  *  Out:     out  [R,C] f32 or bf16; may be a or b itself.
  *  In:      a    [R or a divisor of it, C or 1] f32 or bf16: row r R' / R, and its one column for all.
- *           b    the same, of a function of two; [R,1] i32 of MAP_ONEHOT; else absent.   k  finite.
+ *           b    the same, of a function of two; [R,1] i32 of MAP_ONEHOT; else absent.   k  finite; of MAP_CAUSAL within 2^62.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, out untouched; CUDPO_EDEVICE.
  *  Bytes: R C e of each operand and of out, e the bytes of an element; a broadcast one is read once from memory. */
 extern "C" cudpo_status cuda_map(tensor out, map_function f, tensor a, tensor b, float k,
@@ -123,7 +123,7 @@ extern "C" cudpo_status cuda_map(tensor out, map_function f, tensor a, tensor b,
 {
     CUDPO_REQUIRE(is_matrix(out));
     CUDPO_REQUIRE(f < MAP_FUNCTIONS);
-    CUDPO_REQUIRE(std::isfinite(k));
+    CUDPO_REQUIRE(std::isfinite(k) && (f != MAP_CAUSAL || std::fabs(k) < 0x1p62f));
     if (out.rows == 0) return CUDPO_OK;
     CUDPO_REQUIRE(is_operand(a, out) && is_in_place(a, out));
     if (map_takes_two(f))

@@ -49,7 +49,7 @@ static __global__ void __launch_bounds__(THREADS)
 }
 
 /* Sums or maxima along one side of a matrix.
- *  Out:     out  [R,1] f32, over the columns of each row of a; or [G,C] f32, over rows g R/G .. of a, R a multiple of G.
+ *  Out:     out  [R,1] f32, over the columns of each row of a; or [G,C] f32, over rows g R/G .. of a, R a multiple of G and not 0.
  *                In f32, in an order that the shape decides.  A NaN comes through a sum, not through a maximum.
  *  In:      a    [R,C] f32 or bf16; does not overlap out.     largest  false: sums.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, out untouched; CUDPO_EDEVICE.

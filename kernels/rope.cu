@@ -67,6 +67,8 @@ extern "C" cudpo_status cuda_rope(tensor x, tensor cosine, tensor sine, tensor p
     CUDPO_REQUIRE(is_fault(fault));
     CUDPO_REQUIRE(tensor_disjoint(x, cosine) && tensor_disjoint(x, sine) &&
                   tensor_disjoint(x, position) && tensor_disjoint(x, fault));
+    CUDPO_REQUIRE(tensor_disjoint(fault, cosine) && tensor_disjoint(fault, sine) &&
+                  tensor_disjoint(fault, position));
     if (x.rows == 0) return CUDPO_OK;
     const bool rows = is_vectorisable(x) && is_vectorisable(cosine) && is_vectorisable(sine);
     FLOAT_TYPE(x.type, Real, {

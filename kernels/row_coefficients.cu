@@ -22,7 +22,7 @@ static __global__ void __launch_bounds__(THREADS)
  *  Out:     row          [R] f32; NaN where the sequence is out of range, which sets FAULT_INDEX.
  *  In:      coefficient  [S] f32, d(loss) / d(sequence score).       sequence  [R] i32 in 0 .. S-1.
  *           scale        [R] f32, as token_logprob left it.  All may be strided.
- *           Nothing overlaps row.  R up to 2^39 - 256.
+ *           Nothing overlaps row or fault.  R up to 2^39 - 256.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, row untouched; CUDPO_EDEVICE.
  *  Moves 12 bytes a row. */
 extern "C" cudpo_status cuda_row_coefficients(tensor row, tensor coefficient, tensor sequence,
@@ -35,6 +35,8 @@ extern "C" cudpo_status cuda_row_coefficients(tensor row, tensor coefficient, te
     CUDPO_REQUIRE(is_fault(fault));
     CUDPO_REQUIRE(tensor_disjoint(row, coefficient) && tensor_disjoint(row, sequence) &&
                   tensor_disjoint(row, scale) && tensor_disjoint(row, fault));
+    CUDPO_REQUIRE(tensor_disjoint(fault, coefficient) && tensor_disjoint(fault, sequence) &&
+                  tensor_disjoint(fault, scale));
     if (row.rows == 0) return CUDPO_OK;
     LAUNCH(row_coefficients_kernel, blocks_for(row.rows, THREADS), THREADS, 0, stream, row,
            coefficient, sequence, scale, (int *)fault.data);

@@ -28,7 +28,7 @@ static __global__ void __launch_bounds__(THREADS)
  *  Out:     out    [S,n] f32; rounded once from sums in double, whose order depends on the segment's length alone.
  *                  NaN where begin[s], begin[s+1] is no range of rows: then FAULT_INDEX, and nothing is read.
  *  In:      x      [R,n] f32, may be strided.        begin  [S+1] i32, not decreasing, in 0 .. R.
- *           Nothing overlaps out.  S n up to 2^31 - 1.
+ *           Nothing overlaps out or fault.  S n up to 2^31 - 1.
  *  Returns: CUDPO_OK; CUDPO_EINVAL, out untouched; CUDPO_EDEVICE.
  *  Reads 4 n bytes a row of a segment, writes 4 n S: bound by latency, for scores are few. */
 extern "C" cudpo_status cuda_segment_sum(tensor out, tensor x, tensor begin, tensor fault,
@@ -40,6 +40,7 @@ extern "C" cudpo_status cuda_segment_sum(tensor out, tensor x, tensor begin, ten
     CUDPO_REQUIRE(is_fault(fault));
     CUDPO_REQUIRE(tensor_disjoint(out, x) && tensor_disjoint(out, begin) &&
                   tensor_disjoint(out, fault));
+    CUDPO_REQUIRE(tensor_disjoint(fault, x) && tensor_disjoint(fault, begin));
     if (out.rows == 0) return CUDPO_OK;
     LAUNCH(segment_sum_kernel, (unsigned)(out.rows * out.cols), THREADS, 0, stream, out, x, begin,
            (int *)fault.data);

@@ -28,7 +28,8 @@ static inline cudpo_status logprob_check_overlaps(const logprob_tensors *rows, t
                   tensor_disjoint(reference_logits, logits));
     CUDPO_REQUIRE(tensor_disjoint(fault, logp) && tensor_disjoint(fault, stats) &&
                   tensor_disjoint(fault, scale) && tensor_disjoint(fault, reference_logp) &&
-                  tensor_disjoint(fault, logits));
+                  tensor_disjoint(fault, logits) && tensor_disjoint(fault, label) &&
+                  tensor_disjoint(fault, reference_logits));
     return CUDPO_OK;
 }
 

@@ -202,6 +202,44 @@ static void broken_alignment(backend *be)
     problem_free(&y);
 }
 
+/* dqkv of x from rows as call_create() places them, or qkv's `stride` elements apart. */
+static void gradients(backend *be, float *got, const problem *x, int64_t stride)
+{
+    ops o = ops_begin(be);
+    call c = call_create(&o, x, DTYPE_BF16, scratch_bytes(x, DTYPE_BF16, 1));
+    if (stride > 0) {
+        c.qkv = ops_make(&o, DTYPE_BF16, x->T, x->W, stride);
+        ops_put_floats(&o, c.qkv, x->qkv);
+    }
+    CHECK_OK(plan(&c));
+    CHECK_OK(forward(&c));
+    CHECK_OK(backward(&c));
+    ops_get_floats(&o, got, c.dqkv);
+    ops_end(&o);
+}
+
+/* The stride of a single row says nothing: it may be of any size, and no multiple of anything.  Others may be as long as
+ * they are near. */
+static void strides_of_any_length(backend *be)
+{
+    static const int64_t strides[] = {(1 << 24) - 8, (1 << 24) - 1, 33};
+    for (int T = 1; T <= 2; T++) {
+        problem x = problem_begin(2, 1, 8, 0);
+        problem_add(&x, T - 1, 1, (const int[]){1});
+        problem_fill(&x, 52, NORMAL);
+        float *want = zeros(x.T * x.W, 4), *got = zeros(x.T * x.W, 4);
+        assert_int_equal(x.T, T);
+        gradients(be, want, &x, 0);
+        for (int i = 0; i < (T == 1 ? 3 : 1); i++) {
+            gradients(be, got, &x, strides[i]);
+            assert_memory_equal(got, want, (size_t)(x.T * x.W) * 4);
+        }
+        free(want);
+        free(got);
+        problem_free(&x);
+    }
+}
+
 /* As many blocks as a grid may have, and one more: heads of so many segments that none of them has a tensor in memory. */
 static void most_blocks(backend *be)
 {
@@ -261,8 +299,12 @@ static void sizes_of_memory(backend *be)
 }
 
 static const op_case cases[] = {
-    {"broken_plans", broken_plans},         {"broken_forwards", broken_forwards},
-    {"broken_backwards", broken_backwards}, {"broken_alignment", broken_alignment},
-    {"most_blocks", most_blocks},           {"sizes_of_memory", sizes_of_memory},
+    {"broken_plans", broken_plans},
+    {"broken_forwards", broken_forwards},
+    {"broken_backwards", broken_backwards},
+    {"broken_alignment", broken_alignment},
+    {"strides_of_any_length", strides_of_any_length},
+    {"most_blocks", most_blocks},
+    {"sizes_of_memory", sizes_of_memory},
 };
 OPS_MAIN(cases)

@@ -186,6 +186,7 @@ static void refused(backend *be)
     REFUSED(c.f = MAP_FUNCTIONS, "f < MAP_FUNCTIONS");
     REFUSED(c.k = NAN, "isfinite(k)");
     REFUSED(c.k = INFINITY, "isfinite(k)");
+    REFUSED((c.f = MAP_CAUSAL, c.k = -0x1p62f), "f != MAP_CAUSAL");
     REFUSED(c.a.data = NULL, "is_operand(a, out)");
     REFUSED(c.a.type = DTYPE_I32, "is_operand(a, out)");
     REFUSED(c.a.rows = 3, "is_operand(a, out)");

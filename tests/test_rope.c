@@ -274,7 +274,7 @@ static void refusals_of_operands(backend *be)
         {"cosine", &c.cosine, "is_f32(cosine, ", ANY_ROWS},
         {"sine", &c.sine, "is_f32(sine, ", 0},
         {"position", &c.position, "(position, x.rows", 0},
-        {"fault", &c.fault, "is_fault(fault)", OPTIONAL}};
+        {"fault", &c.fault, "is_fault(fault)", OUTPUT | OPTIONAL}};
     const refusals r = {&o, turn, &c, operands, be->on_device ? 5 : 4};
     check_refusals(&r);
     ops_check_untouched(&o, c.fault);

@@ -81,7 +81,7 @@ static void refusals_of_operands(backend *be)
                                 {"coefficient", &c.coefficient, "is_f32(coefficient, ", ANY_ROWS},
                                 {"sequence", &c.sequence, sequence, 0},
                                 {"scale", &c.scale, "is_f32(scale, ", 0},
-                                {"fault", &c.fault, "is_fault(fault)", OPTIONAL}};
+                                {"fault", &c.fault, "is_fault(fault)", OUTPUT | OPTIONAL}};
     const refusals r = {&o, spread, &c, operands, be->on_device ? 5 : 4};
     check_refusals(&r);
     ops_check_untouched(&o, c.fault);

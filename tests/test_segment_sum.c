@@ -125,7 +125,7 @@ static void refusals_of_operands(backend *be)
     const operand operands[] = {{"out", &c.out, "is_f32(out, ", OUTPUT | ANY_ROWS},
                                 {"x", &c.x, "is_matrix(x)", ANY_ROWS | ANY_COLS},
                                 {"begin", &c.begin, begin, 0},
-                                {"fault", &c.fault, "is_fault(fault)", OPTIONAL}};
+                                {"fault", &c.fault, "is_fault(fault)", OUTPUT | OPTIONAL}};
     const refusals r = {&o, sum, &c, operands, be->on_device ? 4 : 3};
     check_refusals(&r);
     ops_check_untouched(&o, c.fault);

@@ -231,7 +231,7 @@ static void refusals_of_operands(backend *be)
         {"label", &t->label, label, 0},
         {"reference_logp", &t->reference_logp, "is_f32(reference_logp, ", OUTPUT | OPTIONAL},
         {"reference_logits", &t->reference_logits, "is_like(reference_logits, ", OPTIONAL},
-        {"fault", &c.fault, "is_fault(fault)", OPTIONAL}};
+        {"fault", &c.fault, "is_fault(fault)", OUTPUT | OPTIONAL}};
     const refusals r = {&o, call, &c, operands, be->on_device ? 8 : 7};
     check_refusals(&r);
     ops_check_untouched(&o, t->reference_logits);

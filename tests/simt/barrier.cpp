@@ -8,21 +8,6 @@
 namespace simt
 {
 
-/* CUDA wants all at the same barrier, not just at one each. */
-[[noreturn]] static void diverge(const Worker *w, const Thread *me)
-{
-    unsigned i = 0; /* one that is at the other */
-    while (&w->threads[i] == me || w->threads[i].state != AT_BARRIER ||
-           w->threads[i].site.line != w->barrier.line ||
-           w->threads[i].site.file != w->barrier.file) {
-        i++;
-    }
-    const uint3 other = w->threads[i].index;
-    die(me->site,
-        "barrier divergence: this __syncthreads is not the one that thread (%u,%u,%u) is at, %s:%d",
-        other.x, other.y, other.z, w->barrier.file, w->barrier.line);
-}
-
 /* All have arrived. */
 static void release(Worker *w, BarrierOp op)
 {
@@ -46,8 +31,14 @@ int syncthreads(int predicate, BarrierOp op, Site site)
     if (w->live != w->thread_count)
         die(site, "__syncthreads after %u of the block's %u threads have exited",
             w->thread_count - w->live, w->thread_count);
-    if (w->arrived == 0) w->barrier = site;
-    if (w->barrier.line != site.line || w->barrier.file != site.file) diverge(w, me);
+    if (w->arrived == 0) w->first = me;
+    const Thread &first = *w->first;
+    if (first.site.line != site.line ||
+        first.site.file != site.file) /* all at one, not at one each */
+        die(site,
+            "barrier divergence: this __syncthreads is not the one that thread (%u,%u,%u) is at, "
+            "%s:%d",
+            first.index.x, first.index.y, first.index.z, first.site.file, first.site.line);
     w->predicates += predicate != 0;
     if (++w->arrived == w->live) {
         release(w, op);

@@ -91,7 +91,7 @@ struct Worker {
     unsigned live;         /* threads that have not exited */
     unsigned arrived;      /* of them, at the barrier */
     unsigned current_warp; /* that had the last turn */
-    Site barrier;          /* that they are at */
+    const Thread *first;   /* of them, to arrive */
     int predicates;        /* of those at the barrier: how many are not 0 */
     int answer;            /* of the last barrier: read before anybody comes to the next */
     uint64_t random;

@@ -5,6 +5,8 @@
  * that ends leaves its stack to the next one that starts, so a kernel without barriers never switches at all. */
 #include "turn.h"
 
+#include <algorithm>
+
 __thread uint3 threadIdx, blockIdx;
 __thread dim3 blockDim, gridDim;
 
@@ -29,19 +31,20 @@ uint64_t random_number()
     return worker->random = x;
 }
 
-/* Of a set, the first from a place on, in a circle: any of them is, if the place may be any. */
-static unsigned first_from(unsigned set, unsigned place)
+/* Of a set of the first `all` bits, the first from a random one of them on, in a circle. */
+static unsigned any(unsigned set, unsigned all, unsigned random)
 {
-    place &= 31;
+    const unsigned place = (random & 0xffff) * all >> 16;
     return (lowest(set >> place | set << (32 - place) % 32) + place) & 31;
 }
 
 /* The choice of a random schedule. */
 Thread *pick_any(Worker *w)
 {
-    const unsigned r = (unsigned)(random_number() >> 20);
-    const unsigned warp = first_from(w->ready_warps, r);
-    return &w->threads[warp * 32 + first_from(w->warps[warp].ready, r >> 5)];
+    const uint64_t r = random_number() >> 16;
+    const unsigned warp = any(w->ready_warps, w->warp_count, (unsigned)r);
+    const unsigned lanes = std::min(w->thread_count - warp * 32, 32u);
+    return &w->threads[warp * 32 + any(w->warps[warp].ready, lanes, (unsigned)(r >> 16))];
 }
 
 static void leave(Worker *w, Thread *t)

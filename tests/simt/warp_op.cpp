@@ -1,7 +1,7 @@
 /* warp_op.cpp - instructions that the lanes of a warp execute together, but for those on matrices.
  *
- * Lanes arrive one by one, leave their argument and wait; the last one does the work of all.  On the way in it is
- * checked that they mean the same instruction: on a GPU, lanes that do not would hang or exchange garbage. */
+ * Lanes arrive one by one, leave their argument and wait; the last one checks that all mean the same instruction,
+ * and does the work of all: on a GPU, lanes that do not would hang or exchange garbage. */
 #include "turn.h"
 
 #include <algorithm>

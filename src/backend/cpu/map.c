@@ -83,7 +83,7 @@ cudpo_status cpu_map(backend *be, tensor out, map_function f, tensor a, tensor b
     (void)be;
     CUDPO_REQUIRE(is_matrix(out));
     CUDPO_REQUIRE(f < MAP_FUNCTIONS);
-    CUDPO_REQUIRE(isfinite(k));
+    CUDPO_REQUIRE(isfinite(k) && (f != MAP_CAUSAL || fabsf(k) < 0x1p62f));
     if (out.rows == 0) return CUDPO_OK;
     CUDPO_REQUIRE(is_operand(a, out) && is_in_place(a, out));
     if (map_takes_two(f))
