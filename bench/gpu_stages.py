@@ -28,7 +28,7 @@ import machine  # noqa: E402
 TOTAL = 520  # seconds
 SHORT_LIST = ("token_logprob", "preference_loss", "rmsnorm", "swiglu", "rope", "adamw")
 # Longer than any budget: these start compute-sanitizer themselves, or train for minutes.
-SLOW_TESTS = "train_(race|init|sync)check|train_memcheck|test_cuda_large"
+SLOW_TESTS = "_(mem|race|init|sync)check|test_cuda_large"
 
 
 def sanitizer(tool):

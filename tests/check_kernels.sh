@@ -46,9 +46,9 @@ for file in $(find kernels -type f \( -name '*.h' -o -name '*.cu' -o -name '*.cu
     refuse "$file" 'atomic(Add|Sub)' 'the order of a float sum must be fixed; else write /* integers */ in the line'
     refuse "$file" '__CUDACC__|__CUDA_ARCH__' 'one source for both compilers'
 done
-# Every launcher is called by a test, itself or through the table of the backend.
+# Every launcher is called by a test, itself or as the op of its name.
 for launcher in $(grep -oE 'cudpo_status cuda_[a-z0-9_]+' kernels/kernels.h | cut -d ' ' -f 2); do
-    grep -qrE "(^|[^a-z0-9_])$launcher\(" --include='*.c' tests src/backend/cuda && continue
+    grep -qrE "(^|[^a-z0-9_])$launcher\(|->${launcher#cuda_}\(" --include='*.[ch]' tests && continue
     echo "kernels/kernels.h: $launcher is called by no test    <- nothing shows that it works"
     bad=1
 done

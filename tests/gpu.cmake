@@ -37,6 +37,15 @@ foreach(tool memcheck racecheck initcheck synccheck)
                        "CUDPO_PLUGIN=$<TARGET_FILE:cudpo_cuda>")
 endforeach()
 
+# The cases of every op under the tools, too.
+foreach(name ${cuda_tests})
+  foreach(tool memcheck racecheck initcheck synccheck)
+    add_test(NAME ${name}_${tool} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/check_memory.sh ${tool} $<TARGET_FILE:${name}_gpu>
+             WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+    set_tests_properties(${name}_${tool} PROPERTIES LABELS gpu SKIP_RETURN_CODE 77 TIMEOUT 1800)
+  endforeach()
+endforeach()
+
 foreach(name ${both_tests})
   add_test(NAME ${name}_cuda COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(${name}_cuda PROPERTIES LABELS gpu SKIP_RETURN_CODE 77 TIMEOUT 600 ENVIRONMENT

@@ -81,6 +81,7 @@ class Variant:
 
     def __init__(self, name, build, suffix, environment):
         self.name, self.build, self.suffix, self.environment = name, build, suffix, environment
+        self.mark = "%s_%s" % (os.path.basename(build), suffix) # two builds have programs of one name
         self.links, self.lock = {}, threading.Lock()
 
     def load(self, test):
@@ -122,10 +123,10 @@ def run(variant, test, stems, folder):
         source = os.path.join(folder, "kernels", name + ".cu")
         if name not in stems:
             continue
-        mine = os.path.join(folder, "%s_%s.cpp" % (name, variant.suffix))
+        mine = os.path.join(folder, "%s_%s.cpp" % (name, variant.mark))
         with open(mine, "w") as f:
             f.write('#include "%s"\n' % source)
-        built = os.path.join(folder, "%s_%s.o" % (name, variant.suffix))
+        built = os.path.join(folder, "%s_%s.o" % (name, variant.mark))
         command = re.sub(r" -M[DTF]+ \S+| -MD", "", command.replace(" -c " + wrapper, " -c " + mine))
         command = re.sub(r"-M[TF] \S+", "", command).replace(" -o " + object_path, " -o " + built)
         command = command.replace(" -I", " -I%s -I%s/kernels -I" % (folder, folder), 1)
@@ -134,7 +135,7 @@ def run(variant, test, stems, folder):
             if done.returncode != 0:
                 return None  # does not compile: no mutant
         link = link.replace(" " + object_path + " ", " " + built + " ")
-    program = os.path.join(folder, "%s_%s" % (test, variant.suffix))
+    program = os.path.join(folder, "%s_%s" % (test, variant.mark))
     link = re.sub(r"-o tests/%s_%s\b" % (test, variant.suffix), "-o " + program, link)
     done = subprocess.run(link, shell=True, cwd=variant.build, capture_output=True, text=True)
     if done.returncode != 0:
@@ -156,7 +157,7 @@ def includers(name):
     """The .cu files that a header of kernels/ reaches; of those that reach most of them, a few that use all they have."""
     few = {"check.h": {"adamw", "attention", "cast", "rope", "segment_sum"}, "vector.h": {"cast", "rmsnorm", "segment_sum", "swiglu"},
            "quad.h": {"adamw", "gather_rows"},
-           "sizes.h": {"attention_plan", "bias", "embed", "gather_rows", "head_norm", "rmsnorm", "sum_squares"},
+           "sizes.h": {"attention", "attention_backward", "attention_f32", "attention_plan", "bias", "embed", "gather_rows", "head_norm", "rmsnorm", "sum_squares"},
            "piece.h": {"add", "bias", "cast", "check_finite", "rope", "swiglu"}}
     if name in few:
         return few[name]
@@ -230,6 +231,11 @@ def explained():
     return known
 
 
+def kernel_files():
+    return sorted(f for f in os.listdir(os.path.join(ROOT, "kernels"))
+                  if f.endswith((".cu", ".h")) and f not in ("ptx.h", "device.h", "kernels.h", "types.h"))
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--sample", type=int, default=0, help="so many, drawn at random; 0: all")
@@ -242,8 +248,7 @@ def main():
     p.add_argument("--build", default=os.path.join(ROOT, "build"))
     p.add_argument("--sanitize", default=os.path.join(ROOT, "build-sanitize"), help="'': without it")
     a = p.parse_args()
-    files = a.file or sorted(f for f in os.listdir(os.path.join(ROOT, "kernels"))
-                             if f.endswith((".cu", ".h")) and f not in ("ptx.h", "device.h", "kernels.h", "types.h"))
+    files = a.file or kernel_files()
     work, survived = [], None
     if a.again:
         survived = {line.split(maxsplit=1)[1].strip() for line in open(a.again) if line.startswith("survived")}
@@ -265,6 +270,9 @@ def main():
     if a.sanitize:
         variants.append(Variant("ASan and UBSan", a.sanitize, "simt", {"ASAN_OPTIONS": "detect_leaks=0"}))
     known, counts, survivors = explained(), {}, []
+    every = {(f, what, line.strip()) for f in kernel_files() for _, what, line in mutants(os.path.join(ROOT, "kernels", f))}
+    for entry in known - every:
+        sys.exit("mutants.txt: no such mutant: %s" % " | ".join(entry))
     with concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
         futures = {}
         for f, m in work:
