@@ -131,7 +131,8 @@ int64_t memory_remedies(memory_remedy out[MEMORY_REMEDIES], const cudpo_trainer 
     const pass_limits *limits = &m->limits;
     char tokens[24];
     int64_t n = 0;
-    if (ranks_of(t) > 1 && t->config->zero_stage == 0) add_remedy(out, &n, "zero_stage", "1");
+    if (p->moments > 0 && ranks_of(t) > 1 && t->config->zero_stage == 0)
+        add_remedy(out, &n, "zero_stage", "1");
     snprintf(tokens, sizeof tokens, "%lld", (long long)limits->largest_group);
     if (limits->tokens > limits->largest_group) add_remedy(out, &n, "max_tokens_per_pack", tokens);
     if (limits->kind == WORKSPACE_TRAIN) add_remedy(out, &n, "gradient_checkpointing", "true");
