@@ -11,6 +11,7 @@
 extern "C" {
 #endif
 
+/* Of a CPU, `gpus` are ranks, and those of a node share the cores and the memory of a machine. */
 typedef struct cudpo_plan_options {
     const char *
         gpu; /* "h100", "h200", ...; "cpu": this machine; NULL: h100, or cpu where the config says so */

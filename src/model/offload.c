@@ -21,12 +21,18 @@ struct offload {
     int turn;
 };
 
-size_t model_offload_bytes(const model_config *c, dtype type)
+size_t model_offload_host_bytes(const model_config *c, dtype type)
 {
     const int64_t table = c->vocab_size * c->hidden_size;
     const int64_t rest = table * (c->tie_word_embeddings ? 1 : 2) + c->hidden_size;
-    const int64_t layer = (model_config_parameters(c) - rest) / c->num_hidden_layers;
-    return (size_t)(rest + SLOTS * layer) * dtype_size(type) + (size_t)(3 + SLOTS) * ALIGNMENT;
+    return (size_t)(model_config_parameters(c) - rest) * dtype_size(type);
+}
+
+size_t model_offload_bytes(const model_config *c, dtype type)
+{
+    const size_t layers = model_offload_host_bytes(c, type);
+    const size_t rest = (size_t)model_config_parameters(c) * dtype_size(type) - layers;
+    return rest + SLOTS * (layers / (size_t)c->num_hidden_layers) + (size_t)(3 + SLOTS) * ALIGNMENT;
 }
 
 /* The first address from p on that is `like` modulo ALIGNMENT. */

@@ -12,8 +12,9 @@
 CUDPO_MUST_USE cudpo_status model_weights_offload(model_weights *out, const model_weights *from,
                                                   const model_config *c);
 
-/** Bytes of the device's memory that they take. */
+/** Bytes of the device's memory that they take, and of the host's: of all layers. */
 size_t model_offload_bytes(const model_config *c, dtype type);
+size_t model_offload_host_bytes(const model_config *c, dtype type);
 
 /** The views of layer l, for ops that are enqueued before the next call: of offloaded weights, it begins to copy the layer
  *  behind l to where the one before l was. */

@@ -18,6 +18,11 @@ static double larger(double a, double b)
     return a > b ? a : b;
 }
 
+int64_t network_ranks(const network *n)
+{
+    return (n->gpus + n->nodes - 1) / n->nodes;
+}
+
 double network_half(const network *n, const device_rates *r, double bytes)
 {
     const double m = (double)n->nodes, g = (double)n->gpus / m;

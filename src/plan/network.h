@@ -11,6 +11,9 @@ typedef struct network {
     int64_t gpus, nodes;
 } network;
 
+/* GPUs of a node; of the fullest, where they do not fill all. */
+int64_t network_ranks(const network *n);
+
 /** Seconds of a reduce-scatter, or of an all-gather, of that many bytes; an all-reduce takes both. */
 double network_half(const network *n, const device_rates *r, double bytes);
 

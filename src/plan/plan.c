@@ -4,6 +4,7 @@
 #include "data/order.h"
 #include "train/config_table.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 
 const char *plan_limit_name(plan_limit limit)
 {
-    static const char *const names[] = {"none", "batch", "network", "memory"};
+    static const char *const names[] = {"none", "batch", "network", "cores", "data", "memory"};
     return names[limit];
 }
 
@@ -28,6 +29,7 @@ static cudpo_status fill_options(plan *p, const cudpo_plan_options *o)
     if (f->nodes < 0 || f->nodes > f->gpus)
         return cudpo_fail(CUDPO_EUSAGE, "--nodes", "%lld nodes for %lld GPUs", (long long)f->nodes,
                           (long long)f->gpus);
+    p->node = f->nodes > 0 ? f->gpus / f->nodes : PLAN_NODE;
     if (f->nodes == 0) {
         f->nodes = f->gpus <= PLAN_NODE ? 1 : f->gpus / PLAN_NODE;
         if (f->gpus > PLAN_NODE && f->gpus % PLAN_NODE != 0)
@@ -44,18 +46,18 @@ static cudpo_status fill_options(plan *p, const cudpo_plan_options *o)
 static void note(void *context, const char *assumption)
 {
     plan *p = context;
-    if (p->assumptions < PLAN_ASSUMPTIONS)
-        snprintf(p->assumption[p->assumptions++], PLAN_SENTENCE, "%s", assumption);
+    assert(p->assumptions < PLAN_ASSUMPTIONS);
+    snprintf(p->assumption[p->assumptions++], RATE_SENTENCE, "%s", assumption);
 }
 
 static cudpo_status find_rates(plan *p)
 {
-    p->rates = rates_assumed(p->gpu, p->t->model.hidden_size, note, p);
-    if (p->options.calibration == NULL) return CUDPO_OK;
-    CUDPO_TRY(rates_load(&p->rates, &p->calibrated, p->options.calibration, p->gpu));
-    if (!p->calibrated)
+    if (p->options.calibration != NULL)
+        CUDPO_TRY(rates_load(&p->rates, &p->calibrated, p->options.calibration, p->gpu));
+    if (p->options.calibration != NULL && !p->calibrated)
         log_warn("%s says nothing of a device that is %s: rates are assumed",
                  p->options.calibration, p->gpu->product);
+    rates_assume(&p->rates, p->gpu, &p->t->model, p->t->type, note, p);
     return CUDPO_OK;
 }
 
@@ -69,6 +71,10 @@ static cudpo_status open_order(plan *p)
         p->order[i] = i;
     if (p->t->train.permutation != NULL)
         order_shuffle(p->order, n, (uint64_t)(c->data_seed >= 0 ? c->data_seed : c->seed), 0);
+    for (int64_t i = 0; i < n; i++) {
+        const example e = dataset_get(p->t->train.data, i);
+        p->tokens += (double)pack_group_tokens(&e, false);
+    }
     return CUDPO_OK;
 }
 
@@ -84,45 +90,19 @@ static void find_types(plan *p)
     p->reference = t->rewards && !p->config->precompute_ref_log_probs;
 }
 
-/* Pairs of a step on so many GPUs. */
-static int64_t pairs_of(const plan *p, int64_t gpus)
-{
-    return p->config->per_device_train_batch_size * p->config->gradient_accumulation_steps * gpus;
-}
-
-/* The memory of the run as it is configured, with packs for it. */
-static cudpo_status open_packs(plan *p)
-{
-    cudpo_trainer *t = p->t;
-    memory_forecast *m = &p->now.memory;
-    t->shards = p->config->zero_stage > 0 ? p->options.gpus : 1;
-    const cudpo_status status = memory_plan(m, t, true);
-    if (status == CUDPO_ENOMEM && m->bytes > m->available)
-        cudpo_error_clear();
-    else
-        CUDPO_TRY(status);
-    return pack_create(&t->pass.pack, m->limits.groups, m->limits.tokens, false, m->limits.prompt);
-}
-
 /* What a run with other settings takes. */
-static cudpo_status try_settings(plan_remedy *r, const plan *p, const cudpo_config *c,
-                                 int64_t shards)
+static cudpo_status try_settings(plan_remedy *r, const plan *p, const cudpo_config *c)
 {
     cudpo_trainer *t = p->t;
     const dtype type = t->type;
     memory_forecast m;
     t->config = c;
-    t->shards = shards;
     if (c->bf16 > 0) t->type = DTYPE_BF16;
-    const cudpo_status status = memory_plan(&m, t, true);
+    const cudpo_status status = plan_memory(&m, &r->fits, p);
     t->config = p->config;
-    t->shards = 1;
     t->type = type;
-    r->bytes = m.bytes;
-    r->fits = status == CUDPO_OK;
-    if (!r->fits && m.bytes <= m.available) return status;
-    cudpo_error_clear();
-    return CUDPO_OK;
+    r->bytes = m.bytes + p->program;
+    return status;
 }
 
 static cudpo_status add_setting(plan_remedy *r, cudpo_config *c, const memory_remedy *m)
@@ -133,41 +113,35 @@ static cudpo_status add_setting(plan_remedy *r, cudpo_config *c, const memory_re
     return cudpo_config_set(c, m->key, m->value);
 }
 
-/* Each setting alone; and all of them, one after another, until it fits, where none alone is enough. */
+/* Those settings, one after another, until it fits. */
+static cudpo_status add_remedy(plan *p, const memory_remedy *list, int64_t n)
+{
+    cudpo_config c;
+    plan_remedy *r = &p->remedy[p->remedies++];
+    CUDPO_TRY(config_copy(&c, p->config));
+    cudpo_status status = CUDPO_OK;
+    for (int64_t i = 0; i < n && status == CUDPO_OK && !r->fits; i++) {
+        status = add_setting(r, &c, &list[i]);
+        if (status == CUDPO_OK) status = try_settings(r, p, &c);
+    }
+    cudpo_config_free(&c);
+    return status;
+}
+
+/* Each setting alone; and several, where none alone is enough. */
 static cudpo_status find_remedies(plan *p)
 {
     memory_remedy list[MEMORY_REMEDIES];
     const int64_t n = memory_remedies(list, p->t, &p->now.memory);
-    const int64_t shards = p->config->zero_stage > 0 ? p->options.gpus : 1;
+    int64_t together = 0;
     bool enough = false;
-    cudpo_status status = CUDPO_OK;
-    for (int64_t i = 0; i < n && status == CUDPO_OK; i++) {
-        cudpo_config c;
-        plan_remedy *r = &p->remedy[p->remedies++];
-        CUDPO_TRY(config_copy(&c, p->config));
-        status = add_setting(r, &c, &list[i]);
-        if (status == CUDPO_OK) status = try_settings(r, p, &c, shards);
-        enough = enough || r->fits;
-        cudpo_config_free(&c);
+    for (int64_t i = 0; i < n; i++) {
+        CUDPO_TRY(add_remedy(p, &list[i], 1));
+        enough = enough || p->remedy[i].fits;
     }
-    CUDPO_TRY(status);
-    if (shards == 1 && p->options.gpus > 1) {
-        plan_remedy *r = &p->remedy[p->remedies++];
-        snprintf(r->settings, sizeof r->settings, "--zero_stage 1");
-        CUDPO_TRY(try_settings(r, p, p->config, p->options.gpus));
-        enough = enough || r->fits;
-    }
-    if (enough || n < 2) return CUDPO_OK;
-    cudpo_config c;
-    plan_remedy *r = &p->remedy[p->remedies++];
-    CUDPO_TRY(config_copy(&c, p->config));
-    for (int64_t i = 0; i < n && status == CUDPO_OK && !r->fits; i++) {
-        if (strcmp(list[i].key, "ref_model_offload") == 0) continue; /* no reference is less */
-        status = add_setting(r, &c, &list[i]);
-        if (status == CUDPO_OK) status = try_settings(r, p, &c, shards);
-    }
-    cudpo_config_free(&c);
-    return status;
+    for (int64_t i = 0; i < n; i++) /* no reference is less than one that is streamed */
+        if (strcmp(list[i].key, "ref_model_offload") != 0) list[together++] = list[i];
+    return !enough && together > 1 ? add_remedy(p, list, together) : CUDPO_OK;
 }
 
 static double pairs_per_second(const plan_point *point)
@@ -176,44 +150,55 @@ static double pairs_per_second(const plan_point *point)
 }
 
 /* What costs most of what is missing from so many times the speed of one. */
-static void judge(plan_point *point, const plan_point *one)
+static plan_limit limit_of(const plan_point *point, const plan_point *one, bool shared)
 {
-    const double n = (double)point->net.gpus;
-    const double waiting = point->network.exposed + point->network.tax;
-    const double ideal = one->step / (double)one->taken * (double)point->taken / n;
-    point->efficiency = pairs_per_second(point) / (n * pairs_per_second(one));
-    point->limit = !point->fits                           ? LIMIT_MEMORY
-                   : point->efficiency >= 0.95            ? LIMIT_NONE
-                   : waiting >= (point->step - ideal) / 2 ? LIMIT_NETWORK
-                                                          : LIMIT_BATCH;
+    const double ideal =
+        one->step / (double)one->taken * (double)point->taken / (double)point->net.gpus;
+    const double lost = point->step - ideal;
+    const double sharing = shared ? ideal * (double)(network_ranks(&point->net) - 1) : 0;
+    if (!point->fits) return LIMIT_MEMORY;
+    if (point->efficiency >= 0.95) return LIMIT_NONE;
+    if (sharing >= lost / 2) return LIMIT_CORES;
+    return point->network.exposed + point->network.tax >= lost / 2 ? LIMIT_NETWORK : LIMIT_BATCH;
 }
 
-static network network_of(int64_t gpus)
+static void judge(plan_point *point, const plan *p, const plan_point *one)
 {
-    return (network){gpus, gpus <= PLAN_NODE ? 1 : gpus / PLAN_NODE};
+    if (point->steps == 0) {
+        point->limit = LIMIT_DATA;
+        return;
+    }
+    point->efficiency = pairs_per_second(point) / ((double)point->net.gpus * pairs_per_second(one));
+    point->limit = limit_of(point, one, p->gpu->memory == 0);
+}
+
+/* In nodes as full as those of the run. */
+static network network_of(const plan *p, int64_t gpus)
+{
+    return (network){gpus, (gpus + p->node - 1) / p->node};
 }
 
 static cudpo_status scale(plan *p)
 {
     const network asked = {p->options.gpus, p->options.nodes};
-    const int64_t pairs = pairs_of(p, p->options.gpus);
-    CUDPO_TRY(plan_step(&p->same[0], p, pairs, network_of(1)));
-    judge(&p->same[0], &p->same[0]);
-    for (int i = 1; i < PLAN_SIZES; i++) {
-        CUDPO_TRY(plan_step(&p->same[i], p, pairs, network_of((int64_t)1 << i)));
-        judge(&p->same[i], &p->same[0]);
+    const int64_t batch = trainer_train_batch(p->t), each = batch / asked.gpus;
+    for (int i = 0; i < PLAN_SIZES; i++) {
+        CUDPO_TRY(plan_step(&p->same[i], p, batch, network_of(p, (int64_t)1 << i)));
+        judge(&p->same[i], p, &p->same[0]);
     }
     for (int i = 0; i < PLAN_SIZES; i++) {
         const int64_t gpus = (int64_t)1 << i;
-        CUDPO_TRY(plan_step(&p->growing[i], p, pairs_of(p, gpus), network_of(gpus)));
-        judge(&p->growing[i], &p->growing[0]);
+        CUDPO_TRY(plan_step(&p->growing[i], p, each * gpus, network_of(p, gpus)));
+        judge(&p->growing[i], p, &p->growing[0]);
     }
-    const memory_forecast memory = p->now.memory;
-    CUDPO_TRY(plan_step(&p->now, p, pairs, asked));
-    p->now.memory = memory;
-    p->now.fits = memory.bytes <= memory.available;
-    judge(&p->now, &p->same[0]);
+    CUDPO_TRY(plan_step(&p->now, p, batch, asked)); /* the last one, whose pack stays */
+    judge(&p->now, p, &p->same[0]);
     return CUDPO_OK;
+}
+
+int64_t plan_devices(const plan *p, const network *net)
+{
+    return p->gpu->memory == 0 ? net->nodes : net->gpus;
 }
 
 /* How often the eval set is gone through. */
@@ -222,10 +207,9 @@ static int64_t evaluations(const plan *p)
     const cudpo_config *c = p->config;
     if (p->t->eval.data == NULL) return 0;
     const int64_t start = c->eval_on_start ? 1 : 0;
-    if (strcmp(c->eval_strategy, "epoch") == 0)
-        return start + (int64_t)(c->num_train_epochs + 0.999);
-    if (strcmp(c->eval_strategy, "steps") != 0) return start;
-    const int64_t every = c->eval_steps > 0 ? c->eval_steps : c->logging_steps;
+    int64_t every = c->eval_steps > 0 ? c->eval_steps : c->logging_steps;
+    if (strcmp(c->eval_strategy, "no") == 0) return start;
+    if (strcmp(c->eval_strategy, "epoch") == 0) every = p->t->steps_per_epoch;
     return start + (p->now.steps + every - 1) / every;
 }
 
@@ -241,7 +225,8 @@ static cudpo_status add_passes(plan *p)
         const int64_t n = dataset_count(p->t->eval.data), some = n < 4096 ? n : 4096;
         CUDPO_TRY(plan_score(&seconds, p, p->t->eval.data, some));
         seconds *= (double)n / (double)some / gpus;
-        p->evaluation = seconds * (double)evaluations(p) * (p->reference ? 2 : 1);
+        p->evaluation = seconds * (double)evaluations(p) * (p->reference ? 2 : 1) *
+                        (double)trainer_eval_count(p->t) / (double)n;
         if (cached) p->precompute += seconds;
     }
     p->total = p->now.seconds + p->precompute + p->evaluation;
@@ -265,12 +250,12 @@ cudpo_status plan_open(plan *p, const cudpo_config *config, const cudpo_plan_opt
     *p = (plan){.config = config};
     CUDPO_TRY(fill_options(p, o));
     p->be = gpu_stand_in(p->gpu);
-    CUDPO_TRY(trainer_prepare(&p->t, config, &p->be));
+    p->machine = p->be.memory;
+    CUDPO_TRY(trainer_prepare(&p->t, config, &p->be, p->options.gpus));
     if (p->gpu->memory == 0) p->program = resident();
     CUDPO_TRY(find_rates(p));
     find_types(p);
     CUDPO_TRY(open_order(p));
-    CUDPO_TRY(open_packs(p));
     CUDPO_TRY(scale(p));
     if (!p->now.fits) CUDPO_TRY(find_remedies(p));
     return add_passes(p);

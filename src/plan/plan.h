@@ -12,9 +12,8 @@ enum {
     PLAN_GPUS = 4096, /* most */
     PLAN_SIZES = 13,  /* 1, 2, 4, .. 4096 */
     PLAN_NODE = 8,    /* GPUs of a node, where nobody says otherwise */
-    PLAN_REMEDIES = MEMORY_REMEDIES + 2,
-    PLAN_ASSUMPTIONS = 8,
-    PLAN_SENTENCE = 256
+    PLAN_REMEDIES = MEMORY_REMEDIES + 1,
+    PLAN_ASSUMPTIONS = 16
 };
 
 /* What keeps a number of GPUs from being that many times as fast as one. */
@@ -22,7 +21,9 @@ typedef enum plan_limit {
     LIMIT_NONE, /* 95 % or more */
     LIMIT_BATCH, /* too few pairs for each: packs that are small, ranks without any, the update of all weights */
     LIMIT_NETWORK, /* gradients that computation does not hide */
-    LIMIT_MEMORY   /* it does not fit */
+    LIMIT_CORES,   /* ranks of a CPU that share those of a machine */
+    LIMIT_DATA, /* less than a batch of it, which dataloader_drop_last drops: such a run is refused */
+    LIMIT_MEMORY /* it does not fit */
 } plan_limit;
 
 const char *plan_limit_name(plan_limit limit);
@@ -32,8 +33,9 @@ typedef struct plan_point {
     network net;
     int64_t pairs; /* of a step; KTO and SFT: rows */
     int64_t taken; /* of them, what the data has */
-    int64_t steps; /* of the whole run */
-    cost slowest;  /* of the rank that the others wait for; its update is in pass[WORK_OPTIMIZER] */
+    int64_t steps; /* of the whole run; 0: see LIMIT_DATA, and of the rest memory alone is known */
+    device_rates rates; /* of each rank */
+    cost slowest; /* of the rank that the others wait for; its update is in pass[WORK_OPTIMIZER] */
     network_time network;
     double step;      /* seconds */
     double seconds;   /* of all steps */
@@ -52,7 +54,7 @@ typedef struct plan_point {
 /* Settings, and what the run takes with them. */
 typedef struct plan_remedy {
     char settings[256]; /* as on a command line */
-    size_t bytes;
+    size_t bytes;       /* with the program's */
     bool fits;
 } plan_remedy;
 
@@ -62,14 +64,17 @@ typedef struct plan {
     const gpu_facts *gpu;
     device_rates rates;
     bool calibrated;
-    char assumption[PLAN_ASSUMPTIONS][PLAN_SENTENCE];
+    char assumption[PLAN_ASSUMPTIONS][RATE_SENTENCE];
     int assumptions;
     backend be;
     cudpo_trainer *t;
     int64_t *order; /* [count] of the first epoch */
+    double tokens;  /* of all examples through the trunk */
     work_types types;
     bool reference;                 /* is computed in each step */
-    size_t program;                 /* bytes of the process beside what is counted: of a CPU */
+    int64_t node;                   /* GPUs of each */
+    size_t machine;                 /* bytes of a CPU's */
+    size_t program;                 /* of them, of each process beside what is forecast */
     plan_point now;                 /* as asked for */
     plan_point same[PLAN_SIZES];    /* the step's pairs as asked for, on 1, 2, 4, .. GPUs */
     plan_point growing[PLAN_SIZES]; /* the pairs of each GPU as asked for */
@@ -85,14 +90,21 @@ void plan_free(plan *p);
 
 /* ---- point.c ---- */
 
-/** A step of so many pairs on so many GPUs.  In: p  up to its memory forecast.  Out: all of `point` but its efficiency. */
-CUDPO_MUST_USE cudpo_status plan_step(plan_point *point, plan *p, int64_t pairs, network net);
+/** Steps of batches of so many pairs, of all GPUs together.  In: p  up to its order.  Out: all of `point` but its efficiency and
+ *  limit; the trainer's pack is as large as on a GPU of these. */
+CUDPO_MUST_USE cudpo_status plan_step(plan_point *point, plan *p, int64_t batch, network net);
+
+/** What the run of p's trainer takes beside the program.  Out: fits.  Returns: CUDPO_OK, also where it does not fit. */
+CUDPO_MUST_USE cudpo_status plan_memory(memory_forecast *m, bool *fits, const plan *p);
 
 /** Mean cost of the steps first .. first+n-1 of the run on one device, one by one, as they are: for tests. */
 CUDPO_MUST_USE cudpo_status plan_steps_exactly(double seconds[], plan *p, int64_t first, int64_t n);
 
 /** Seconds of a forward pass with log-probs over some of a data set, in packs of the run, on one GPU. */
 CUDPO_MUST_USE cudpo_status plan_score(double *seconds, plan *p, const dataset *d, int64_t n);
+
+/* GPUs that cost money: of a CPU, machines. */
+int64_t plan_devices(const plan *p, const network *net);
 
 /* ---- report.c ---- */
 

@@ -7,10 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    MOST_STEPS = 8,      /* that are looked at, spread over an epoch */
-    MOST_PAIRS = 1 << 15 /* of them together, but one step at least */
-};
+enum { MOST_PAIRS = 1 << 13 }; /* of the steps that are looked at, but one step at least */
 
 static int64_t least(int64_t a, int64_t b)
 {
@@ -26,25 +23,29 @@ typedef struct rank_work {
 } rank_work;
 
 /* Layers that come from the host's memory: the copy of all of them takes as long as it takes. */
-static double streaming(const plan *p)
+static double streaming(const plan *p, const plan_point *point)
 {
-    if (!p->now.memory.offload || p->gpu->host == 0) return 0;
-    const size_t all = (size_t)model_config_parameters(&p->t->model) * dtype_size(p->t->type);
-    return (double)(all - model_offload_bytes(&p->t->model, p->t->type)) / p->gpu->host;
+    if (!point->memory.offload || p->gpu->host == 0) return 0;
+    return (double)model_offload_host_bytes(&p->t->model, p->t->type) / p->gpu->host;
 }
 
-static cudpo_status count(work_counts *n, const plan *p)
+static cudpo_status count(work_counts *n, const plan *p, const plan_point *point)
 {
     return work_count_pack(n, &p->t->pass.pack, &p->t->model,
-                           pass_chunk_rows(&p->t->model, &p->now.memory.limits));
+                           pass_chunk_rows(&p->t->model, &point->memory.limits));
+}
+
+static cost_meter meter_of(const plan *p, const plan_point *point)
+{
+    return cost_meter_of(&point->rates, &p->t->model, p->t->type);
 }
 
 /* A forward pass over the pack, by the reference or another. */
-static cudpo_status score_pack(cost *c, const plan *p)
+static cudpo_status score_pack(cost *c, const plan *p, const plan_point *point)
 {
-    cost_meter m = cost_meter_of(&p->rates, &p->t->model, p->t->type);
+    cost_meter m = meter_of(p, point);
     work_counts n = {0};
-    CUDPO_TRY(count(&n, p));
+    CUDPO_TRY(count(&n, p, point));
     work_score(&p->t->model, &n, &p->types, cost_add, &m);
     *c = m.sum;
     return CUDPO_OK;
@@ -58,16 +59,16 @@ static void add_counts(work_counts *to, const work_counts *n)
         to->visible[v] += n->visible[v];
 }
 
-static cudpo_status train_pack(rank_work *w, const plan *p)
+static cudpo_status train_pack(rank_work *w, const plan *p, const plan_point *point)
 {
-    cost_meter m = cost_meter_of(&p->rates, &p->t->model, p->t->type);
+    cost_meter m = meter_of(p, point);
     cost reference;
     work_counts n = {0};
-    CUDPO_TRY(count(&n, p));
+    CUDPO_TRY(count(&n, p, point));
     add_counts(&w->counts, &n);
-    CUDPO_TRY(score_pack(&reference, p));
+    CUDPO_TRY(score_pack(&reference, p, point));
     work_train(&p->t->model, &n, &p->types, p->reference, cost_add, &m);
-    const double stream = streaming(p);
+    const double stream = streaming(p, point);
     if (p->reference && m.sum.pass[WORK_REFERENCE] < stream) m.sum.pass[WORK_REFERENCE] = stream;
     cost_accumulate(&w->cost, &m.sum, 1);
     w->reference += cost_total(&reference);
@@ -77,7 +78,8 @@ static cudpo_status train_pack(rank_work *w, const plan *p)
 }
 
 /* KTO's mismatched completions: forward passes of the policy and, where it is not cached, of the reference. */
-static cudpo_status add_mismatched(rank_work *w, const plan *p, const int64_t *list, int64_t n)
+static cudpo_status add_mismatched(rank_work *w, const plan *p, const plan_point *point,
+                                   const int64_t *list, int64_t n)
 {
     cudpo_trainer *t = p->t;
     for (int64_t done = 0; done < n;) {
@@ -87,20 +89,21 @@ static cudpo_status add_mismatched(rank_work *w, const plan *p, const int64_t *l
             const example e = trainer_mismatched_example(t, t->train.data, list[done]);
             if (!pack_add(&t->pass.pack, &e, list[done])) break;
         }
-        CUDPO_TRY(score_pack(&c, p));
+        CUDPO_TRY(score_pack(&c, p, point));
         cost_accumulate(&w->cost, &c, p->reference ? 2 : 1);
         w->reference += cost_total(&c);
     }
     return CUDPO_OK;
 }
 
-static cudpo_status work_of(rank_work *w, const plan *p, const int64_t *list, int64_t n)
+static cudpo_status work_of(rank_work *w, const plan *p, const plan_point *point,
+                            const int64_t *list, int64_t n)
 {
     *w = (rank_work){0};
-    if (p->t->traits->kl) CUDPO_TRY(add_mismatched(w, p, list, n));
+    if (p->t->traits->kl) CUDPO_TRY(add_mismatched(w, p, point, list, n));
     for (int64_t done = 0; done < n;) {
         done += trainer_fill(p->t, p->t->train.data, list + done, n - done);
-        CUDPO_TRY(train_pack(w, p));
+        CUDPO_TRY(train_pack(w, p, point));
     }
     return CUDPO_OK;
 }
@@ -120,10 +123,11 @@ static network_load load_of(const plan *p, const rank_work *w)
 }
 
 /* The update of the weights, which every rank does, or a share of it. */
-static double update_seconds(const plan *p, int64_t gpus)
+static double update_seconds(const plan *p, const plan_point *point)
 {
-    cost_meter m = cost_meter_of(&p->rates, &p->t->model, p->t->type);
-    work_update(&p->t->model, &p->types, p->config->zero_stage > 0 ? gpus : 1, cost_add, &m);
+    cost_meter m = meter_of(p, point);
+    work_update(&p->t->model, &p->types, p->config->zero_stage > 0 ? point->net.gpus : 1, cost_add,
+                &m);
     return m.sum.pass[WORK_OPTIMIZER];
 }
 
@@ -131,7 +135,7 @@ static double update_seconds(const plan *p, int64_t gpus)
 static cudpo_status add_step(plan_point *point, const plan *p, const deal *d, const int64_t *list,
                              int64_t *mine)
 {
-    const double update = update_seconds(p, d->ranks);
+    const double update = update_seconds(p, point);
     rank_work slowest = {0};
     work_counts all = {0};
     for (int64_t r = 0; r < d->ranks; r++) {
@@ -140,14 +144,14 @@ static cudpo_status add_step(plan_point *point, const plan *p, const deal *d, co
         if (n == 0) continue;
         for (int64_t i = 0; i < n; i++)
             mine[i] = list[d->place[d->begin[r] + i]];
-        CUDPO_TRY(work_of(&w, p, mine, n));
+        CUDPO_TRY(work_of(&w, p, point, mine, n));
         if (cost_total(&w.cost) > cost_total(&slowest.cost)) slowest = w;
         add_counts(&all, &w.counts);
         point->packs += w.packs;
         point->reference += w.reference;
     }
     const network_load load = load_of(p, &slowest);
-    const network_time t = network_step(&point->net, &p->rates, &load);
+    const network_time t = network_step(&point->net, &point->rates, &load);
     slowest.cost.pass[WORK_OPTIMIZER] += update;
     slowest.cost.kind[WORK_ADAMW] += update;
     slowest.cost.memory += update;
@@ -173,45 +177,51 @@ static void take_mean(plan_point *point, double n)
         *sums[i] /= n;
 }
 
-/* Steps of the run, as transformers counts them, and the share of a step that one is on average: the last of an epoch may be
- * short. */
-static int64_t steps_of(double *share, const plan *p, int64_t pairs)
+/* Seconds of all steps: one at the end of an epoch may be short, and takes less, but for the update and the network. */
+static double run_seconds(const plan_point *point, const plan *p, const run_length *run)
 {
-    const cudpo_config *c = p->config;
-    const int64_t count = dataset_count(p->t->train.data);
-    const int64_t accumulated = c->gradient_accumulation_steps;
-    const int64_t batch = (pairs + accumulated - 1) / accumulated;
-    const int64_t batches = c->dataloader_drop_last ? count / batch : (count + batch - 1) / batch;
-    const int64_t an_epoch = batches < 1 ? 1 : (batches + accumulated - 1) / accumulated;
-    *share = fmin(1, (double)count / ((double)an_epoch * (double)pairs));
-    return c->max_steps > 0 ? c->max_steps : (int64_t)ceil(c->num_train_epochs * (double)an_epoch);
+    const int64_t epochs = run->total_steps / run->steps_per_epoch;
+    const double an_epoch = (double)run->examples_per_epoch;
+    const double rest = (double)(run->total_steps % run->steps_per_epoch) * (double)point->taken;
+    const double examples = (double)epochs * an_epoch + fmin(rest, an_epoch);
+    const double tokens = p->tokens / (double)dataset_count(p->t->train.data) * examples;
+    const double always =
+        point->slowest.pass[WORK_OPTIMIZER] + point->network.exposed + point->network.tax;
+    return (double)run->total_steps * always + (point->step - always) * tokens / point->tokens;
 }
 
-/* The run's memory with so many pairs for each GPU. */
-static cudpo_status forecast(plan_point *point, plan *p)
+cudpo_status plan_memory(memory_forecast *m, bool *fits, const plan *p)
 {
-    cudpo_trainer *t = p->t;
-    cudpo_config c = *p->config; /* borrows its texts */
-    c.per_device_train_batch_size = (point->pairs + point->net.gpus - 1) / point->net.gpus;
-    c.gradient_accumulation_steps = 1;
-    t->config = &c;
-    t->shards = p->config->zero_stage > 0 ? point->net.gpus : 1;
-    const cudpo_status status = memory_plan(&point->memory, t, true);
-    t->config = p->config;
-    t->shards = 1;
-    point->fits = status == CUDPO_OK;
-    if (status == CUDPO_ENOMEM && point->memory.bytes > point->memory.available) {
-        cudpo_error_clear();
-        return CUDPO_OK;
+    const cudpo_status status = memory_plan(m, p->t, true);
+    *fits = status == CUDPO_OK;
+    if (status != CUDPO_ENOMEM || m->bytes <= m->available) return status;
+    cudpo_error_clear();
+    return CUDPO_OK;
+}
+
+/* Rates and memory of each GPU, and a pack as large as a rank's is then.  Ranks of a CPU share what their machine has. */
+static cudpo_status open_point(plan_point *point, plan *p)
+{
+    pack *of = &p->t->pass.pack;
+    point->rates = p->rates;
+    if (p->gpu->memory == 0) {
+        const int64_t ranks = network_ranks(&point->net);
+        const size_t share = p->machine / (size_t)ranks;
+        p->be.memory = share > p->program ? share - p->program : 1;
+        rates_share(&point->rates, ranks);
     }
-    return status;
+    CUDPO_TRY(plan_memory(&point->memory, &point->fits, p));
+    const pass_limits *l = &point->memory.limits;
+    pack_free(of);
+    return pack_create(of, l->groups, l->tokens, false, l->prompt);
 }
 
-/* So many of `whole` steps of n examples each, spread over an epoch. */
-static cudpo_status add_steps(plan_point *point, const plan *p, int64_t n, int64_t looked_at,
-                              int64_t whole)
+/* The mean of whole steps that are spread over an epoch. */
+static cudpo_status look_at_steps(plan_point *point, const plan *p, int64_t examples_per_epoch)
 {
     const deal_work work = trainer_work(&p->t->model);
+    const int64_t n = point->taken, whole = examples_per_epoch / n;
+    const int64_t looked_at = n < MOST_PAIRS ? least(whole, MOST_PAIRS / n) : 1;
     deal d;
     int64_t *mine = malloc((size_t)n * sizeof *mine);
     cudpo_status status = mine != NULL ? deal_create(&d, n, point->net.gpus)
@@ -227,39 +237,51 @@ static cudpo_status add_steps(plan_point *point, const plan *p, int64_t n, int64
     }
     deal_free(&d);
     free(mine);
+    take_mean(point, (double)looked_at);
     return status;
 }
 
-cudpo_status plan_step(plan_point *point, plan *p, int64_t pairs, network net)
+/* In: p  its trainer stands for a rank of this run. */
+static cudpo_status fill_point(plan_point *point, plan *p, int64_t batch)
 {
-    const int64_t count = dataset_count(p->t->train.data);
-    *point = (plan_point){.net = net, .pairs = pairs};
-    CUDPO_TRY(forecast(point, p));
-    const int64_t n = least(pairs, count), whole = count / n;
-    const int64_t looked_at = least(least(MOST_STEPS, whole), 1 + MOST_PAIRS / n);
-    CUDPO_TRY(add_steps(point, p, n, looked_at, whole));
-    take_mean(point, (double)looked_at);
-    double share;
-    point->steps = steps_of(&share, p, pairs);
+    const run_length run = trainer_length(p->config, dataset_count(p->t->train.data), batch);
+    CUDPO_TRY(open_point(point, p));
+    if (run.examples_per_epoch == 0) return CUDPO_OK; /* dropped: there is no such step */
+    point->steps = run.total_steps;
+    point->taken = least(point->pairs, run.examples_per_epoch);
+    CUDPO_TRY(look_at_steps(point, p, run.examples_per_epoch));
     point->step = cost_total(&point->slowest) + point->network.exposed + point->network.tax;
-    point->seconds = (double)point->steps * share * point->step;
-    point->taken = n;
-    point->fill = point->tokens / (point->packs * (double)p->now.memory.limits.tokens);
+    point->seconds = run_seconds(point, p, &run);
+    point->fill = point->tokens / (point->packs * (double)point->memory.limits.tokens);
     return CUDPO_OK;
+}
+
+cudpo_status plan_step(plan_point *point, plan *p, int64_t batch, network net)
+{
+    cudpo_trainer *t = p->t;
+    cudpo_config c = *p->config; /* borrows its texts */
+    *point = (plan_point){.net = net, .pairs = batch * c.gradient_accumulation_steps};
+    c.per_device_train_batch_size = (batch + net.gpus - 1) / net.gpus;
+    t->config = &c;
+    t->batch_ranks = net.gpus;
+    const cudpo_status status = fill_point(point, p, batch);
+    t->config = p->config;
+    t->batch_ranks = p->options.gpus;
+    return status;
 }
 
 cudpo_status plan_steps_exactly(double seconds[], plan *p, int64_t first, int64_t n)
 {
     const cudpo_config *c = p->config;
     const int64_t units = c->per_device_train_batch_size * c->gradient_accumulation_steps;
-    const double update = update_seconds(p, 1);
+    const double update = update_seconds(p, &p->now);
     for (int64_t i = 0; i < n; i++) {
         rank_work w;
         step_batch b;
         int64_t order[4096];
-        CUDPO_REQUIRE(units <= (int64_t)(sizeof order / sizeof *order));
+        CUDPO_REQUIRE(p->options.gpus == 1 && units <= (int64_t)(sizeof order / sizeof *order));
         CUDPO_TRY(trainer_batch(p->t, &b, order, NULL, first + i));
-        CUDPO_TRY(work_of(&w, p, b.example, b.n));
+        CUDPO_TRY(work_of(&w, p, &p->now, b.example, b.n));
         seconds[i] = cost_total(&w.cost) + update;
     }
     return CUDPO_OK;
@@ -275,7 +297,7 @@ cudpo_status plan_score(double *seconds, plan *p, const dataset *d, int64_t n)
         for (int64_t k = 0; k < more; k++)
             next[k] = i + k;
         i += trainer_fill(p->t, d, next, more);
-        CUDPO_TRY(score_pack(&c, p));
+        CUDPO_TRY(score_pack(&c, p, &p->now));
         *seconds += cost_total(&c);
     }
     return CUDPO_OK;

@@ -9,7 +9,7 @@
  *        "copy_gbps": 4264,                                    a copy of more than the caches hold: bytes read and written
  *        "gemm_tflops": {"bfloat16": 690, "float32": 52},      products of a trunk's shapes, forward and backward
  *        "attention_tflops": {"64": {"forward": 238, "backward": 211}, "128": {"forward": 267, "backward": 227}},
- *                                                              by head dim; operations as in work.h
+ *                                                              by head dim, of a GPU in bfloat16; operations as in work.h
  *        "elementwise_gbps": 3900,                             norms, RoPE, SwiGLU: bytes as in work.h, over their time
  *        "head_gbps": 3800,                                    the pass over logits with gradients
  *        "adamw_gbps": 4050,
@@ -23,13 +23,17 @@
 
 #include "base/buffer.h"
 #include "cudpo/status.h"
+#include "model/config.h"
 #include "plan/gpus.h"
 #include "tensor/tensor.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { RATE_HEAD_DIMS = 4 }; /* 64, 96, 128, 256 */
+enum {
+    RATE_HEAD_DIMS = 4, /* 64, 96, 128, 256 */
+    RATE_SENTENCE = 400 /* bytes that an assumption takes at the most */
+};
 
 /* In SI units: operations and bytes a second, seconds.  0: unknown. */
 typedef struct device_rates {
@@ -48,10 +52,15 @@ int rates_head_dim(int i);
 /* The column that serves a head dim: that of the next larger one. */
 int rates_column(int64_t head_dim);
 
-/** Rates to assume of a GPU for a model of that width; of the CPU what little can be said without measuring.
- *  `name`, where not NULL, is called with each assumption and its source. */
-device_rates rates_assumed(const gpu_facts *gpu, int64_t hidden_size,
-                           void (*name)(void *context, const char *assumption), void *context);
+/** Assume what is 0 for a run of that model and type; of the CPU what little can be said without measuring.
+ *  In/Out:  r     as measured, or 0: of attention, the column of the model's head dim is filled in.
+ *  In:      name  where not NULL, is called with each assumption and its source. */
+void rates_assume(device_rates *r, const gpu_facts *gpu, const model_config *c, dtype type,
+                  void (*name)(void *context, const char *assumption), void *context);
+
+/** What one of several ranks has of a machine whose cores, memory and NIC they share.  The bus stays: it is measured between
+ *  ranks that share them. */
+void rates_share(device_rates *r, int64_t ranks);
 
 /** What a calibration file says of a device, over the rates that are there; *found: it says anything.
  *  Returns: CUDPO_OK; CUDPO_ENOINPUT; CUDPO_EDATA naming file, device and key. */

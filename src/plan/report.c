@@ -81,7 +81,8 @@ static cudpo_status memory(buffer *b, const plan *p)
     CUDPO_TRY(part(b, "working memory", parts->backend));
     CUDPO_TRY(part(b, "program and data", p->program));
     CUDPO_TRY(buffer_printf(b, "together %.2f of %.2f: %s\n", giga(m->bytes + p->program),
-                            giga(m->available), p->now.fits ? "fits" : "DOES NOT FIT"));
+                            giga(m->available + p->program),
+                            p->now.fits ? "fits" : "DOES NOT FIT"));
     CUDPO_TRY(buffer_printf(b, "         packs of up to %s tokens, %.0f %% full; %.1f a step\n",
                             grouped(n, m->limits.tokens), 100 * p->now.fill, p->now.packs));
     for (int i = 0; i < p->remedies; i++) {
@@ -111,6 +112,9 @@ static cudpo_status step(buffer *b, const plan *p)
     if (peak > 0)
         CUDPO_TRY(buffer_printf(b, ", useful MFU %.1f %%",
                                 100 * s->useful / s->step / (peak * (double)s->net.gpus)));
+    if (s->net.gpus > 1) CUDPO_TRY(buffer_printf(b, ", efficiency %.0f %%", 100 * s->efficiency));
+    if (s->limit != LIMIT_NONE)
+        CUDPO_TRY(buffer_printf(b, ", limit %s", plan_limit_name(s->limit)));
     CUDPO_TRY(buffer_printf(b, "\n"));
     const double *of = s->slowest.pass;
     CUDPO_TRY(share(b, "reference forward", of[WORK_REFERENCE], s->step));
@@ -131,8 +135,9 @@ static cudpo_status step(buffer *b, const plan *p)
 static cudpo_status whole_run(buffer *b, const plan *p)
 {
     char text[NUMBER], more[NUMBER];
-    CUDPO_TRY(buffer_printf(b, "run time %s, %.4g GPU-hours: steps %s", duration(text, p->total),
-                            p->total / 3600 * (double)p->options.gpus,
+    CUDPO_TRY(buffer_printf(b, "run time %s, %.4g %s-hours: steps %s", duration(text, p->total),
+                            p->total / 3600 * (double)plan_devices(p, &p->now.net),
+                            p->gpu->memory == 0 ? "machine" : "GPU",
                             duration(more, p->now.seconds)));
     if (p->precompute > 0)
         CUDPO_TRY(
@@ -145,8 +150,12 @@ static cudpo_status whole_run(buffer *b, const plan *p)
 static cudpo_status cell(buffer *b, const plan *p, const plan_point *point)
 {
     char text[NUMBER], total[NUMBER];
+    const double machines = (double)plan_devices(p, &point->net);
     const double all =
-        point->seconds + p->precompute * (double)p->options.gpus / (double)point->net.gpus;
+        point->seconds + p->precompute * (double)plan_devices(p, &p->now.net) / machines;
+    if (point->steps == 0)
+        return buffer_printf(b, " | %9s %9s %6s %4s %s", "-", "-", "-", "-",
+                             plan_limit_name(point->limit));
     return buffer_printf(b, " | %9s %9s %4.0f %% %4.2f %s", duration(text, point->step),
                          duration(total, all), 100 * point->efficiency, point->imbalance,
                          point->limit == LIMIT_NONE ? "-" : plan_limit_name(point->limit));
@@ -156,10 +165,12 @@ static cudpo_status table(buffer *b, const plan *p)
 {
     char n[NUMBER], m[NUMBER];
     CUDPO_TRY(buffer_printf(b,
-                            "\nscaling, nodes of %d; efficiency against one GPU; imbalance: most "
-                            "tokens of a GPU over the mean, dealt by tokens;\nlimit: batch (too "
-                            "few examples for each), network (all-reduce not hidden), memory\n",
-                            PLAN_NODE));
+                            "\nscaling, nodes of %lld; efficiency against one GPU; imbalance: "
+                            "most tokens of a GPU over the mean, dealt by tokens;\nlimit: batch "
+                            "(too few examples for each), network (all-reduce not hidden), "
+                            "memory%s\n",
+                            (long long)p->node,
+                            p->gpu->memory == 0 ? ", cores (ranks of a machine share them)" : ""));
     CUDPO_TRY(buffer_printf(b, "     | %-47s | %s\n", "as many examples a step as above",
                             "as many for each GPU as above"));
     CUDPO_TRY(buffer_printf(b, "GPUs |      step       run  eff.  imb. limit    |      step       "
@@ -176,7 +187,12 @@ static cudpo_status table(buffer *b, const plan *p)
         CUDPO_TRY(status);
     }
     const plan_point *last = &p->growing[PLAN_SIZES - 1];
-    if (last->taken < last->pairs)
+    if (last->steps == 0)
+        CUDPO_TRY(buffer_printf(b,
+                                "data: the data has %s examples, less than one batch, which "
+                                "dataloader_drop_last drops\n",
+                                grouped(n, dataset_count(p->t->train.data))));
+    else if (last->taken < last->pairs)
         CUDPO_TRY(buffer_printf(b,
                                 "the data has %s examples: steps of more than that (%s for %d "
                                 "GPUs) take all of them\n",

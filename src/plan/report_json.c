@@ -23,8 +23,9 @@ static cudpo_status truth(buffer *b, const char *key, bool value)
     return buffer_printf(b, ", \"%s\": %s", key, value ? "true" : "false");
 }
 
-static cudpo_status memory(buffer *b, const memory_forecast *m, size_t program, bool fits)
+static cudpo_status memory(buffer *b, const plan_point *s, size_t program)
 {
+    const memory_forecast *m = &s->memory;
     const memory_parts *p = &m->parts;
     CUDPO_TRY(buffer_printf(b, "{"));
     CUDPO_TRY(number(b, "weights", (double)p->weights));
@@ -36,10 +37,10 @@ static cudpo_status memory(buffer *b, const memory_forecast *m, size_t program, 
     CUDPO_TRY(number(b, "working_memory", (double)p->backend));
     CUDPO_TRY(number(b, "program", (double)program));
     CUDPO_TRY(number(b, "total", (double)(m->bytes + program)));
-    CUDPO_TRY(number(b, "available", (double)m->available));
+    CUDPO_TRY(number(b, "available", (double)(m->available + program)));
     CUDPO_TRY(number(b, "pack_tokens", (double)m->limits.tokens));
     CUDPO_TRY(truth(b, "reference_streamed", m->offload));
-    CUDPO_TRY(truth(b, "fits", fits));
+    CUDPO_TRY(truth(b, "fits", s->fits));
     return buffer_printf(b, "}");
 }
 
@@ -58,8 +59,9 @@ static cudpo_status parts(buffer *b, const plan_point *s)
     return buffer_printf(b, "}");
 }
 
-static cudpo_status point(buffer *b, const plan_point *s)
+static cudpo_status point(buffer *b, const plan_point *s, size_t program)
 {
+    const double each = s->step > 0 ? 1 / s->step : 0;
     CUDPO_TRY(buffer_printf(b, "{"));
     CUDPO_TRY(number(b, "gpus", (double)s->net.gpus));
     CUDPO_TRY(number(b, "nodes", (double)s->net.nodes));
@@ -67,13 +69,13 @@ static cudpo_status point(buffer *b, const plan_point *s)
     CUDPO_TRY(number(b, "steps", (double)s->steps));
     CUDPO_TRY(number(b, "step_seconds", s->step));
     CUDPO_TRY(number(b, "run_seconds", s->seconds));
-    CUDPO_TRY(number(b, "examples_per_second", (double)s->taken / s->step));
-    CUDPO_TRY(number(b, "tokens_per_second", s->tokens / s->step));
+    CUDPO_TRY(number(b, "examples_per_second", (double)s->taken * each));
+    CUDPO_TRY(number(b, "tokens_per_second", s->tokens * each));
     CUDPO_TRY(number(b, "packs", s->packs));
     CUDPO_TRY(number(b, "pack_fill", s->fill));
     CUDPO_TRY(number(b, "imbalance", s->imbalance));
     CUDPO_TRY(number(b, "efficiency", s->efficiency));
-    CUDPO_TRY(number(b, "memory_bytes", (double)s->memory.bytes));
+    CUDPO_TRY(number(b, "memory_bytes", (double)(s->memory.bytes + program)));
     CUDPO_TRY(truth(b, "fits", s->fits));
     CUDPO_TRY(text(b, "limit", plan_limit_name(s->limit)));
     CUDPO_TRY(buffer_printf(b, ", \"parts\": "));
@@ -81,12 +83,12 @@ static cudpo_status point(buffer *b, const plan_point *s)
     return buffer_printf(b, "}");
 }
 
-static cudpo_status points(buffer *b, const char *key, const plan_point *list)
+static cudpo_status points(buffer *b, const char *key, const plan_point *list, size_t program)
 {
     CUDPO_TRY(buffer_printf(b, ",\n  \"%s\": [", key));
     for (int i = 0; i < PLAN_SIZES; i++) {
         CUDPO_TRY(buffer_printf(b, "%s\n    ", i == 0 ? "" : ","));
-        CUDPO_TRY(point(b, &list[i]));
+        CUDPO_TRY(point(b, &list[i], program));
     }
     return buffer_printf(b, "]");
 }
@@ -143,19 +145,19 @@ cudpo_status plan_json(buffer *b, const plan *p)
     CUDPO_TRY(number(b, "parameters", (double)model_config_parameters(&p->t->model)));
     CUDPO_TRY(number(b, "examples", (double)dataset_count(p->t->train.data)));
     CUDPO_TRY(number(b, "total_seconds", p->total));
-    CUDPO_TRY(number(b, "gpu_hours", p->total / 3600 * (double)p->options.gpus));
+    CUDPO_TRY(number(b, "gpu_hours", p->total / 3600 * (double)plan_devices(p, &now->net)));
     CUDPO_TRY(number(b, "precompute_seconds", p->precompute));
     CUDPO_TRY(number(b, "evaluation_seconds", p->evaluation));
     if (peak > 0)
         CUDPO_TRY(
             number(b, "useful_mfu", now->useful / now->step / (peak * (double)now->net.gpus)));
     CUDPO_TRY(buffer_printf(b, ",\n  \"memory\": "));
-    CUDPO_TRY(memory(b, &now->memory, p->program, now->fits));
+    CUDPO_TRY(memory(b, now, p->program));
     CUDPO_TRY(remedies(b, p));
     CUDPO_TRY(buffer_printf(b, ",\n  \"step\": "));
-    CUDPO_TRY(point(b, now));
-    CUDPO_TRY(points(b, "same_batch", p->same));
-    CUDPO_TRY(points(b, "growing_batch", p->growing));
+    CUDPO_TRY(point(b, now, p->program));
+    CUDPO_TRY(points(b, "same_batch", p->same, p->program));
+    CUDPO_TRY(points(b, "growing_batch", p->growing, p->program));
     CUDPO_TRY(rates(b, &p->rates, p->t->model.head_dim));
     CUDPO_TRY(assumptions(b, p));
     return buffer_printf(b, "\n}\n");

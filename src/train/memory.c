@@ -74,11 +74,24 @@ static bool has_reference(const cudpo_trainer *t, bool train)
     return t->rewards && !(train && t->config->precompute_ref_log_probs);
 }
 
+/* Of this run; of one that is not made, those whose batches make a step. */
+static int64_t ranks_of(const cudpo_trainer *t)
+{
+    return t->dry ? t->batch_ranks : t->ranks->place.size;
+}
+
+/* A reference whose layers are in the host's memory; of a CPU that is the device's. */
+static size_t offloaded_bytes(const cudpo_trainer *t)
+{
+    return model_offload_bytes(&t->model, t->type) +
+           (t->be->on_device ? 0 : model_offload_host_bytes(&t->model, t->type));
+}
+
 /* Out: bytes of m, and by part.  In: limits and offload of m. */
 static cudpo_status count(memory_forecast *m, const cudpo_trainer *t, bool train)
 {
     const size_t n = (size_t)model_config_parameters(&t->model), size = dtype_size(t->type);
-    const int32_t shards = t->shards > 1 ? (int32_t)t->shards : 1;
+    const int32_t shards = t->config->zero_stage > 0 ? (int32_t)ranks_of(t) : 1;
     const rank_share largest = communicator_share((int64_t)n, shards, shards - 1);
     const size_t share = (size_t)(largest.end - largest.begin);
     const bool half = t->type == DTYPE_BF16 && strcmp(t->config->gradient_dtype, "bfloat16") == 0;
@@ -86,8 +99,8 @@ static cudpo_status count(memory_forecast *m, const cudpo_trainer *t, bool train
     *p = (memory_parts){.weights = n * size,
                         .master = has_master(t, train) ? share * sizeof(float) : 0,
                         .reference = !has_reference(t, train) ? 0
-                                     : m->offload ? model_offload_bytes(&t->model, t->type)
-                                                  : n * size,
+                                     : m->offload             ? offloaded_bytes(t)
+                                                              : n * size,
                         .gradients = train ? n * (half ? 2 : sizeof(float)) : 0,
                         .moments = train ? 2 * share * sizeof(float) : 0};
     const workload most = pass_workload(&t->model, &m->limits);
@@ -118,11 +131,12 @@ int64_t memory_remedies(memory_remedy out[MEMORY_REMEDIES], const cudpo_trainer 
     const pass_limits *limits = &m->limits;
     char tokens[24];
     int64_t n = 0;
+    if (p->moments > 0 && ranks_of(t) > 1 && t->config->zero_stage == 0)
+        add_remedy(out, &n, "zero_stage", "1");
     snprintf(tokens, sizeof tokens, "%lld", (long long)limits->largest_group);
     if (limits->tokens > limits->largest_group) add_remedy(out, &n, "max_tokens_per_pack", tokens);
     if (limits->kind == WORKSPACE_TRAIN) add_remedy(out, &n, "gradient_checkpointing", "true");
-    if (p->reference > model_offload_bytes(&t->model, t->type))
-        add_remedy(out, &n, "ref_model_offload", "true");
+    if (p->reference > offloaded_bytes(t)) add_remedy(out, &n, "ref_model_offload", "true");
     if (p->reference > 0) add_remedy(out, &n, "precompute_ref_log_probs", "true");
     if (t->type == DTYPE_F32 && t->be->on_device) add_remedy(out, &n, "bf16", "true");
     if (t->type == DTYPE_BF16 && strcmp(t->config->gradient_dtype, "bfloat16") != 0)
@@ -209,7 +223,7 @@ cudpo_status memory_plan(memory_forecast *out, const cudpo_trainer *t, bool trai
     if (out->bytes <= available) return CUDPO_OK;
 
     const size_t resident = out->parts.reference;
-    const size_t offloaded = model_offload_bytes(&t->model, t->type);
+    const size_t offloaded = offloaded_bytes(t);
     if (asked < 0 && t->be->on_device && resident > offloaded) {
         out->offload = true;
         CUDPO_TRY(fit(out, t, train));

@@ -78,22 +78,32 @@ static cudpo_status open_order(cudpo_trainer *t)
     return CUDPO_OK;
 }
 
-/* How many steps: TRL's arithmetic. */
+run_length trainer_length(const cudpo_config *c, int64_t count, int64_t batch)
+{
+    const int64_t G = c->gradient_accumulation_steps;
+    const int64_t batches = c->dataloader_drop_last ? count / batch : (count + batch - 1) / batch;
+    const int64_t steps = (batches + G - 1) / G;
+    return (run_length){.total_steps = c->max_steps > 0
+                                           ? c->max_steps
+                                           : (int64_t)ceil(c->num_train_epochs * (double)steps),
+                        .steps_per_epoch = steps,
+                        .batches_per_epoch = batches,
+                        .examples_per_epoch = c->dataloader_drop_last ? batches * batch : count};
+}
+
 static cudpo_status plan_steps(cudpo_trainer *t)
 {
     const cudpo_config *c = t->config;
     const int64_t N = dataset_count(t->train.data), B = trainer_train_batch(t);
-    const int64_t G = c->gradient_accumulation_steps;
-    t->batches_per_epoch = c->dataloader_drop_last ? N / B : (N + B - 1) / B;
-    if (t->batches_per_epoch == 0)
+    const run_length run = trainer_length(c, N, B);
+    if (run.examples_per_epoch == 0)
         return cudpo_fail(
             CUDPO_ECONFIG, c->train_dataset,
             "%lld examples are less than one batch of %lld, and dataloader_drop_last drops it",
             (long long)N, (long long)B);
-    t->steps_per_epoch = (t->batches_per_epoch + G - 1) / G;
-    t->total_steps = c->max_steps > 0
-                         ? c->max_steps
-                         : (int64_t)ceil(c->num_train_epochs * (double)t->steps_per_epoch);
+    t->batches_per_epoch = run.batches_per_epoch;
+    t->steps_per_epoch = run.steps_per_epoch;
+    t->total_steps = run.total_steps;
     const double T = (double)t->total_steps;
     t->warmup_steps = (int64_t)(c->warmup_steps >= 1.0  ? c->warmup_steps
                                 : c->warmup_steps > 0.0 ? ceil(T * c->warmup_steps)
@@ -281,7 +291,6 @@ static cudpo_status share_out(cudpo_trainer *t, bool train)
         return cudpo_fail(CUDPO_ECONFIG, "zero_stage",
                           "1 is for at most %d ranks, and these are %d: set it to 0",
                           CHECKPOINT_SHARDS, (int)p->size);
-    t->shards = p->size;
     t->share = communicator_share(model_config_parameters(&t->model), p->size, p->rank);
     return CUDPO_OK;
 }
@@ -337,13 +346,15 @@ static cudpo_status create(cudpo_trainer **out, const cudpo_config *config, cons
     return CUDPO_OK;
 }
 
-cudpo_status trainer_prepare(cudpo_trainer **out, const cudpo_config *config, backend *be)
+cudpo_status trainer_prepare(cudpo_trainer **out, const cudpo_config *config, backend *be,
+                             int64_t ranks)
 {
     cudpo_trainer *t;
     *out = NULL;
     CUDPO_TRY(create(&t, config, NULL));
     t->be = be;
     t->dry = true;
+    t->batch_ranks = ranks;
     const cudpo_status status = prepare(t, false, NULL);
     if (status == CUDPO_OK)
         *out = t;

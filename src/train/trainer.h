@@ -120,8 +120,7 @@ struct cudpo_trainer {
     const loss_traits *traits;
     loss_kind loss;
     schedule_kind schedule;
-    bool dry;       /* see trainer_prepare() */
-    int64_t shards; /* ranks that share moments and master weights; 0 is as 1 */
+    bool dry; /* see trainer_prepare() */
     backend *be;
     model_config model;
     tokenizer *tokenizer;
@@ -179,9 +178,19 @@ dataset_options trainer_data_options(const cudpo_config *c, loss_kind loss, int 
 
 /** Model config, tokenizer, data, steps and order of a run, for a plan of it: no weights, no device memory, and no file is
  *  written but the cache of ids.  The next thing that it can do is memory_plan().
- *  In:  be  stands for the device; is closed with the trainer, also where this fails. */
+ *  In:  be  stands for the device; is closed with the trainer, also where this fails;
+ *       ranks  of the run, of which this is to be one: `batch_ranks`. */
 CUDPO_MUST_USE cudpo_status trainer_prepare(cudpo_trainer **out, const cudpo_config *config,
-                                            backend *be);
+                                            backend *be, int64_t ranks);
+
+/* How long a run is, as transformers counts; a step is gradient_accumulation_steps batches, the last of an epoch maybe fewer. */
+typedef struct run_length {
+    int64_t total_steps, steps_per_epoch, batches_per_epoch;
+    int64_t examples_per_epoch; /* 0: dataloader_drop_last drops all, and there is no run */
+} run_length;
+
+/* In: count  examples of the data;  batch  of all ranks. */
+run_length trainer_length(const cudpo_config *c, int64_t count, int64_t batch);
 
 /** What is updated, checked and saved: master weights, or the policy itself. */
 model_weights *trainer_weights(cudpo_trainer *t);
