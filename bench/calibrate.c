@@ -39,7 +39,6 @@ void bench_sums_add(bench_sums *s, const bench_case *c, const bench_result *r)
         add_collective(s, c, r);
         return;
     }
-    if (s->launch == 0 || r->time.least < s->launch) s->launch = r->time.least;
     if (strcmp(op, "gemm") == 0)
         add(c->type == DTYPE_BF16 ? &s->gemm_bf16 : &s->gemm_f32, c->flops, r);
     else if (strcmp(op, "attention") == 0)

@@ -274,6 +274,8 @@ static cudpo_status run_table(bench_table *t)
     CUDPO_TRY(check_same(t));
     if (first)
         CUDPO_TRY(bench_measure_ceilings(&t->ceilings, t->be, &t->settings, any_op_is_chosen(o)));
+    if (first && o->calibration != NULL)
+        CUDPO_TRY(bench_measure_launch(&t->sums.launch, t->be, &t->settings));
     CUDPO_TRY(connect_ranks(t));
     if (first) {
         CUDPO_TRY(bench_head(&t->text, t->be, &t->ceilings));
