@@ -42,9 +42,13 @@ CUDPO_MUST_USE cudpo_status cudpo_bench(const cudpo_bench_options *options,
                                         void (*line)(void *context, const char *text),
                                         void *context);
 
-/** Rows of two files of cudpo_bench() whose times differ by more than both runs spread, and by more than a twentieth.
- *  Out:     text  a line for each, and a summary, in new memory;  changed  how many.
- *  Returns: CUDPO_OK; CUDPO_ENOINPUT, CUDPO_EDATA naming file and row. */
+/** Rows of two files of cudpo_bench() whose medians differ by more than three of their standard errors and the 12 % by which two
+ *  processes differ, or whose wrong elements differ, or that entered or left the cache.
+ *  Out:     text     a line for each, for each row that one file lacks, and where they are of different machines; a summary; in
+ *                    new memory;
+ *           changed  how many of those that both have.
+ *  Returns: CUDPO_OK; CUDPO_ENOINPUT; CUDPO_EDATA naming file and row: of a row that stands there twice, too, and of files
+ *           without a common row. */
 CUDPO_MUST_USE cudpo_status cudpo_bench_compare(char **text, int64_t *changed, const char *before,
                                                 const char *after);
 

@@ -46,8 +46,10 @@ static const cli_page page = {
     "of ranks of one node, all_reduce. The rate of a copy and the time of an op with nothing to do "
     "are always among them; what is not, a plan assumes.\n"
     "\n"
-    "--compare prints the rows of two JSON files whose times differ by more than both runs spread, "
-    "and by more than 5 %.\n"
+    "--compare prints the rows of two JSON files whose medians differ by more than three of their "
+    "standard errors and the 12 % by which two processes differ where nothing changed, whose wrong "
+    "elements differ, that entered or left the cache, or that one file lacks; and where the files "
+    "are of another device, processor or number of threads.\n"
     "\n"
     "`cudpo bench step --help` is about whole training steps.",
     NULL,
