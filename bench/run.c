@@ -280,7 +280,7 @@ static cudpo_status run_table(bench_table *t)
     if (first) {
         CUDPO_TRY(bench_head(&t->text, t->be, &t->ceilings));
         CUDPO_TRY(say(t));
-        CUDPO_TRY(bench_json_begin(&t->json, t->be, &t->ceilings, &t->settings));
+        CUDPO_TRY(bench_json_begin(&t->json, t->be, &t->ceilings, &t->settings, o->command));
     }
     CUDPO_TRY(run_shapes(t));
     if (first && o->calibration != NULL)

@@ -263,7 +263,7 @@ static void write_run(const char *path)
     be.stamp = made_stamp, be.elapsed = made_elapsed;
     be.add = timed_add, be.swiglu = timed_swiglu;
     buffer b = {0};
-    CHECK_OK(bench_json_begin(&b, &be, &ceilings, &timed));
+    CHECK_OK(bench_json_begin(&b, &be, &ceilings, &timed, NULL));
     for (int i = 0; i < 2; i++) {
         bench_case c = {.op = find(op[i], pass[i]), .shape = &s};
         bench_result r;

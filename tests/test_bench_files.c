@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "bench/bench.h"
+#include "bench/machine.h"
 #include "cudpo/bench.h"
 #include "plan/rates.h"
 #include "plugin.h"
@@ -56,6 +57,7 @@ static void the_file_has_all_fields(void **state)
                                    .shape_count = 1,
                                    .device = plugin_asked() ? "cuda" : "cpu",
                                    .json = path,
+                                   .command = "cudpo bench 'a b'",
                                    .groups = 1,
                                    .length = plugin_asked() ? 4 : 16,
                                    .no_baseline = plugin_asked()};
@@ -68,6 +70,10 @@ static void the_file_has_all_fields(void **state)
     assert_true(json_number(json_get(ceilings, "copy_gbps")) > 0);
     assert_true(json_number(json_get(ceilings, "float32_tflops")) > 0);
     assert_non_null(json_string(json_get(tree, "device")));
+    assert_string_equal(json_string(json_get(tree, "command")), o.command);
+    assert_string_equal(json_string(json_get(tree, "version")), CUDPO_VERSION);
+    assert_non_null(json_get(tree, "processor"));
+    assert_true(json_number(json_get(tree, "threads")) >= 1);
     assert_int_equal(json_count(rows), bench_op_count);
     for (const json *row = json_first(rows); row != NULL; row = json_next(row)) {
         for (int i = 0; i < 5; i++)
@@ -81,6 +87,28 @@ static void the_file_has_all_fields(void **state)
                     json_get(row, "cached") && json_get(row, "sets") && json_get(row, "calls"));
     }
     json_free(tree);
+}
+
+/* As Linux says it on x86, POWER and ARM; the first of several. */
+static void processors_have_names(void **state)
+{
+    (void)state;
+    static const char *const said[][2] = {
+        {"processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 23\nmodel\t\t: 1\n"
+         "model name\t: AMD EPYC 7B13\n\nmodel name\t: other\n",
+         "AMD EPYC 7B13"},
+        {"processor\t: 0\ncpu\t\t: POWER9, altivec supported\nclock\t\t: 2.1GHz\n",
+         "POWER9, altivec supported"},
+        {"processor\t: 0\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: 0xd4f\n",
+         "ARM part 0xd4f of implementer 0x41"},
+        {"model name\n", ""}};
+    char name[64];
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++) {
+        bench_processor(name, sizeof name, scratch_text("cpuinfo", said[i][0]));
+        assert_string_equal(name, said[i][1]);
+    }
+    bench_processor(name, sizeof name, scratch_path("nothing"));
+    assert_string_equal(name, "");
 }
 
 /* Rates are those of the rows: what a plan reads is what was measured. */
@@ -224,6 +252,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_files_are_refused),
         cmocka_unit_test(the_file_has_all_fields),
+        cmocka_unit_test(processors_have_names),
         cmocka_unit_test(a_plan_reads_the_rates),
         cmocka_unit_test(an_op_with_nothing_to_do),
         cmocka_unit_test(pictures),

@@ -23,10 +23,11 @@ typedef struct cudpo_bench_options {
     const char *device; /* "auto", "cpu", "cuda" */
     const char *json;   /* file that is written again behind each row; NULL: none */
     const char
-        *calibration; /* file for `cudpo plan`, of the rates that were measured; NULL: none */
-    double seconds;   /* of timed calls, of each op, about */
-    int64_t groups;   /* of a pack; 0: 11 on a GPU, 1 on a CPU */
-    int64_t length;   /* tokens of each prompt and completion */
+        *calibration;    /* file for `cudpo plan`, of the rates that were measured; NULL: none */
+    const char *command; /* line that this was started with, for the JSON file; NULL: not known */
+    double seconds;      /* of timed calls, of each op, about */
+    int64_t groups;      /* of a pack; 0: 11 on a GPU, 1 on a CPU */
+    int64_t length;      /* tokens of each prompt and completion */
     bool no_baseline, no_check;
     const cudpo_ranks *ranks; /* which of several this process is; NULL: the environment says */
     const char *ddp_backend; /* "nccl", "mpi", "tcp": of collectives; NULL: what suits the device */

@@ -1,5 +1,6 @@
 /* bench.c - `cudpo bench`. */
 #include "cudpo/bench.h"
+#include "base/quote.h"
 #include "cli/cli.h"
 #include "cli/ranks.h"
 
@@ -67,6 +68,18 @@ static void print_line(void *context, const char *text)
     fflush(stdout); /* a row takes a while */
 }
 
+/* As a shell would read it again. */
+static cudpo_status measure(cudpo_bench_options *o, char **argv)
+{
+    buffer line = {0};
+    cudpo_status status = buffer_printf(&line, "cudpo");
+    if (status == CUDPO_OK) status = quote_shell_words(&line, (const char *const *)argv);
+    o->command = line.data;
+    if (status == CUDPO_OK) status = cudpo_bench(o, print_line, NULL);
+    buffer_free(&line);
+    return status;
+}
+
 static cudpo_status compare(const char *before, const char *after)
 {
     char *text = NULL;
@@ -127,7 +140,7 @@ static cudpo_status run(int argc, char **argv, const char **words, const char **
     if (list) return CUDPO_OK;
     o.shapes = shapes;
     o.shape_count = models.n;
-    return cudpo_bench(&o, print_line, NULL);
+    return measure(&o, argv);
 }
 
 cudpo_status cli_bench(int argc, char **argv)
