@@ -416,7 +416,9 @@ cudpo_status cudpo_bench_step_run(char **table, char **json, const cudpo_config 
     CUDPO_TRY(check(&c, what));
     CUDPO_TRY(bench_model(&r.model, what->model));
     CUDPO_TRY(ranks_open(&r.ranks, &c, what->ranks));
-    cudpo_status status = train_and_measure(&r, what);
+    cudpo_status status = CUDPO_OK;
+    if (what->file != NULL && ranks_first(&r.ranks)) status = file_check_writable(what->file);
+    if (status == CUDPO_OK) status = train_and_measure(&r, what);
     if (status == CUDPO_OK && ranks_first(&r.ranks)) status = measure_peak(&r);
     if (status == CUDPO_OK && ranks_first(&r.ranks)) status = report(table, json, &r);
     if (status == CUDPO_OK) status = ranks_meet(&r.ranks, "end");

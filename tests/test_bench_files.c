@@ -230,7 +230,8 @@ static void what_can_not_be_measured_is_refused(void **state)
 {
     (void)state;
     int lines = 0;
-    const char *ops[] = {"swigloo"}, *known[] = {"add"}, *shapes[] = {"Qwen2.5-0.5"};
+    const char *ops[] = {"swigloo"}, *known[] = {"add"};
+    const char *shapes[] = {"tests/golden/models/llama3", "Qwen2.5-0.5"};
     cudpo_bench_options o = {.ops = ops, .op_count = 1, .device = "cpu", .length = 16};
     CHECK_FAILS(cudpo_bench(&o, count_line, &lines), CUDPO_EUSAGE, "did you mean swiglu?");
     o.ops = known;
@@ -243,8 +244,16 @@ static void what_can_not_be_measured_is_refused(void **state)
     o.seconds = (double)NAN;
     CHECK_FAILS(cudpo_bench(&o, count_line, &lines), CUDPO_EUSAGE, "seconds");
     o.seconds = 0;
-    o.shapes = shapes, o.shape_count = 1;
+    o.shapes = shapes, o.shape_count = 2;
     CHECK_FAILS(cudpo_bench(&o, count_line, &lines), CUDPO_EUSAGE, "Qwen2.5-0.5B");
+    o.shape_count = 1;
+    o.json = scratch_path("nowhere/a.json");
+    CHECK_FAILS(cudpo_bench(&o, count_line, &lines), CUDPO_EWRITE, "nowhere/a.json");
+    o.json = NULL, o.calibration = scratch_path("nowhere/b.json");
+    CHECK_FAILS(cudpo_bench(&o, count_line, &lines), CUDPO_EWRITE, "nowhere/b.json");
+    o.calibration = scratch_folder();
+    CHECK_FAILS(cudpo_bench(&o, count_line, &lines), CUDPO_EWRITE, "is a folder");
+    assert_int_equal(lines, 0); /* before anything was measured */
 }
 
 int main(void)

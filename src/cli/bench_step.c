@@ -56,13 +56,13 @@ static const cli_page page = {
     "  cudpo bench step my-model --lengths pairs.jsonl --device cpu\n"
     "  nsys profile cudpo bench step Llama-3.2-1B --steps 5"};
 
-static cudpo_status measure(const cudpo_config *c, const cudpo_bench_step *what, const char *file)
+static cudpo_status measure(const cudpo_config *c, const cudpo_bench_step *what)
 {
     char *table = NULL, *json = NULL;
     cudpo_status status = cudpo_bench_step_run(&table, &json, c, what);
     if (status == CUDPO_OK && table != NULL) fputs(table, stdout); /* rank 0 alone has one */
-    if (status == CUDPO_OK && table != NULL && file != NULL)
-        status = file_write(file, json, strlen(json));
+    if (status == CUDPO_OK && table != NULL && what->file != NULL)
+        status = file_write(what->file, json, strlen(json));
     free(json);
     free(table);
     return status;
@@ -72,7 +72,6 @@ cudpo_status cli_bench_step(int argc, char **argv)
 {
     cudpo_bench_step what = {.prompt = 512, .completion = 512};
     cudpo_ranks ranks = CUDPO_RANKS_AUTO;
-    const char *json = NULL;
     bool help;
     cli_option own[6 + RANKS_OPTIONS] = {
         {"--prompt", CLI_INTEGER, "N (512)", "tokens of every prompt", &what.prompt},
@@ -87,7 +86,7 @@ cudpo_status cli_bench_step(int argc, char **argv)
          &what.tokenizer},
         {"--steps", CLI_INTEGER, "N", "steps to time; as many as take ten seconds, at least 5",
          &what.steps},
-        {"--json", CLI_TEXT, "FILE", "write all results there, too, as a JSON object", &json},
+        {"--json", CLI_TEXT, "FILE", "write all results there, too, as a JSON object", &what.file},
     };
     const int64_t n = sizeof own / sizeof own[0];
     ranks_options(own + n - RANKS_OPTIONS, &ranks);
@@ -103,7 +102,7 @@ cudpo_status cli_bench_step(int argc, char **argv)
         status = cudpo_fail(CUDPO_EUSAGE, "bench step",
                             "needs a MODEL: Qwen2.5-0.5B, or a config.json; see --help");
     else if (status == CUDPO_OK)
-        status = measure(&c, &what, json);
+        status = measure(&c, &what);
     cudpo_config_free(&c);
     return status;
 }
