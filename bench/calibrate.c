@@ -1,6 +1,7 @@
 /* calibrate.c - sums over the ops of a kind, and their file. */
 #include "bench/calibrate.h"
 #include "base/file.h"
+#include "bench/machine.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -57,19 +58,6 @@ static double rate(const bench_sum *s)
     return s->seconds > 0 ? s->work / s->seconds : 0;
 }
 
-/* "cuda:0, NVIDIA H200, 150.8 GB" -> "NVIDIA H200". */
-static void name_of(char *to, size_t size, const backend *be)
-{
-    const char *begin = strstr(be->description, ", ");
-    if (!be->on_device || begin == NULL) {
-        snprintf(to, size, "%s", be->name);
-        return;
-    }
-    begin += 2;
-    const char *end = strstr(begin, ", ");
-    snprintf(to, size, "%.*s", end == NULL ? (int)strlen(begin) : (int)(end - begin), begin);
-}
-
 cudpo_status bench_calibration_write(const char *path, const bench_sums *s,
                                      const bench_ceilings *ceilings, const backend *be)
 {
@@ -78,7 +66,7 @@ cudpo_status bench_calibration_write(const char *path, const bench_sums *s,
     struct tm utc;
     gmtime_r(&now, &utc);
     strftime(date, sizeof date, "%Y-%m-%d", &utc);
-    name_of(name, sizeof name, be);
+    bench_device_name(name, sizeof name, be);
     snprintf(about, sizeof about, "cudpo %s, %s, cudpo bench --calibrate", CUDPO_VERSION, date);
     device_rates r = {.copy = ceilings->copy_gbps * 1e9,
                       .gemm_bf16 = rate(&s->gemm_bf16),

@@ -1,4 +1,4 @@
-/* machine.c - a name of the processor.
+/* machine.c - names of processor and device.
  * Sources: arch/(x86, powerpc, mips, riscv, arm64)/kernel of Linux, which each write /proc/cpuinfo in their own way. */
 #include "bench/machine.h"
 
@@ -35,4 +35,17 @@ void bench_processor(char *out, size_t size, const char *file)
             snprintf(out, size, "ARM part %s of implementer %s", value, maker);
     }
     if (f != NULL) fclose(f);
+}
+
+/* "cuda:0, NVIDIA H200, 150.8 GB" -> "NVIDIA H200". */
+void bench_device_name(char *out, size_t size, const backend *be)
+{
+    const char *begin = strstr(be->description, ", ");
+    if (!be->on_device || begin == NULL) {
+        snprintf(out, size, "%s", be->name);
+        return;
+    }
+    begin += 2;
+    const char *end = strstr(begin, ", ");
+    snprintf(out, size, "%.*s", end == NULL ? (int)strlen(begin) : (int)(end - begin), begin);
 }

@@ -298,7 +298,7 @@ static cudpo_status run_table(bench_table *t)
     CUDPO_TRY(check_same(t));
     if (first)
         CUDPO_TRY(bench_measure_ceilings(&t->ceilings, t->be, &t->settings, any_op_is_chosen(o)));
-    if (first && o->calibration != NULL)
+    if (first && o->calibration != NULL && any_op_is_chosen(o))
         CUDPO_TRY(bench_measure_launch(&t->sums.launch, t->be, &t->settings));
     CUDPO_TRY(connect_ranks(t));
     if (first) {
