@@ -1,6 +1,6 @@
 /* compare.c - what changed from one run to another, beyond what two runs of one program differ by. */
 #include "base/buffer.h"
-#include "base/json.h"
+#include "bench/rows.h"
 #include "cudpo/bench.h"
 
 #include <math.h>
@@ -20,24 +20,12 @@ typedef struct comparison {
     int64_t common, changed, alone[2];
 } comparison;
 
-static const char *text_of(const json *row, const char *key)
-{
-    const json *value = json_get(row, key);
-    return value != NULL && json_type(value) == JSON_STRING ? json_string(value) : NULL;
-}
-
-static double number_of(const json *row, const char *key)
-{
-    const json *value = json_get(row, key);
-    return value != NULL && json_type(value) == JSON_NUMBER ? json_number(value) : (double)NAN;
-}
-
 static const json *same_row(const json *rows, const json *wanted)
 {
     for (const json *row = json_first(rows); row != NULL; row = json_next(row)) {
         bool same = true;
         for (int i = 0; i < KEYS; i++)
-            same = same && strcmp(text_of(row, keys[i]), text_of(wanted, keys[i])) == 0;
+            same = same && strcmp(row_text(row, keys[i]), row_text(wanted, keys[i])) == 0;
         if (same) return row;
     }
     return NULL;
@@ -45,12 +33,11 @@ static const json *same_row(const json *rows, const json *wanted)
 
 static cudpo_status check_row(const json *row, int64_t n, const char *path)
 {
-    const bool object = json_type(row) == JSON_OBJECT;
     for (int i = 0; i < KEYS; i++) {
-        if (!object || text_of(row, keys[i]) == NULL)
+        if (row_text(row, keys[i]) == NULL)
             return cudpo_fail(CUDPO_EDATA, path, "row %lld has no \"%s\"", (long long)n, keys[i]);
     }
-    if (!(number_of(row, "median_us") > 0) || !(number_of(row, "spread_us") >= 0))
+    if (!(row_number(row, "median_us") > 0) || !(row_number(row, "spread_us") >= 0))
         return cudpo_fail(CUDPO_EDATA, path, "row %lld has no time above 0", (long long)n);
     return CUDPO_OK;
 }
@@ -72,7 +59,7 @@ static cudpo_status load(comparison *c, int i, const char *path)
         if (same_row(rows, row) != row)
             return cudpo_fail(CUDPO_EDATA, path,
                               "row %lld (%s, %s) is there twice: which one counts?", (long long)n,
-                              text_of(row, "op"), text_of(row, "shape"));
+                              row_text(row, "op"), row_text(row, "shape"));
     }
     c->rows[i] = rows;
     return CUDPO_OK;
@@ -93,7 +80,7 @@ static cudpo_status put_name(buffer *b, const json *row)
 {
     static const int width[KEYS] = {16, 8, 14, 40, 8};
     for (int i = 0; i < KEYS; i++) {
-        CUDPO_TRY(put(b, text_of(row, keys[i]), width[i]));
+        CUDPO_TRY(put(b, row_text(row, keys[i]), width[i]));
         CUDPO_TRY(buffer_append(b, " ", 1));
     }
     return CUDPO_OK;
@@ -111,21 +98,21 @@ static cudpo_status put_name(buffer *b, const json *row)
  * statistics' density is 1 / (2 f sqrt(n)), f that of the times in the middle. */
 static double error_of(const json *row)
 {
-    const double calls = number_of(row, "calls"); /* unknown: one */
-    return 1.25 * number_of(row, "spread_us") / sqrt(calls > 1 ? calls : 1) /
-           number_of(row, "median_us");
+    const double calls = row_number(row, "calls"); /* unknown: one */
+    return 1.25 * row_number(row, "spread_us") / sqrt(calls > 1 ? calls : 1) /
+           row_number(row, "median_us");
 }
 
 /* Beyond three standard errors, and what processes differ by. */
 static bool is_other_time(const json *old, const json *later)
 {
-    const double change = log(number_of(later, "median_us") / number_of(old, "median_us"));
+    const double change = log(row_number(later, "median_us") / row_number(old, "median_us"));
     return fabs(change) > hypot(3 * hypot(error_of(old), error_of(later)), log(1 + PROCESSES));
 }
 
 static cudpo_status put_time(buffer *b, const json *old, const json *later)
 {
-    const double before = number_of(old, "median_us"), after = number_of(later, "median_us");
+    const double before = row_number(old, "median_us"), after = row_number(later, "median_us");
     return buffer_printf(b, " %10.1f -> %10.1f us  %+6.1f %%  %s", before, after,
                          100 * (after - before) / before, after > before ? "slower" : "faster");
 }
@@ -138,19 +125,13 @@ static cudpo_status put_wrong(buffer *b, double before, double after)
     return isnan(after) ? buffer_printf(b, " -> unknown") : buffer_printf(b, " -> %g", after);
 }
 
-/* -1: unknown. */
-static int is_cached(const json *row)
-{
-    const json *value = json_get(row, "cached");
-    return value != NULL && json_type(value) == JSON_BOOL ? json_bool(value) : -1;
-}
-
 static cudpo_status compare_row(comparison *c, const json *old, const json *later)
 {
-    const double before = number_of(old, "wrong"), after = number_of(later, "wrong");
+    const double before = row_number(old, "wrong"), after = row_number(later, "wrong");
     const bool time = is_other_time(old, later);
     const bool wrong = (before > 0 || after > 0) && before != after;
-    const bool cached = is_cached(old) + is_cached(later) == 1; /* one is, one is not */
+    const bool cached =
+        row_flag(old, "cached") + row_flag(later, "cached") == 1; /* one is, one is not */
     if (!time && !wrong && !cached) return CUDPO_OK;
     c->changed++;
     CUDPO_TRY(put_name(c->out, old));
@@ -158,8 +139,8 @@ static cudpo_status compare_row(comparison *c, const json *old, const json *late
     if (wrong) CUDPO_TRY(put_wrong(c->out, before, after));
     if (cached)
         CUDPO_TRY(buffer_printf(c->out, "  operands were %s the cache and are %s it",
-                                is_cached(old) ? "in" : "outside",
-                                is_cached(old) ? "outside" : "in"));
+                                row_flag(old, "cached") ? "in" : "outside",
+                                row_flag(old, "cached") ? "outside" : "in"));
     return buffer_printf(c->out, "\n");
 }
 

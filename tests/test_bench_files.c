@@ -204,15 +204,12 @@ static void pictures(void **state)
         rows[0], rows[1]);
     CHECK_OK(cudpo_bench_plot(path, scratch_text("rows.json", text)));
     CHECK_OK(file_read(&svg, &n, path, 1 << 20));
-    assert_int_equal(count_of(svg, "<rect"), 1 + 2); /* and what is behind all */
-    assert_int_equal(count_of(svg, "<circle"), 1);
+    assert_int_equal(count_of(svg, "<rect"), 1 + 2);   /* and what is behind all */
+    assert_int_equal(count_of(svg, "<circle"), 1 + 4); /* and a key */
     assert_int_equal(count_of(svg, "stroke-width=\"1.5\""), 2);
     assert_true(strstr(svg, "a&lt;b") != NULL && strstr(svg, "a<b") == NULL);
     assert_true(strstr(svg, "nan") == NULL && strstr(svg, "inf") == NULL);
     free(svg);
-    CHECK_FAILS(cudpo_bench_plot(path, scratch_text("rows.json", "{\"rows\": []}")), CUDPO_EDATA,
-                "rows.json");
-    CHECK_FAILS(cudpo_bench_plot(path, scratch_text("rows.json", "[1]")), CUDPO_EDATA, "rows.json");
     static const char point[] = "[{\"gpus\": 1, \"examples_per_second\": 10, \"efficiency\": 1, "
                                 "\"fits\": true}, {\"gpus\": 2, \"examples_per_second\": 19, "
                                 "\"efficiency\": 0.95, \"fits\": false}]";
@@ -221,8 +218,60 @@ static void pictures(void **state)
     CHECK_OK(cudpo_bench_plot(path, scratch_text("plan.json", text)));
     CHECK_OK(file_read(&svg, &n, path, 1 << 20));
     assert_int_equal(count_of(svg, "<circle"),
-                     2 * 2 * 2 + 2); /* points of two curves twice; a key */
+                     2 * 2 * 2 + 3); /* points of two curves twice; a key */
     assert_true(strstr(svg, "does not fit") != NULL && strstr(svg, "nan") == NULL);
+    free(svg);
+}
+
+#define BENCH_ROW "{\"op\": \"gemm\", \"median_us\": 2, \"bytes\": 4, \"flops\": 8, \"tflops\": 1}"
+#define BENCH_FILE(ceilings) "{\"rows\": [" BENCH_ROW "], \"ceilings\": " ceilings "}"
+#define PLAN_FILE(same, growing) "{\"same_batch\": [" same "], \"growing_batch\": [" growing "]}"
+#define POINT(gpus, rate, efficiency) \
+    "{\"gpus\": " gpus ", \"examples_per_second\": " rate ", \"efficiency\": " efficiency "}"
+
+static void files_that_are_no_picture(void **state)
+{
+    (void)state;
+    static const char *const bad[][2] = {
+        {"{\"rows\": []}", "is neither"},
+        {"[1]", "is neither"},
+        {"{\"rows\": [3], \"ceilings\": {}}", "row 0 has no \"op\""},
+        {"{\"rows\": [{\"op\": \"add\"}], \"ceilings\": {}}", "row 0 has no time"},
+        {"{\"rows\": [" BENCH_ROW "]}", "\"ceilings\" is no object"},
+        {BENCH_FILE("7"), "\"ceilings\" is no object"},
+        {BENCH_FILE("{\"copy_gbps\": 1e-300, \"float32_tflops\": 1}"), "copy_gbps is 1e-300"},
+        {BENCH_FILE("{\"copy_gbps\": 1, \"float32_tflops\": -1}"), "float32_tflops is -1"},
+        {PLAN_FILE("3", "4"), "same_batch has a point that is no object"},
+        {PLAN_FILE("{}", "{}"), "have no point"},
+        {PLAN_FILE(POINT("1", "1e300", "1"), "{}"), "same_batch: examples_per_second is 1e+300"},
+        {PLAN_FILE("{}", POINT("0.5", "1", "1")), "growing_batch: gpus is 0.5"},
+        {PLAN_FILE(POINT("1", "1", "-1"), "{}"), "efficiency is -1"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        const char *path = scratch_path("no.svg"), *file = scratch_text("no.json", bad[i][0]);
+        CHECK_FAILS(cudpo_bench_plot(path, file), CUDPO_EDATA, bad[i][1]);
+        CHECK_FAILS(cudpo_bench_plot(path, file), CUDPO_EDATA, "no.json");
+        assert_false(file_is_regular(path));
+    }
+}
+
+/* More GPUs than one may be more efficient, where each holds less: no mark lies above the frame. */
+static void efficiencies_stay_within_the_frame(void **state)
+{
+    (void)state;
+    char *svg = NULL;
+    size_t n;
+    double highest = INFINITY;
+    const char *path = scratch_path("picture.svg");
+    static const char text[] =
+        PLAN_FILE(POINT("1", "1", "1") ", " POINT("8", "9", "1.7"),
+                  POINT("2", "2", "1") ", {\"gpus\": 4, \"examples_per_second\": 5}");
+    CHECK_OK(cudpo_bench_plot(path, scratch_text("plan.json", text)));
+    CHECK_OK(file_read(&svg, &n, path, 1 << 20));
+    for (const char *at = svg; (at = strstr(at, " cy=\"")) != NULL; at += 5)
+        highest = fmin(highest, strtod(at + 5, NULL));
+    assert_true(highest >= 60); /* where the frame ends and its title stands */
+    assert_non_null(strstr(svg, ">does not fit into memory</text>"));
+    assert_null(strstr(svg, "nan"));
     free(svg);
 }
 
@@ -265,10 +314,14 @@ int main(void)
         cmocka_unit_test(a_plan_reads_the_rates),
         cmocka_unit_test(an_op_with_nothing_to_do),
         cmocka_unit_test(pictures),
+        cmocka_unit_test(files_that_are_no_picture),
+        cmocka_unit_test(efficiencies_stay_within_the_frame),
         cmocka_unit_test(what_can_not_be_measured_is_refused),
     };
     const struct CMUnitTest part[] = {cmocka_unit_test(bad_files_are_refused),
                                       cmocka_unit_test(pictures),
+                                      cmocka_unit_test(files_that_are_no_picture),
+                                      cmocka_unit_test(efficiencies_stay_within_the_frame),
                                       cmocka_unit_test(what_can_not_be_measured_is_refused)};
     if (getenv("CUDPO_TEST_PART") != NULL) /* where a build is slow, no table is measured */
         return cmocka_run_group_tests(part, NULL, scratch_remove);
