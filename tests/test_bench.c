@@ -262,6 +262,7 @@ static void write_run(const char *path)
     backend be = *backend_cpu();
     be.stamp = made_stamp, be.elapsed = made_elapsed;
     be.add = timed_add, be.swiglu = timed_swiglu;
+    be.cache = 0; /* in which nothing stays */
     buffer b = {0};
     CHECK_OK(bench_json_begin(&b, &be, &ceilings, &timed, NULL));
     for (int i = 0; i < 2; i++) {

@@ -43,8 +43,8 @@ CUDPO_MUST_USE cudpo_status cudpo_bench(const cudpo_bench_options *options,
                                         void (*line)(void *context, const char *text),
                                         void *context);
 
-/** Rows of two files of cudpo_bench() whose medians differ by more than three of their standard errors and the 12 % by which two
- *  processes differ, or whose wrong elements differ, or that entered or left the cache.
+/** Rows of two files of cudpo_bench() whose medians differ by more than three of their standard errors and what two processes
+ *  differ by (5 % and half of the wider spread; in the cache 30 %), or whose wrong elements differ, or that entered or left the cache.
  *  Out:     text     a line for each, for each row that one file lacks, and where they are of different machines; a summary; in
  *                    new memory;
  *           changed  how many of those that both have.
