@@ -1,6 +1,7 @@
 /* calibrate.c - sums over the ops of a kind, and their file. */
 #include "bench/calibrate.h"
 #include "base/file.h"
+#include "bench/machine.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -39,7 +40,6 @@ void bench_sums_add(bench_sums *s, const bench_case *c, const bench_result *r)
         add_collective(s, c, r);
         return;
     }
-    if (s->launch == 0 || r->time.least < s->launch) s->launch = r->time.least;
     if (strcmp(op, "gemm") == 0)
         add(c->type == DTYPE_BF16 ? &s->gemm_bf16 : &s->gemm_f32, c->flops, r);
     else if (strcmp(op, "attention") == 0)
@@ -58,19 +58,6 @@ static double rate(const bench_sum *s)
     return s->seconds > 0 ? s->work / s->seconds : 0;
 }
 
-/* "cuda:0, NVIDIA H200, 150.8 GB" -> "NVIDIA H200". */
-static void name_of(char *to, size_t size, const backend *be)
-{
-    const char *begin = strstr(be->description, ", ");
-    if (!be->on_device || begin == NULL) {
-        snprintf(to, size, "%s", be->name);
-        return;
-    }
-    begin += 2;
-    const char *end = strstr(begin, ", ");
-    snprintf(to, size, "%.*s", end == NULL ? (int)strlen(begin) : (int)(end - begin), begin);
-}
-
 cudpo_status bench_calibration_write(const char *path, const bench_sums *s,
                                      const bench_ceilings *ceilings, const backend *be)
 {
@@ -79,7 +66,7 @@ cudpo_status bench_calibration_write(const char *path, const bench_sums *s,
     struct tm utc;
     gmtime_r(&now, &utc);
     strftime(date, sizeof date, "%Y-%m-%d", &utc);
-    name_of(name, sizeof name, be);
+    bench_device_name(name, sizeof name, be);
     snprintf(about, sizeof about, "cudpo %s, %s, cudpo bench --calibrate", CUDPO_VERSION, date);
     device_rates r = {.copy = ceilings->copy_gbps * 1e9,
                       .gemm_bf16 = rate(&s->gemm_bf16),

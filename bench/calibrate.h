@@ -14,7 +14,7 @@ typedef struct bench_sum {
 typedef struct bench_sums {
     bench_sum gemm_bf16, gemm_f32, elementwise, head, adamw;
     bench_sum attention[RATE_HEAD_DIMS], attention_backward[RATE_HEAD_DIMS];
-    double launch;         /* the least time of an op; 0: none yet */
+    double launch;         /* of bench_measure_launch() */
     double bus, bus_bytes; /* of the largest all-reduce so far, in bytes a second; 0: none yet */
 } bench_sums;
 

@@ -1,121 +1,239 @@
-/* compare.c - what changed from one run to another, beyond what times vary by within each. */
+/* compare.c - what changed from one run to another, beyond what two runs of one program differ by. */
 #include "base/buffer.h"
-#include "base/json.h"
+#include "bench/rows.h"
 #include "cudpo/bench.h"
 
 #include <math.h>
 #include <string.h>
 
 enum { MOST_BYTES = 64 << 20 };
-#define LEAST_CHANGE 0.05 /* runs of one program differ by that much from day to day */
 
 static const char *const keys[] = {"op", "pass", "model", "shape", "dtype"};
 enum { KEYS = sizeof keys / sizeof *keys };
 
-static const char *text_of(const json *row, const char *key)
-{
-    const json *value = json_get(row, key);
-    return value != NULL && json_type(value) == JSON_STRING ? json_string(value) : NULL;
-}
-
-static double number_of(const json *row, const char *key)
-{
-    const json *value = json_get(row, key);
-    return value != NULL && json_type(value) == JSON_NUMBER ? json_number(value) : (double)NAN;
-}
-
-/* The rows of a file, each with what is read of it below. */
-static cudpo_status load(json **tree, const json **rows, const char *path)
-{
-    CUDPO_TRY(json_load(tree, path, MOST_BYTES));
-    *rows = json_type(*tree) == JSON_OBJECT ? json_get(*tree, "rows") : NULL;
-    if (*rows == NULL || json_type(*rows) != JSON_ARRAY)
-        return cudpo_fail(CUDPO_EDATA, path,
-                          "has no list \"rows\": it is no file of `cudpo bench`");
-    int64_t n = 0;
-    for (const json *row = json_first(*rows); row != NULL; row = json_next(row), n++) {
-        const bool object = json_type(row) == JSON_OBJECT;
-        for (int i = 0; i < KEYS; i++) {
-            if (!object || text_of(row, keys[i]) == NULL)
-                return cudpo_fail(CUDPO_EDATA, path, "row %lld has no \"%s\"", (long long)n,
-                                  keys[i]);
-        }
-        if (!(number_of(row, "median_us") > 0) || !(number_of(row, "spread_us") >= 0))
-            return cudpo_fail(CUDPO_EDATA, path, "row %lld has no time above 0", (long long)n);
-    }
-    return CUDPO_OK;
-}
+/* Two files and what was found so far. */
+typedef struct comparison {
+    buffer *out;
+    const char *path[2];
+    json *tree[2];
+    const json *rows[2];
+    int64_t common, changed, alone[2];
+} comparison;
 
 static const json *same_row(const json *rows, const json *wanted)
 {
     for (const json *row = json_first(rows); row != NULL; row = json_next(row)) {
         bool same = true;
         for (int i = 0; i < KEYS; i++)
-            same = same && strcmp(text_of(row, keys[i]), text_of(wanted, keys[i])) == 0;
+            same = same && strcmp(row_text(row, keys[i]), row_text(wanted, keys[i])) == 0;
         if (same) return row;
     }
     return NULL;
 }
 
-static cudpo_status compare_row(buffer *b, int64_t *changed, const json *old, const json *new_row)
+static cudpo_status check_row(const json *row, int64_t n, const char *path)
 {
-    const double before = number_of(old, "median_us"), after = number_of(new_row, "median_us");
-    const double spread = number_of(old, "spread_us") + number_of(new_row, "spread_us");
-    const double change = after - before;
-    if (!(fabs(change) > spread && fabs(change) > LEAST_CHANGE * before)) return CUDPO_OK;
-    ++*changed;
-    return buffer_printf(b, "%-16s %-8s %-14s %-40s %10.1f -> %10.1f us  %+6.1f %%  %s\n",
-                         text_of(old, "op"), text_of(old, "pass"), text_of(old, "model"),
-                         text_of(old, "shape"), before, after, 100 * change / before,
-                         change > 0 ? "slower" : "faster");
+    for (int i = 0; i < KEYS; i++) {
+        if (row_text(row, keys[i]) == NULL)
+            return cudpo_fail(CUDPO_EDATA, path, "row %lld has no \"%s\"", (long long)n, keys[i]);
+    }
+    if (!(row_number(row, "median_us") > 0) || !(row_number(row, "spread_us") >= 0))
+        return cudpo_fail(CUDPO_EDATA, path, "row %lld has no time above 0", (long long)n);
+    return CUDPO_OK;
 }
 
-static const char *device_of(const json *tree)
+/* The rows of a file, each with what is read of it below, and each once. */
+static cudpo_status load(comparison *c, int i, const char *path)
 {
-    const char *device = text_of(tree, "device");
-    return device == NULL ? "?" : device;
+    c->path[i] = path;
+    CUDPO_TRY(json_load(&c->tree[i], path, MOST_BYTES));
+    const json *rows = json_type(c->tree[i]) == JSON_OBJECT ? json_get(c->tree[i], "rows") : NULL;
+    if (rows == NULL || json_type(rows) != JSON_ARRAY)
+        return cudpo_fail(CUDPO_EDATA, path,
+                          "has no list \"rows\": it is no file of `cudpo bench`");
+    int64_t n = 0;
+    for (const json *row = json_first(rows); row != NULL; row = json_next(row))
+        CUDPO_TRY(check_row(row, n++, path));
+    n = 0;
+    for (const json *row = json_first(rows); row != NULL; row = json_next(row), n++) {
+        if (same_row(rows, row) != row)
+            return cudpo_fail(CUDPO_EDATA, path,
+                              "row %lld (%s, %s) is there twice: which one counts?", (long long)n,
+                              row_text(row, "op"), row_text(row, "shape"));
+    }
+    c->rows[i] = rows;
+    return CUDPO_OK;
 }
 
-static cudpo_status compare(buffer *b, int64_t *changed, const json *first, const json *second,
-                            const json *old, const json *later)
+/* A text of a file, filled up with spaces; nothing of it reaches a terminal as a command. */
+static cudpo_status put(buffer *b, const char *text, int width)
 {
-    int64_t both = 0, gone = 0;
-    if (strcmp(device_of(first), device_of(second)) != 0)
-        CUDPO_TRY(buffer_printf(b, "the devices are different: %s, %s\n", device_of(first),
-                                device_of(second)));
-    for (const json *row = json_first(old); row != NULL; row = json_next(row)) {
-        const json *other = same_row(later, row);
-        if (other == NULL) {
-            gone++;
+    int n = 0;
+    for (; text[n] != '\0'; n++) {
+        const bool control = (unsigned char)text[n] < 0x20 || text[n] == 0x7f;
+        CUDPO_TRY(buffer_append(b, control ? "?" : &text[n], 1));
+    }
+    return n < width ? buffer_printf(b, "%*s", width - n, "") : CUDPO_OK;
+}
+
+static cudpo_status put_name(buffer *b, const json *row)
+{
+    static const int width[KEYS] = {16, 8, 14, 40, 8};
+    for (int i = 0; i < KEYS; i++) {
+        CUDPO_TRY(put(b, row_text(row, keys[i]), width[i]));
+        CUDPO_TRY(buffer_append(b, " ", 1));
+    }
+    return CUDPO_OK;
+}
+
+/* ---- rows ---- */
+
+static double spread_of(const json *row)
+{
+    return row_number(row, "spread_us") / row_number(row, "median_us");
+}
+
+/* The standard error of a median as a share of it.  Four of five calls are within `spread` of the middle, so the median of n
+ * calls is off by 1.25 spread / sqrt(n) if their times are spread evenly, and by 0.98 of that if they are normal: its order
+ * statistics' density is 1 / (2 f sqrt(n)), f that of the times in the middle. */
+static double error_of(const json *row)
+{
+    const double calls = row_number(row, "calls"); /* unknown: one */
+    return 1.25 * spread_of(row) / sqrt(calls > 1 ? calls : 1);
+}
+
+/* What medians of two processes differ by, as a share, although nothing changed: their pages and the clock are others, and the
+ * more calls differ, the more do processes.  Of three runs of 32 ops one after another, on two shared cores, each with each,
+ * 94 of 96 rows kept to this; what others do on the same cores meanwhile, it doesn't cover. */
+static double process_error(const json *old, const json *later)
+{
+    const bool cached = row_flag(old, "cached") == 1 || row_flag(later, "cached") == 1;
+    const double varied = 0.05 + fmax(spread_of(old), spread_of(later)) / 2;
+    return cached ? fmax(varied, 0.30) : varied;
+}
+
+/* Beyond three standard errors, and what processes differ by. */
+static bool is_other_time(const json *old, const json *later)
+{
+    const double change = log(row_number(later, "median_us") / row_number(old, "median_us"));
+    const double chance = 3 * hypot(error_of(old), error_of(later));
+    return fabs(change) > hypot(chance, process_error(old, later));
+}
+
+static cudpo_status put_time(buffer *b, const json *old, const json *later)
+{
+    const double before = row_number(old, "median_us"), after = row_number(later, "median_us");
+    return buffer_printf(b, " %10.1f -> %10.1f us  %+6.1f %%  %s", before, after,
+                         100 * (after - before) / before, after > before ? "slower" : "faster");
+}
+
+/* NaN: not looked at. */
+static cudpo_status put_wrong(buffer *b, double before, double after)
+{
+    CUDPO_TRY(isnan(before) ? buffer_printf(b, "  wrong: unknown")
+                            : buffer_printf(b, "  wrong: %g", before));
+    return isnan(after) ? buffer_printf(b, " -> unknown") : buffer_printf(b, " -> %g", after);
+}
+
+static cudpo_status compare_row(comparison *c, const json *old, const json *later)
+{
+    const double before = row_number(old, "wrong"), after = row_number(later, "wrong");
+    const bool time = is_other_time(old, later);
+    const bool wrong = (before > 0 || after > 0) && before != after;
+    const bool cached =
+        row_flag(old, "cached") + row_flag(later, "cached") == 1; /* one is, one is not */
+    if (!time && !wrong && !cached) return CUDPO_OK;
+    c->changed++;
+    CUDPO_TRY(put_name(c->out, old));
+    if (time) CUDPO_TRY(put_time(c->out, old, later));
+    if (wrong) CUDPO_TRY(put_wrong(c->out, before, after));
+    if (cached)
+        CUDPO_TRY(buffer_printf(c->out, "  operands were %s the cache and are %s it",
+                                row_flag(old, "cached") ? "in" : "outside",
+                                row_flag(old, "cached") ? "outside" : "in"));
+    return buffer_printf(c->out, "\n");
+}
+
+/* Rows of the first that the second has too are compared; those that it lacks are named. */
+static cudpo_status compare_rows(comparison *c, int first)
+{
+    for (const json *row = json_first(c->rows[first]); row != NULL; row = json_next(row)) {
+        const json *other = same_row(c->rows[!first], row);
+        if (other != NULL) {
+            c->common += first == 0;
+            if (first == 0) CUDPO_TRY(compare_row(c, row, other));
             continue;
         }
-        both++;
-        CUDPO_TRY(compare_row(b, changed, row, other));
+        c->alone[first]++;
+        CUDPO_TRY(put_name(c->out, row));
+        CUDPO_TRY(buffer_printf(c->out, "  is in %s alone\n", c->path[first]));
     }
-    return buffer_printf(b,
+    return CUDPO_OK;
+}
+
+/* ---- the whole ---- */
+
+static cudpo_status put_value(buffer *b, const json *value)
+{
+    return json_type(value) == JSON_STRING ? put(b, json_string(value), 0)
+                                           : buffer_printf(b, "%g", json_number(value));
+}
+
+/* What times depend on beside the program.  A file that lacks it says nothing of it. */
+static cudpo_status compare_machines(const comparison *c)
+{
+    static const char *const facts[][2] = {
+        {"device", "devices"}, {"processor", "processors"}, {"threads", "numbers of threads"}};
+    for (size_t i = 0; i < sizeof facts / sizeof *facts; i++) {
+        const json *a = json_get(c->tree[0], facts[i][0]), *b = json_get(c->tree[1], facts[i][0]);
+        if (a == NULL || b == NULL || json_type(a) != json_type(b)) continue;
+        const bool text = json_type(a) == JSON_STRING;
+        if (!text && json_type(a) != JSON_NUMBER) continue;
+        if (text ? strcmp(json_string(a), json_string(b)) == 0 : json_number(a) == json_number(b))
+            continue;
+        CUDPO_TRY(buffer_printf(c->out, "the %s are different: ", facts[i][1]));
+        CUDPO_TRY(put_value(c->out, a));
+        CUDPO_TRY(buffer_printf(c->out, ", "));
+        CUDPO_TRY(put_value(c->out, b));
+        CUDPO_TRY(buffer_printf(c->out, "\n"));
+    }
+    return CUDPO_OK;
+}
+
+static cudpo_status compare(comparison *c)
+{
+    CUDPO_TRY(compare_machines(c));
+    for (int first = 0; first < 2; first++)
+        CUDPO_TRY(compare_rows(c, first));
+    if (c->common == 0)
+        return cudpo_fail(CUDPO_EDATA, c->path[1],
+                          "has no row in common with %s: ops, models, shapes or types are others",
+                          c->path[0]);
+    return buffer_printf(c->out,
                          "%lld of %lld rows changed; %lld are in the first file alone, %lld in "
                          "the second\n",
-                         (long long)*changed, (long long)both, (long long)gone,
-                         (long long)(json_count(later) - both));
+                         (long long)c->changed, (long long)c->common, (long long)c->alone[0],
+                         (long long)c->alone[1]);
 }
 
 cudpo_status cudpo_bench_compare(char **text, int64_t *changed, const char *before,
                                  const char *after)
 {
-    json *first = NULL, *second = NULL;
-    const json *old, *later;
     buffer b = {0};
+    comparison c = {.out = &b};
     CUDPO_REQUIRE(text != NULL && changed != NULL && before != NULL && after != NULL);
     *text = NULL;
     *changed = 0;
-    cudpo_status status = load(&first, &old, before);
-    if (status == CUDPO_OK) status = load(&second, &later, after);
-    if (status == CUDPO_OK) status = compare(&b, changed, first, second, old, later);
-    json_free(second);
-    json_free(first);
-    if (status == CUDPO_OK)
-        *text = b.data;
-    else
+    cudpo_status status = load(&c, 0, before);
+    if (status == CUDPO_OK) status = load(&c, 1, after);
+    if (status == CUDPO_OK) status = compare(&c);
+    json_free(c.tree[1]);
+    json_free(c.tree[0]);
+    if (status != CUDPO_OK) {
         buffer_free(&b);
-    return status;
+        return status;
+    }
+    *text = b.data;
+    *changed = c.changed;
+    return CUDPO_OK;
 }

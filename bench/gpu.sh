@@ -9,8 +9,8 @@
 # commands, and does nothing.  Ends with status 1 where a stage failed.
 #
 # It needs no network: an NVIDIA driver, a CUDA toolkit (nvcc on PATH or in /usr/local/cuda), gcc, CMake 3.25, Ninja,
-# pkg-config, python3, and the headers of cJSON, OpenBLAS, PCRE2, utf8proc, zlib, xxHash and cmocka.  Where those cannot be
-# installed:
+# pkg-config, python3, and the headers of cJSON, OpenBLAS, PCRE2, utf8proc, zlib, xxHash, libsodium and cmocka.  Where those
+# cannot be installed:
 #     DEPS=FOLDER     .deb files that are unpacked into build-deps/ and found there
 #     WHEELS=FOLDER   wheels of bench/peers/requirements-gpu.txt, installed beside this Python's PyTorch
 #     PYTHON=PROGRAM  the Python that has PyTorch; python3 where not given
@@ -51,7 +51,7 @@ for tool in nvcc gcc g++ cmake ninja pkg-config nvidia-smi; do
     command -v $tool >/dev/null || lacking+=("$tool")
 done
 for library in libcjson:libcjson-dev openblas:libopenblas-dev libpcre2-8:libpcre2-dev libutf8proc:libutf8proc-dev \
-    zlib:zlib1g-dev libxxhash:libxxhash-dev cmocka:libcmocka-dev; do
+    zlib:zlib1g-dev libxxhash:libxxhash-dev libsodium:libsodium-dev cmocka:libcmocka-dev; do
     pkg-config --exists "${library%:*}" 2>/dev/null || lacking+=("${library#*:}")
 done
 if [ ${#lacking[@]} -gt 0 ]; then
@@ -68,4 +68,4 @@ if [ -n "${WHEELS:-}" ] && [ ! -e build-peers/done ]; then
     touch build-peers/done
 fi
 if [ -e build-peers/done ]; then python=$PWD/build-peers/bin/python; fi
-exec "$python" bench/gpu_stages.py "$@"
+exec "$python" bench/gpu_stages.py --spent "$SECONDS" "$@" # since this script began

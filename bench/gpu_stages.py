@@ -173,7 +173,7 @@ def tests_of(log):
 class Run:
     def __init__(self, options, document):
         self.options, self.document = options, document
-        self.started, self.child, self.stage = time.monotonic(), None, None
+        self.started, self.child, self.stage = time.monotonic() - options.spent, None, None
         self.work = Path(options.out) / "logs"
         self.work.mkdir(parents=True, exist_ok=True)
 
@@ -266,11 +266,12 @@ def parse():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", default=str(REPO / "bench" / "results"), help="folder of the results")
     p.add_argument("--total", type=float, default=TOTAL, help="seconds of everything")
+    p.add_argument("--spent", type=float, default=0, help="seconds of them that are over already")
     p.add_argument("--only", nargs="+", help="stages whose names begin so")
     p.add_argument("--stages", help="other stages, as JSON")
     p.add_argument("--dry-run", action="store_true", help="print the stages and do nothing")
     options = p.parse_args()
-    options.given = sys.argv[1:]
+    options.given = sys.argv[3 if sys.argv[1:2] == ["--spent"] else 1 :]  # bench/gpu.sh's own
     return options
 
 

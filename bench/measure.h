@@ -50,6 +50,10 @@ CUDPO_MUST_USE cudpo_status bench_measure(bench_result *r, backend *be, const be
 CUDPO_MUST_USE cudpo_status bench_measure_ceilings(bench_ceilings *out, backend *be,
                                                    const bench_settings *settings, bool products);
 
+/** Out: seconds  of an op with next to no work: what any op takes at least. */
+CUDPO_MUST_USE cudpo_status bench_measure_launch(double *seconds, backend *be,
+                                                 const bench_settings *settings);
+
 /* The least time that a case can take: its bytes at the speed of a copy, or its operations at that of a product; a collective's
  * bytes at the speed of a link.  0: not known. */
 double bench_least_seconds(const bench_case *c, const bench_ceilings *ceilings);

@@ -14,10 +14,11 @@ double plot_place(const plot_axis *a, double value)
 static cudpo_status escaped(buffer *out, const char *text)
 {
     for (; *text != '\0'; text++) {
-        const char *as = *text == '&'   ? "&amp;"
-                         : *text == '<' ? "&lt;"
-                         : *text == '>' ? "&gt;"
-                                        : NULL;
+        const char *as = *text == '&'                  ? "&amp;"
+                         : *text == '<'                ? "&lt;"
+                         : *text == '>'                ? "&gt;"
+                         : (unsigned char)*text < 0x20 ? "?" /* which XML has no place for */
+                                                       : NULL;
         CUDPO_TRY(as != NULL ? buffer_printf(out, "%s", as) : buffer_append(out, text, 1));
     }
     return CUDPO_OK;

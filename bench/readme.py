@@ -198,11 +198,23 @@ def kernels():
 # -------------------------------------------------------------------------------------------- ops
 
 
+def ops_machine(document):
+    """What the program says of the machine; files from before it did have words of a person."""
+    if "processor" not in document:
+        return document["machine"]
+    threads = document["threads"]
+    return f"{threads} thread{'s' * (threads > 1)} of {document['processor'] or 'a processor without a name'}"
+
+
+def ops_program(document):
+    return f"commit {document['commit']}" if "commit" in document else f"cudpo {document['version']}"
+
+
 def ops_cpu():
     """Rows of `cudpo bench` on a CPU whose operands leave the cache."""
     document = load("ops-cpu.json")
     ceilings = document["ceilings"]
-    said = f"On {document['machine']}, {document['date'][:10]}, commit {document['commit']}: `{document['command']}`; "
+    said = f"On {ops_machine(document)}, {document['date'][:10]}, {ops_program(document)}: `{document['command']}`; "
     said += f"{link('ops-cpu.json')}. In the same run a large copy reached {ceilings['copy_gbps']:.1f} GB/s and a "
     said += f"large product {1000 * ceilings['float32_tflops']:.0f} GFLOP/s."
     body = []

@@ -1,8 +1,10 @@
 /* report.c - a line and a JSON object for each case. */
 #include "bench/report.h"
+#include "bench/machine.h"
 
 #include <inttypes.h>
-#include <stdio.h>
+#include <omp.h>
+#include <string.h>
 #include <time.h>
 
 /* 0: nobody knows what a ceiling would be. */
@@ -47,13 +49,12 @@ cudpo_status bench_line(buffer *out, const bench_case *c, const bench_result *r,
     return r->cached ? buffer_printf(out, "  (in the cache)") : CUDPO_OK;
 }
 
+/* null where it is not known. */
 static cudpo_status text_member(buffer *out, const char *key, const char *text)
 {
-    size_t n = 0;
-    while (text[n] != '\0')
-        n++;
+    if (text == NULL) return buffer_printf(out, "\"%s\": null, ", key);
     CUDPO_TRY(buffer_printf(out, "\"%s\": ", key));
-    CUDPO_TRY(buffer_json_string(out, text, n));
+    CUDPO_TRY(buffer_json_string(out, text, strlen(text)));
     return buffer_printf(out, ", ");
 }
 
@@ -77,25 +78,26 @@ static double rounded_us(double seconds)
 }
 
 cudpo_status bench_json_begin(buffer *out, const backend *be, const bench_ceilings *ceilings,
-                              const bench_settings *settings)
+                              const bench_settings *settings, const char *command)
 {
-    char date[32];
+    char date[32], processor[256];
     const time_t now = time(NULL);
     struct tm utc;
     gmtime_r(&now, &utc);
     strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    bench_processor(processor, sizeof processor, "/proc/cpuinfo");
     CUDPO_TRY(buffer_printf(out, "{"));
     CUDPO_TRY(text_member(out, "version", CUDPO_VERSION));
     CUDPO_TRY(text_member(out, "date", date));
+    CUDPO_TRY(text_member(out, "command", command));
+    CUDPO_TRY(text_member(out, "processor", *processor != '\0' ? processor : NULL));
+    CUDPO_TRY(number_member(out, "threads", omp_get_max_threads()));
     CUDPO_TRY(text_member(out, "backend", be->name));
     CUDPO_TRY(text_member(out, "device", be->description));
     CUDPO_TRY(number_member(out, "cache_bytes", (double)be->cache));
     CUDPO_TRY(number_member(out, "seconds", settings->seconds));
     CUDPO_TRY(number_member(out, "ranks", ceilings->ranks > 1 ? ceilings->ranks : 1));
-    if (ceilings->communicator != NULL)
-        CUDPO_TRY(text_member(out, "communicator", ceilings->communicator));
-    else
-        CUDPO_TRY(buffer_printf(out, "\"communicator\": null, "));
+    CUDPO_TRY(text_member(out, "communicator", ceilings->communicator));
     CUDPO_TRY(buffer_printf(out, "\"ceilings\": {"));
     CUDPO_TRY(number_member(out, "copy_gbps", ceilings->copy_gbps));
     CUDPO_TRY(number_member(out, "float32_tflops", ceilings->f32_tflops));

@@ -27,6 +27,7 @@ typedef struct bench_table {
     bench_settings settings;
     bench_ceilings ceilings;
     bench_sums sums;
+    model_config *models; /* [shape_count] of the options' shapes */
     buffer json, text;
     int64_t rows, wrong, wrong_ops;
 } bench_table;
@@ -105,6 +106,26 @@ static cudpo_status check_ranks(const bench_table *t)
                                   o->ops[i]);
         }
     }
+    return CUDPO_OK;
+}
+
+/* All models, before any of them is measured. */
+static cudpo_status find_models(bench_table *t)
+{
+    const cudpo_bench_options *o = t->options;
+    t->models = calloc((size_t)o->shape_count + 1, sizeof *t->models);
+    if (t->models == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "models");
+    for (int64_t i = 0; i < o->shape_count; i++)
+        CUDPO_TRY(bench_model(&t->models[i], o->shapes[i]));
+    return CUDPO_OK;
+}
+
+/* What is going to be written can be: of the rank that writes. */
+static cudpo_status check_files(const bench_table *t)
+{
+    const char *const files[] = {t->options->json, t->options->calibration};
+    for (int i = 0; i < 2 && ranks_first(&t->ranks); i++)
+        if (files[i] != NULL) CUDPO_TRY(file_check_writable(files[i]));
     return CUDPO_OK;
 }
 
@@ -209,10 +230,11 @@ static cudpo_status run_collectives(bench_table *t, const bench_shape *s)
     return CUDPO_OK;
 }
 
-static cudpo_status run_shape(bench_table *t, const char *name)
+static cudpo_status run_shape(bench_table *t, const char *name, const model_config *model)
 {
     const cudpo_bench_options *o = t->options;
     bench_shape s = {.name = name,
+                     .model = *model,
                      .groups = o->groups > 0      ? o->groups
                                : t->be->on_device ? 11
                                                   : 1,
@@ -220,7 +242,6 @@ static cudpo_status run_shape(bench_table *t, const char *name)
                      .rows = 2 * o->length,
                      .type = t->be->on_device ? DTYPE_BF16 : DTYPE_F32};
     s.tokens = 3 * s.groups * s.length;
-    CUDPO_TRY(bench_model(&s.model, name));
     if (ranks_first(&t->ranks)) {
         CUDPO_TRY(buffer_printf(&t->text, "%s", name));
         CUDPO_TRY(say(t));
@@ -258,9 +279,11 @@ static cudpo_status run_shapes(bench_table *t)
 {
     const cudpo_bench_options *o = t->options;
     for (int64_t i = 0; i < o->shape_count; i++)
-        CUDPO_TRY(run_shape(t, o->shapes[i]));
+        CUDPO_TRY(run_shape(t, o->shapes[i], &t->models[i]));
     for (int64_t i = 0; o->shape_count == 0 && bench_model_name(i) != NULL; i++) {
-        if (i == 0 || t->be->on_device) CUDPO_TRY(run_shape(t, bench_model_name(i)));
+        model_config known;
+        CUDPO_TRY(bench_model(&known, bench_model_name(i)));
+        if (i == 0 || t->be->on_device) CUDPO_TRY(run_shape(t, bench_model_name(i), &known));
     }
     return CUDPO_OK;
 }
@@ -270,15 +293,18 @@ static cudpo_status run_table(bench_table *t)
     const cudpo_bench_options *o = t->options;
     const bool first = ranks_first(&t->ranks);
     CUDPO_TRY(check_ranks(t));
+    CUDPO_TRY(check_files(t));
     CUDPO_TRY(device_open(&t->be, o->device, t->ranks.place.local_rank, NULL));
     CUDPO_TRY(check_same(t));
     if (first)
         CUDPO_TRY(bench_measure_ceilings(&t->ceilings, t->be, &t->settings, any_op_is_chosen(o)));
+    if (first && o->calibration != NULL && any_op_is_chosen(o))
+        CUDPO_TRY(bench_measure_launch(&t->sums.launch, t->be, &t->settings));
     CUDPO_TRY(connect_ranks(t));
     if (first) {
         CUDPO_TRY(bench_head(&t->text, t->be, &t->ceilings));
         CUDPO_TRY(say(t));
-        CUDPO_TRY(bench_json_begin(&t->json, t->be, &t->ceilings, &t->settings));
+        CUDPO_TRY(bench_json_begin(&t->json, t->be, &t->ceilings, &t->settings, o->command));
     }
     CUDPO_TRY(run_shapes(t));
     if (first && o->calibration != NULL)
@@ -330,7 +356,9 @@ cudpo_status cudpo_bench(const cudpo_bench_options *options,
                                   .baseline = !options->no_baseline,
                                   .check = !options->no_check}};
     cudpo_status status = check_ops(options);
+    if (status == CUDPO_OK) status = find_models(&t);
     if (status == CUDPO_OK) status = run_ranks_of(&t);
+    free(t.models);
     buffer_free(&t.json);
     buffer_free(&t.text);
     if (t.be != NULL) t.be->close(t.be);

@@ -5,6 +5,7 @@
 #include "bench/step.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "bench/machine.h"
 #include "bench/models.h"
 #include "bench/peak.h"
 #include "data/lengths.h"
@@ -353,12 +354,13 @@ static cudpo_status measure_peak(step_result *r)
     backend *be = NULL;
     CUDPO_TRY(device_open(&be, r->backend, r->ranks.place.local_rank, r->config->output_dir));
     const cudpo_status status = bench_product_peak(&r->product, &r->product_size, be, r->type);
-    be->close(be);
+    char name[128];
     int n;
     const gpu_facts *gpu = gpu_table(&n);
+    bench_device_name(name, sizeof name, be);
     for (int i = 0; i < n; i++)
-        if (strstr(r->device, gpu[i].product) != NULL)
-            r->peak = r->type == DTYPE_BF16 ? gpu[i].bf16 : gpu[i].f32;
+        if (gpu_is(&gpu[i], name)) r->peak = r->type == DTYPE_BF16 ? gpu[i].bf16 : gpu[i].f32;
+    be->close(be);
     return status;
 }
 
@@ -416,7 +418,9 @@ cudpo_status cudpo_bench_step_run(char **table, char **json, const cudpo_config 
     CUDPO_TRY(check(&c, what));
     CUDPO_TRY(bench_model(&r.model, what->model));
     CUDPO_TRY(ranks_open(&r.ranks, &c, what->ranks));
-    cudpo_status status = train_and_measure(&r, what);
+    cudpo_status status = CUDPO_OK;
+    if (what->file != NULL && ranks_first(&r.ranks)) status = file_check_writable(what->file);
+    if (status == CUDPO_OK) status = train_and_measure(&r, what);
     if (status == CUDPO_OK && ranks_first(&r.ranks)) status = measure_peak(&r);
     if (status == CUDPO_OK && ranks_first(&r.ranks)) status = report(table, json, &r);
     if (status == CUDPO_OK) status = ranks_meet(&r.ranks, "end");

@@ -48,7 +48,7 @@ typedef struct step_result {
     double useful;              /* operations of all steps */
     double product;             /* operations per second of a large product of matrices .. */
     int64_t product_size;       /* .. of so many rows and columns */
-    double peak;                /* the same by the data sheet; 0: there is none */
+    double peak;                /* the same by the data sheet; 0: not known */
     memory_forecast memory;     /* by part */
     size_t measured;            /* bytes that it really took */
     double loss[STEP_LOSSES];   /* of the first steps of all, warm-up included */

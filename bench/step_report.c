@@ -37,6 +37,8 @@ static cudpo_status useful_line(buffer *out, const step_result *r)
     if (r->peak > 0.0)
         CUDPO_TRY(buffer_printf(out, "%.1f %% of the %.4g of the data sheet, ",
                                 share(r, r->peak) * 100.0, r->peak * 1e-12));
+    else if (strcmp(r->backend, "cpu") != 0)
+        CUDPO_TRY(buffer_printf(out, "what the data sheet says of this device is not known, "));
     return buffer_printf(out, "%.1f %% of the %.4g of a product of %lld x %lld x %lld\n",
                          share(r, r->product) * 100.0, r->product * 1e-12,
                          (long long)r->product_size, (long long)r->product_size,

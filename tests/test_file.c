@@ -368,6 +368,24 @@ static void hashes_of_files(void **state)
     hash_abandon(NULL);
 }
 
+/* Asking changes nothing, and leaves nothing. */
+static void a_file_that_can_be_written(void **state)
+{
+    (void)state;
+    char *text;
+    size_t n;
+    CHECK_OK(file_write(in("there"), "abc", 3));
+    CHECK_OK(file_check_writable(in("there")));
+    CHECK_OK(file_read(&text, &n, in("there"), 10));
+    assert_string_equal(text, "abc");
+    free(text);
+    CHECK_OK(file_check_writable(in("absent")));
+    assert_false(file_is_regular(in("absent")) || file_is_regular(in("absent.tmp")));
+    CHECK_OK(file_check_writable("/dev/null"));
+    CHECK_FAILS(file_check_writable(in("absent/file")), CUDPO_EWRITE, "absent/file");
+    CHECK_FAILS(file_check_writable(in("")), CUDPO_EWRITE, "is a folder");
+}
+
 /* The parts of a fingerprint can't run into each other. */
 static void strings_in_a_hash_are_apart(void **state)
 {
@@ -395,6 +413,7 @@ int main(void)
         cmocka_unit_test(reading_refuses_what_is_no_file),
         cmocka_unit_test(folders_are_made),
         cmocka_unit_test(a_writer_shows_nothing_before_its_commit),
+        cmocka_unit_test(a_file_that_can_be_written),
         cmocka_unit_test(a_failed_write_leaves_nothing),
         cmocka_unit_test(the_mode_follows_the_umask),
         cmocka_unit_test(temporaries_lead_nowhere),

@@ -3,8 +3,8 @@
 #include "program.h"
 #include "base/buffer.h"
 #include "base/json.h"
+#include "base/quote.h"
 #include "cudpo/launch.h"
-#include "launch/quote.h"
 
 #include <sys/stat.h>
 

@@ -23,10 +23,11 @@ typedef struct cudpo_bench_options {
     const char *device; /* "auto", "cpu", "cuda" */
     const char *json;   /* file that is written again behind each row; NULL: none */
     const char
-        *calibration; /* file for `cudpo plan`, of the rates that were measured; NULL: none */
-    double seconds;   /* of timed calls, of each op, about */
-    int64_t groups;   /* of a pack; 0: 11 on a GPU, 1 on a CPU */
-    int64_t length;   /* tokens of each prompt and completion */
+        *calibration;    /* file for `cudpo plan`, of the rates that were measured; NULL: none */
+    const char *command; /* line that this was started with, for the JSON file; NULL: not known */
+    double seconds;      /* of timed calls, of each op, about */
+    int64_t groups;      /* of a pack; 0: 11 on a GPU, 1 on a CPU */
+    int64_t length;      /* tokens of each prompt and completion */
     bool no_baseline, no_check;
     const cudpo_ranks *ranks; /* which of several this process is; NULL: the environment says */
     const char *ddp_backend; /* "nccl", "mpi", "tcp": of collectives; NULL: what suits the device */
@@ -42,9 +43,13 @@ CUDPO_MUST_USE cudpo_status cudpo_bench(const cudpo_bench_options *options,
                                         void (*line)(void *context, const char *text),
                                         void *context);
 
-/** Rows of two files of cudpo_bench() whose times differ by more than both runs spread, and by more than a twentieth.
- *  Out:     text  a line for each, and a summary, in new memory;  changed  how many.
- *  Returns: CUDPO_OK; CUDPO_ENOINPUT, CUDPO_EDATA naming file and row. */
+/** Rows of two files of cudpo_bench() whose medians differ by more than three of their standard errors and what two processes
+ *  differ by (5 % and half of the wider spread; in the cache 30 %), or whose wrong elements differ, or that entered or left the cache.
+ *  Out:     text     a line for each, for each row that one file lacks, and where they are of different machines; a summary; in
+ *                    new memory;
+ *           changed  how many of those that both have.
+ *  Returns: CUDPO_OK; CUDPO_ENOINPUT; CUDPO_EDATA naming file and row: of a row that stands there twice, too, and of files
+ *           without a common row. */
 CUDPO_MUST_USE cudpo_status cudpo_bench_compare(char **text, int64_t *changed, const char *before,
                                                 const char *after);
 

@@ -22,6 +22,8 @@ typedef struct cudpo_bench_step {
     int64_t prompt, completion; /* tokens, where lengths are fixed */
     const cudpo_ranks *ranks;   /* which of several this process is; NULL: the environment says */
     int64_t steps;              /* to time; 0: as many as take ten seconds, but at least 5 */
+    const char *
+        file; /* that the caller will write on the first rank: looked at before anything is measured; NULL: none */
 } cudpo_bench_step;
 
 /** Models that are known by name: the i-th, NULL behind the last. */
@@ -31,7 +33,7 @@ const char *cudpo_bench_model(int64_t i);
  *  Out:     table, json  the results for people and for programs, in new memory; NULL after a failure, and on all ranks but
  *                        the first.
  *  In:      config       as cudpo_train() takes it; model, data sets and what is saved count for nothing.
- *  Returns: CUDPO_OK; CUDPO_EUSAGE: no such model, or lengths that make no sense; as cudpo_trainer_open() and
+ *  Returns: CUDPO_OK; CUDPO_EUSAGE: no such model, or lengths that make no sense; CUDPO_EWRITE, CUDPO_EPERM of `file`; as cudpo_trainer_open() and
  *           cudpo_trainer_step(). */
 CUDPO_MUST_USE cudpo_status cudpo_bench_step_run(char **table, char **json,
                                                  const cudpo_config *config,

@@ -304,6 +304,16 @@ cudpo_status file_write(const char *path, const void *data, size_t n)
     return status;
 }
 
+cudpo_status file_check_writable(const char *path)
+{
+    file_writer w;
+    if (file_is_folder(path)) return cudpo_fail(CUDPO_EWRITE, path, "is a folder");
+    if (is_special(path)) return CUDPO_OK; /* who reads a pipe would see its end */
+    CUDPO_TRY(file_writer_open(&w, path));
+    file_writer_abandon(&w);
+    return CUDPO_OK;
+}
+
 cudpo_status file_copy(const char *to, const char *from)
 {
     FILE *in = NULL;

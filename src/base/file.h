@@ -51,6 +51,10 @@ CUDPO_MUST_USE cudpo_status file_writer_put(file_writer *w, const void *data, si
 CUDPO_MUST_USE cudpo_status file_writer_commit(file_writer *w);
 void file_writer_abandon(file_writer *w);
 
+/** Whether file_write() will be able to create the file, as far as that can be told now: nothing that is there is changed.
+ *  Returns: as file_write(). */
+CUDPO_MUST_USE cudpo_status file_check_writable(const char *path);
+
 /** Copy a regular file, as file_write() does.
  *  Returns: CUDPO_OK; of `from` as file_open(); of `to` as file_write(). */
 CUDPO_MUST_USE cudpo_status file_copy(const char *to, const char *from);

@@ -1,5 +1,6 @@
 /* bench.c - `cudpo bench`. */
 #include "cudpo/bench.h"
+#include "base/quote.h"
 #include "cli/cli.h"
 #include "cli/ranks.h"
 
@@ -40,8 +41,29 @@ static const cli_page page = {
     "of matrices a thousand elements; of a collective with sums of what each rank gave. Exit "
     "status 79 where one is wrong.\n"
     "\n"
-    "--compare prints the rows of two JSON files whose times differ by more than both runs spread, "
-    "and by more than 5 %.\n"
+    "--calibrate writes what a plan reckons with, of the ops that were measured: gemm, attention, "
+    "token_logprob, adamw; rope, swiglu, rmsnorm and add_rmsnorm, which are one rate together; "
+    "and, "
+    "of ranks of one node, all_reduce. The rate of a copy is always among it, and beside any op "
+    "the "
+    "time of one with nothing to do; what was not measured, a plan assumes.\n"
+    "\n"
+    "--compare prints the rows of two JSON files whose medians differ by more than three of their "
+    "standard errors and what two processes differ by where nothing changed (5 % and half of the "
+    "wider spread; 30 % where operands stay in the cache); whose wrong elements differ; that "
+    "entered "
+    "or left the cache; or that one file lacks. It says, too, where the files are of another "
+    "device, "
+    "processor or number of threads.\n"
+    "\n"
+    "The JSON object has version, date, command, processor, threads, backend, device, cache_bytes "
+    "(of the largest cache), seconds (of --seconds), ranks, communicator; ceilings: copy_gbps, "
+    "float32_tflops, bfloat16_tflops, link_gbps; rows, each with op, pass, model, shape, dtype, "
+    "ranks, median_us, min_us, spread_us (half of what lies between the tenth and the ninetieth of "
+    "a "
+    "hundred calls), calls, sets (of operands), cached, bytes and flops by formula, gbps, tflops, "
+    "percent_of_ceiling, baseline_ratio (unfused over the median), wrong. null stands for what is "
+    "not known, flops 0 for what is bound by memory.\n"
     "\n"
     "`cudpo bench step --help` is about whole training steps.",
     NULL,
@@ -57,6 +79,18 @@ static void print_line(void *context, const char *text)
     (void)context;
     puts(text);
     fflush(stdout); /* a row takes a while */
+}
+
+/* As a shell would read it again. */
+static cudpo_status measure(cudpo_bench_options *o, char **argv)
+{
+    buffer line = {0};
+    cudpo_status status = buffer_printf(&line, "cudpo");
+    if (status == CUDPO_OK) status = quote_shell_words(&line, (const char *const *)argv);
+    o->command = line.data;
+    if (status == CUDPO_OK) status = cudpo_bench(o, print_line, NULL);
+    buffer_free(&line);
+    return status;
 }
 
 static cudpo_status compare(const char *before, const char *after)
@@ -119,7 +153,7 @@ static cudpo_status run(int argc, char **argv, const char **words, const char **
     if (list) return CUDPO_OK;
     o.shapes = shapes;
     o.shape_count = models.n;
-    return cudpo_bench(&o, print_line, NULL);
+    return measure(&o, argv);
 }
 
 cudpo_status cli_bench(int argc, char **argv)

@@ -39,14 +39,20 @@ static const cli_page page = {
     "either. It is given as a share of what the GPU's data sheet says, where the GPU is "
     "known, and of what a large product of matrices of the same type reaches on the device.\n"
     "\n"
-    "The JSON object has device, dtype, model, lengths, max_tokens_per_pack, "
-    "reference_forward, warm_up, steps; seconds: median, least, total, wall, host_median (of "
-    "enqueueing a step), each; pairs_per_step, pairs_per_second (completions_... for losses "
-    "of single ones), tokens_per_second, tokens_per_step, pack_tokens_per_step, "
-    "score_rows_per_step, useful_flop_per_step, product_flop_per_second, product_size, "
-    "peak_flop_per_second, peak_source, mfu; parts: mean seconds by part, and between steps; "
-    "memory: bytes by part, their sum as forecast, measured; losses of the first steps, those "
-    "of the warm-up included; versions; config.\n"
+    "The JSON object has benchmark (\"step\"), device, ranks, dtype; model: name, model_type, "
+    "parameters, vocab_size, hidden_size, intermediate_size, num_hidden_layers, "
+    "num_attention_heads, num_key_value_heads, head_dim; lengths: file, counted_by, "
+    "examples_of_file, dropped, examples, prompt_mean, completion_mean, prompt_longest, "
+    "completion_longest; max_tokens_per_pack, reference_forward, warm_up, steps; seconds: median, "
+    "least, total, wall, host_median (of enqueueing a step), each; pairs_per_step, "
+    "pairs_per_second (completions_per_step, completions_per_second for losses of single ones), "
+    "tokens_per_second, tokens_per_step, pack_tokens_per_step, score_rows_per_step, "
+    "useful_flop_per_step, product_flop_per_second, product_size, peak_flop_per_second, "
+    "peak_source (data sheet, or product where that is not known), mfu; parts, mean seconds: data, "
+    "reference forward, forward, head, loss, backward, all-reduce, optimizer, between steps; "
+    "memory, bytes: weights, master_weights, reference, gradients, moments, packs, working_memory, "
+    "their sum as forecast, measured; losses of the first steps, those of the warm-up included; "
+    "versions; config.\n"
     "\n"
     "In profiles, a step and its parts are NVTX ranges; so they are with `cudpo train`.",
     NULL,
@@ -56,13 +62,13 @@ static const cli_page page = {
     "  cudpo bench step my-model --lengths pairs.jsonl --device cpu\n"
     "  nsys profile cudpo bench step Llama-3.2-1B --steps 5"};
 
-static cudpo_status measure(const cudpo_config *c, const cudpo_bench_step *what, const char *file)
+static cudpo_status measure(const cudpo_config *c, const cudpo_bench_step *what)
 {
     char *table = NULL, *json = NULL;
     cudpo_status status = cudpo_bench_step_run(&table, &json, c, what);
     if (status == CUDPO_OK && table != NULL) fputs(table, stdout); /* rank 0 alone has one */
-    if (status == CUDPO_OK && table != NULL && file != NULL)
-        status = file_write(file, json, strlen(json));
+    if (status == CUDPO_OK && table != NULL && what->file != NULL)
+        status = file_write(what->file, json, strlen(json));
     free(json);
     free(table);
     return status;
@@ -72,7 +78,6 @@ cudpo_status cli_bench_step(int argc, char **argv)
 {
     cudpo_bench_step what = {.prompt = 512, .completion = 512};
     cudpo_ranks ranks = CUDPO_RANKS_AUTO;
-    const char *json = NULL;
     bool help;
     cli_option own[6 + RANKS_OPTIONS] = {
         {"--prompt", CLI_INTEGER, "N (512)", "tokens of every prompt", &what.prompt},
@@ -87,7 +92,7 @@ cudpo_status cli_bench_step(int argc, char **argv)
          &what.tokenizer},
         {"--steps", CLI_INTEGER, "N", "steps to time; as many as take ten seconds, at least 5",
          &what.steps},
-        {"--json", CLI_TEXT, "FILE", "write all results there, too, as a JSON object", &json},
+        {"--json", CLI_TEXT, "FILE", "write all results there, too, as a JSON object", &what.file},
     };
     const int64_t n = sizeof own / sizeof own[0];
     ranks_options(own + n - RANKS_OPTIONS, &ranks);
@@ -103,7 +108,7 @@ cudpo_status cli_bench_step(int argc, char **argv)
         status = cudpo_fail(CUDPO_EUSAGE, "bench step",
                             "needs a MODEL: Qwen2.5-0.5B, or a config.json; see --help");
     else if (status == CUDPO_OK)
-        status = measure(&c, &what, json);
+        status = measure(&c, &what);
     cudpo_config_free(&c);
     return status;
 }

@@ -2,7 +2,7 @@
 #include "launch/job.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "launch/quote.h"
+#include "base/quote.h"
 
 #include <ctype.h>
 #include <stdio.h>

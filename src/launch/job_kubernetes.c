@@ -1,6 +1,6 @@
 /* job_kubernetes.c - an Indexed Job: a pod for each node, with names that they find one another by. */
 #include "launch/job.h"
-#include "launch/quote.h"
+#include "base/quote.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* job_slurm.c - a script for sbatch. */
 #include "launch/job.h"
-#include "launch/quote.h"
+#include "base/quote.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* job_torchrun.c - the command of each node, for those who have torchrun at hand. */
 #include "launch/job.h"
-#include "launch/quote.h"
+#include "base/quote.h"
 
 #include <stdio.h>
 

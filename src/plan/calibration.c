@@ -5,7 +5,6 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 #define FORMAT "cudpo calibration 1"
 
@@ -114,16 +113,6 @@ static cudpo_status read_device(device_rates *r, const json *object, const char 
     return CUDPO_OK;
 }
 
-/* Does a driver's name hold the product's? */
-static bool is_device(const char *name, const gpu_facts *gpu)
-{
-    const size_t n = strlen(gpu->product);
-    if (gpu->memory == 0) return strcasecmp(name, gpu->product) == 0;
-    for (; *name != '\0'; name++)
-        if (strncasecmp(name, gpu->product, n) == 0) return true;
-    return false;
-}
-
 static cudpo_status read_file(device_rates *r, bool *found, const json *file, const char *path,
                               const gpu_facts *gpu)
 {
@@ -136,7 +125,7 @@ static cudpo_status read_file(device_rates *r, bool *found, const json *file, co
         return cudpo_fail(CUDPO_EDATA, path, "devices must be an object");
     for (const json *v = json_first(devices); v != NULL; v = json_next(v)) {
         device_rates other = {0};
-        const bool is = is_device(json_key(v), gpu);
+        const bool is = gpu_is(gpu, json_key(v));
         CUDPO_TRY(read_device(is ? r : &other, v, path)); /* all are checked */
         *found = *found || is;
     }

@@ -70,6 +70,37 @@ cudpo_status gpu_find(const gpu_facts **out, const char *name)
                       meant != NULL ? "?" : "");
 }
 
+/* "80GB", "HBM3", "HBM2e" */
+static bool is_memory(const char *word, size_t n)
+{
+    const size_t digits = strspn(word, "0123456789");
+    return (digits > 0 && digits + 2 == n && strncasecmp(word + digits, "GB", 2) == 0) ||
+           (n >= 3 && strncasecmp(word, "HBM", 3) == 0);
+}
+
+static bool is_variant(const char *behind)
+{
+    for (;;) {
+        behind += strspn(behind, " ");
+        const size_t n = strcspn(behind, " ");
+        if (n == 0) return false;
+        if (!is_memory(behind, n)) return true;
+        behind += n;
+    }
+}
+
+bool gpu_is(const gpu_facts *gpu, const char *name)
+{
+    const size_t n = strlen(gpu->product);
+    if (gpu->memory == 0) return strcasecmp(name, gpu->product) == 0;
+    for (const char *at = name; *at != '\0'; at++) {
+        const bool begins = at == name || at[-1] == ' ';
+        if (begins && strncasecmp(at, gpu->product, n) == 0 && (at[n] == ' ' || at[n] == '\0'))
+            return !is_variant(at + n);
+    }
+    return false;
+}
+
 /* Context and code of a process, of the runtime's count: what a driver of today takes. */
 #define CONTEXT 1e9
 

@@ -5,10 +5,12 @@
 #include "backend/backend.h"
 #include "cudpo/status.h"
 
+#include <stdbool.h>
+
 /* Decimal units: GB/s = 1e9 B/s. */
 typedef struct gpu_facts {
     const char *name;    /* as on the command line */
-    const char *product; /* part of what the driver calls it: key of a calibration file */
+    const char *product; /* words of what the driver calls it: see gpu_is() */
     double memory;       /* bytes, as the CUDA runtime counts them */
     double bf16, f32;    /* dense FLOP/s of tensor cores, of float32 without them */
     double bandwidth;    /* B/s of its memory */
@@ -24,6 +26,11 @@ const gpu_facts *gpu_table(int *n);
 /** Of that name, whatever its case.
  *  Returns: CUDPO_OK; CUDPO_EUSAGE: the names that are known, and the one that was probably meant. */
 CUDPO_MUST_USE cudpo_status gpu_find(const gpu_facts **out, const char *name);
+
+/** Whether a driver's name of a device, such as "NVIDIA H100 80GB HBM3", is that of the product: it holds its words, behind which
+ *  stand only those of its memory.  A variant (H100 PCIe, H100 NVL, RTX 4090 Laptop GPU, a part of a GPU) has a data sheet of its
+ *  own, as has GH200. */
+bool gpu_is(const gpu_facts *gpu, const char *name);
 
 /* A backend that has such a GPU's memory and asks for the same working memory, and can do nothing. */
 backend gpu_stand_in(const gpu_facts *gpu);

@@ -17,7 +17,7 @@
  *        "network_bus_gbps": 360}}}                            of a reduce-scatter in a node, as nccl-tests counts it
  *
  * Every field is optional: what a device lacks is assumed.  A device's key is the name that its driver gives it, or "cpu"; it
- * serves the GPU whose product name it holds.  Unknown keys are errors. */
+ * serves the GPU that gpu_is() finds in it.  Unknown keys are errors. */
 #ifndef CUDPO_PLAN_RATES_H
 #define CUDPO_PLAN_RATES_H
 

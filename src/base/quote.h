@@ -1,6 +1,6 @@
 /* quote.h - words as a shell and as YAML read them back, whatever they hold. */
-#ifndef CUDPO_LAUNCH_QUOTE_H
-#define CUDPO_LAUNCH_QUOTE_H
+#ifndef CUDPO_BASE_QUOTE_H
+#define CUDPO_BASE_QUOTE_H
 
 #include "base/buffer.h"
 #include "cudpo/status.h"
@@ -22,4 +22,4 @@ CUDPO_MUST_USE cudpo_status quote_yaml_argument(buffer *b, const char *text);
  *  block can't hold it. */
 CUDPO_MUST_USE cudpo_status quote_yaml_block(buffer *b, const char *text, int indent);
 
-#endif /* CUDPO_LAUNCH_QUOTE_H */
+#endif /* CUDPO_BASE_QUOTE_H */

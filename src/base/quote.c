@@ -1,5 +1,5 @@
 /* quote.c - the narrowest notation that is always read back as it was. */
-#include "launch/quote.h"
+#include "base/quote.h"
 
 #include <ctype.h>
 #include <stdbool.h>
