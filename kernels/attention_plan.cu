@@ -25,7 +25,8 @@ __device__ __forceinline__ int scan_sum(int x, int *part, int *total)
     return before + sum - x;
 }
 
-/* Inclusive maximum over the block; in thread THREADS - 1 it is that of all. */
+/* Inclusive maximum over the block; in thread THREADS - 1 it is that of all.  A barrier must follow before
+ * part is written again. */
 __device__ __forceinline__ int scan_max(int x, int *part)
 {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -39,7 +40,6 @@ __device__ __forceinline__ int scan_max(int x, int *part)
     for (int w = 0; w < warp; w++) {
         x = max(x, part[w]);
     }
-    __syncthreads(); /* part may be written again */
     return x;
 }
 

@@ -81,7 +81,7 @@ target_link_libraries(simt_emulator_simt PUBLIC OpenMP::OpenMP_CXX)
 function(simt_program name variant)
   set(program ${name}_${variant})
   add_executable(${program} ${name}.c)
-  target_compile_definitions(${program} PRIVATE TEST_CUDA)
+  target_compile_definitions(${program} PRIVATE TEST_CUDA $<$<STREQUAL:${variant},race>:TEST_RACE>)
   target_include_directories(${program} PRIVATE ${simt}/cuda) # not those of a toolkit that is installed
   target_link_libraries(${program} PRIVATE cudpo_options PkgConfig::CMOCKA cudpo_base simt_${variant} simt_kernels_${variant}
                         simt_emulator_${variant})

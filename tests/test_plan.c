@@ -240,6 +240,8 @@ static void calibration_refuses(void **state)
         {"{\"format\": \"cudpo calibration 1\", \"devices\": {\"x\": 1}}", "x: must be an object"},
         {"{\"format\": \"cudpo calibration 1\", \"devices\": {\"x\": {\"copy_gbps\": 0}}}",
          "x: copy_gbps: must be a number above 0"},
+        {"{\"format\": \"cudpo calibration 1\", \"devices\": {\"x\": {\"launch_us\": 1001}}}",
+         "x: launch_us: no launch takes a millisecond"},
         {"{\"format\": \"cudpo calibration 1\", \"devices\": {\"x\": {\"copy\": 1}}}",
          "x: copy: is no key"},
         {"{\"format\": \"cudpo calibration 1\", \"devices\": {\"x\": {\"gemm_tflops\": 1}}}",

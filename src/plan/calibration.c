@@ -19,6 +19,7 @@ static const struct {
                {"adamw_gbps", offsetof(device_rates, adamw), 1e9},
                {"launch_us", offsetof(device_rates, launch), 1e-6},
                {"network_bus_gbps", offsetof(device_rates, bus), 1e9}};
+static const double longest_launch = 1e-3; /* seconds */
 enum { NUMBERS = sizeof numbers / sizeof numbers[0] };
 
 static double *field(device_rates *r, size_t at)
@@ -37,6 +38,9 @@ static cudpo_status read_number(double *out, const json *value, double unit, con
     if (json_type(value) != JSON_NUMBER || !(json_number(value) > 0))
         return wrong(path, device, json_key(value), "must be a number above 0");
     *out = json_number(value) * unit;
+    if (strcmp(json_key(value), "launch_us") == 0 && *out > longest_launch)
+        return wrong(path, device, json_key(value),
+                     "no launch takes a millisecond: measure it again");
     return CUDPO_OK;
 }
 

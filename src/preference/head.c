@@ -83,7 +83,8 @@ static cudpo_status begin(head_workspace *ws, backend *be, const head_batch *b, 
                   : be->gather_rows(be, tensor_rows(ws->rows, 0, R), hidden, b->row_hidden);
 }
 
-/* Log-probs of one chunk, and their sums. */
+/* Log-probs of one chunk, and their sums.  The op could take the reference's logits in the same pass; they have a pass of
+ * their own, because a second chunk of logits would take as much memory, and each row is read once either way. */
 static cudpo_status score_chunk(head_workspace *ws, backend *be, const head_batch *b,
                                 const chunk *c, tensor head, bool gradient)
 {
