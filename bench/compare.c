@@ -70,8 +70,10 @@ static cudpo_status put(buffer *b, const char *text, int width)
 {
     int n = 0;
     for (; text[n] != '\0'; n++) {
-        const bool control = (unsigned char)text[n] < 0x20 || text[n] == 0x7f;
-        CUDPO_TRY(buffer_append(b, control ? "?" : &text[n], 1));
+        const unsigned char c = (unsigned char)text[n], next = (unsigned char)text[n + 1];
+        const bool c1 = c == 0xc2 && next >= 0x80 && next < 0xa0; /* U+0080 to U+009F in UTF-8 */
+        CUDPO_TRY(buffer_append(b, c1 || c < 0x20 || c == 0x7f ? "?" : &text[n], 1));
+        n += c1;
     }
     return n < width ? buffer_printf(b, "%*s", width - n, "") : CUDPO_OK;
 }

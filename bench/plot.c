@@ -11,15 +11,29 @@ double plot_place(const plot_axis *a, double value)
     return a->from + share * (a->to - a->from);
 }
 
+/* Bytes of the character in UTF-8 that begins here; 0 where none is whole: names are cut to length, by bytes. */
+static size_t whole(const char *text)
+{
+    const unsigned char c = (unsigned char)*text;
+    if (c < 0x80) return 1;
+    const size_t bytes = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc0 ? 2 : 0;
+    for (size_t i = 1; i < bytes; i++)
+        if (((unsigned char)text[i] & 0xc0) != 0x80) return 0;
+    return bytes;
+}
+
 static cudpo_status escaped(buffer *out, const char *text)
 {
-    for (; *text != '\0'; text++) {
-        const char *as = *text == '&'                  ? "&amp;"
-                         : *text == '<'                ? "&lt;"
-                         : *text == '>'                ? "&gt;"
-                         : (unsigned char)*text < 0x20 ? "?" /* which XML has no place for */
-                                                       : NULL;
-        CUDPO_TRY(as != NULL ? buffer_printf(out, "%s", as) : buffer_append(out, text, 1));
+    while (*text != '\0') {
+        const size_t bytes = whole(text);
+        const char *as = *text == '&'   ? "&amp;"
+                         : *text == '<' ? "&lt;"
+                         : *text == '>' ? "&gt;"
+                         : bytes == 1 && (unsigned char)*text < 0x20
+                             ? "?" /* XML has no place for it */
+                             : NULL;
+        CUDPO_TRY(as != NULL ? buffer_printf(out, "%s", as) : buffer_append(out, text, bytes));
+        text += bytes > 0 ? bytes : 1;
     }
     return CUDPO_OK;
 }

@@ -223,6 +223,32 @@ static void pictures(void **state)
     free(svg);
 }
 
+/* Names of any length: a character of two bytes is there, or is not. */
+static void long_names(void **state)
+{
+    (void)state;
+    char name[400], text[1000], *svg = NULL;
+    size_t n;
+    const char *path = scratch_path("picture.svg");
+    for (size_t odd = 0; odd < 2; odd++) {
+        memset(name, 'a', sizeof name);
+        for (size_t i = odd; i + 2 < sizeof name; i += 2)
+            memcpy(name + i, "\xc3\xa9", 2);
+        name[odd + 2 * 190] = '\0';
+        snprintf(
+            text, sizeof text,
+            "{\"version\": \"1\", \"device\": \"%s\", \"ceilings\": {\"copy_gbps\": 10}, \"rows\": "
+            "[{\"op\": \"add\", \"shape\": \"%s\", \"median_us\": 2, \"percent_of_ceiling\": 50, "
+            "\"bytes\": 4, \"flops\": 0}]}",
+            name + odd, name);
+        CHECK_OK(cudpo_bench_plot(path, scratch_text("rows.json", text)));
+        CHECK_OK(file_read(&svg, &n, path, 1 << 20));
+        for (const char *c = svg; (c = strchr(c, '\xc3')) != NULL; c++)
+            assert_int_equal((unsigned char)c[1], 0xa9);
+        free(svg);
+    }
+}
+
 #define BENCH_ROW "{\"op\": \"gemm\", \"median_us\": 2, \"bytes\": 4, \"flops\": 8, \"tflops\": 1}"
 #define BENCH_FILE(ceilings) "{\"rows\": [" BENCH_ROW "], \"ceilings\": " ceilings "}"
 #define PLAN_FILE(same, growing) "{\"same_batch\": [" same "], \"growing_batch\": [" growing "]}"
@@ -314,12 +340,14 @@ int main(void)
         cmocka_unit_test(a_plan_reads_the_rates),
         cmocka_unit_test(an_op_with_nothing_to_do),
         cmocka_unit_test(pictures),
+        cmocka_unit_test(long_names),
         cmocka_unit_test(files_that_are_no_picture),
         cmocka_unit_test(efficiencies_stay_within_the_frame),
         cmocka_unit_test(what_can_not_be_measured_is_refused),
     };
     const struct CMUnitTest part[] = {cmocka_unit_test(bad_files_are_refused),
                                       cmocka_unit_test(pictures),
+                                      cmocka_unit_test(long_names),
                                       cmocka_unit_test(files_that_are_no_picture),
                                       cmocka_unit_test(efficiencies_stay_within_the_frame),
                                       cmocka_unit_test(what_can_not_be_measured_is_refused)};

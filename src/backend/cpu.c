@@ -18,11 +18,9 @@ static cudpo_status cpu_alloc(backend *be, void **out, size_t bytes)
     (void)be;
     CUDPO_REQUIRE(out != NULL);
     *out = NULL;
-    if (bytes <= PTRDIFF_MAX - ALIGNMENT) { /* larger than any object */
-        const size_t rounded = bytes / ALIGNMENT * ALIGNMENT + ALIGNMENT; /* never 0 bytes */
-        *out = aligned_alloc(ALIGNMENT, rounded);
-    }
-    if (*out == NULL) return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "no memory for %zu bytes", bytes);
+    const bool fits = bytes <= PTRDIFF_MAX; /* no object is larger */
+    if (!fits || posix_memalign(out, ALIGNMENT, bytes > 0 ? bytes : 1) != 0)
+        return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "no memory for %zu bytes", bytes);
     return CUDPO_OK;
 }
 
