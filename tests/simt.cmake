@@ -135,8 +135,8 @@ foreach(name ${cuda_tests})
   endforeach()
 endforeach()
 
-# The CUDA backend on the emulator as the plugin that the program opens, with $CUDPO_PLUGIN.  No call of its own goes through a
-# table that another library may fill, nor does threadIdx cost a call: each step of a fiber is some dozen instructions.
+# The CUDA backend on the emulator as the plugin that the program opens, with $CUDPO_PLUGIN.  threadIdx costs no call there: each
+# step of a fiber is some dozen instructions.
 foreach(part simt_simt simt_kernels_simt simt_emulator_simt)
   set_target_properties(${part} PROPERTIES POSITION_INDEPENDENT_CODE ON)
   target_compile_options(${part} PRIVATE -ftls-model=initial-exec -fno-semantic-interposition)
@@ -144,7 +144,6 @@ endforeach()
 add_library(cudpo_cuda_emulated SHARED)
 target_link_libraries(cudpo_cuda_emulated PRIVATE cudpo_base cudpo_tensor simt_simt simt_kernels_simt simt_emulator_simt)
 set_target_properties(cudpo_cuda_emulated PROPERTIES LINKER_LANGUAGE CXX)
-target_link_options(cudpo_cuda_emulated PRIVATE -Wl,-Bsymbolic-functions)
 # NCCL on the emulated streams: the library that the plugin opens, with $CUDPO_NCCL.
 file(GLOB simt_nccl_sources CONFIGURE_DEPENDS ${simt}/nccl/*.cpp)
 add_library(cudpo_nccl_emulated SHARED ${simt_nccl_sources})
