@@ -349,6 +349,32 @@ static void dropped_batches(void **state)
     close_planned(&of);
 }
 
+/* More ranks than a checkpoint has files for are refused with zero_stage 1, have no row, and are not told to set it. */
+static void too_many_to_share(void **state)
+{
+    (void)state;
+    planned of;
+    const char *const zero[] = {"zero_stage", "1", NULL};
+    CHECK_FAILS(open_planned(&of, &(cudpo_plan_options){.gpu = "h100", .gpus = 4096}, MODEL, zero),
+                CUDPO_ECONFIG, "1 is for at most 4000 ranks, and these are 4096");
+    close_planned(&of);
+    OPEN(&of, MODEL, WITH(.gpu = "h100", .gpus = 8), "zero_stage", "1");
+    assert_true(of.p.same[11].steps > 0 && of.p.growing[11].steps > 0);
+    assert_true(of.p.same[12].steps == 0 && of.p.growing[12].steps == 0);
+    assert_string_equal(plan_limit_name(of.p.growing[12].limit), "ranks");
+    buffer text = {0};
+    CHECK_OK(plan_text(&text, &of.p));
+    has(text.data, "\nranks: more than can share out moments");
+    has(text.data, "(16,384 for 2048 GPUs)");
+    buffer_free(&text);
+    close_planned(&of);
+    OPEN(&of, big_model(), WITH(.gpu = "a100-40gb", .gpus = 4096), "seed", "1");
+    assert_true(!of.p.now.fits && of.p.remedies > 0);
+    for (int i = 0; i < of.p.remedies; i++)
+        assert_null(strstr(of.p.remedy[i].settings, "zero_stage"));
+    close_planned(&of);
+}
+
 /* Evaluations are as many as there are ends of epochs, however long the run is said to be. */
 static void evaluations_follow_steps(void **state)
 {
@@ -406,7 +432,7 @@ static void nothing_is_streamed_on_a_cpu(void **state)
     close_planned(&streamed);
     close_planned(&resident);
     program_result r = RUN(0, "plan", "--model_name_or_path", big_model(), "--train_dataset", PAIRS,
-                           "--gpu", "cpu", "--gpus", "4096", "--nodes", "1", "--zero_stage", "1");
+                           "--gpu", "cpu", "--gpus", "2048", "--nodes", "1", "--zero_stage", "1");
     assert_int_equal(occurrences(r.out, "--precompute_ref_log_probs true\n"), 1);
     program_free(&r);
     OPEN(&resident, big_model(), WITH(.gpu = "h100", .gpus = 1), "ref_model_offload", "false");
@@ -475,6 +501,7 @@ int main(void)
         cmocka_unit_test(packs_follow_memory),
         cmocka_unit_test(rows_are_plans),
         cmocka_unit_test(dropped_batches),
+        cmocka_unit_test(too_many_to_share),
         cmocka_unit_test(evaluations_follow_steps),
         cmocka_unit_test(combines_remedies),
         cmocka_unit_test(nothing_is_streamed_on_a_cpu),

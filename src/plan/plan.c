@@ -12,7 +12,8 @@
 
 const char *plan_limit_name(plan_limit limit)
 {
-    static const char *const names[] = {"none", "batch", "network", "cores", "data", "memory"};
+    static const char *const names[] = {"none", "batch", "network", "cores",
+                                        "data", "ranks", "memory"};
     return names[limit];
 }
 
@@ -164,10 +165,7 @@ static plan_limit limit_of(const plan_point *point, const plan_point *one, bool 
 
 static void judge(plan_point *point, const plan *p, const plan_point *one)
 {
-    if (point->steps == 0) {
-        point->limit = LIMIT_DATA;
-        return;
-    }
+    if (point->steps == 0) return; /* there is no such run, and its limit says why */
     point->efficiency = pairs_per_second(point) / ((double)point->net.gpus * pairs_per_second(one));
     point->limit = limit_of(point, one, p->gpu->memory == 0);
 }

@@ -23,6 +23,7 @@ typedef enum plan_limit {
     LIMIT_NETWORK, /* gradients that computation does not hide */
     LIMIT_CORES,   /* ranks of a CPU that share those of a machine */
     LIMIT_DATA, /* less than a batch of it, which dataloader_drop_last drops: such a run is refused */
+    LIMIT_RANKS, /* more than can share out moments (zero_stage 1): refused, too */
     LIMIT_MEMORY /* it does not fit */
 } plan_limit;
 
@@ -33,7 +34,8 @@ typedef struct plan_point {
     network net;
     int64_t pairs; /* of a step; KTO and SFT: rows */
     int64_t taken; /* of them, what the data has */
-    int64_t steps; /* of the whole run; 0: see LIMIT_DATA, and of the rest memory alone is known */
+    int64_t
+        steps; /* of the whole run; 0: see LIMIT_DATA and LIMIT_RANKS, and of the rest memory alone is known */
     device_rates rates; /* of each rank */
     cost slowest; /* of the rank that the others wait for; its update is in pass[WORK_OPTIMIZER] */
     network_time network;
@@ -90,8 +92,8 @@ void plan_free(plan *p);
 
 /* ---- point.c ---- */
 
-/** Steps of batches of so many pairs, of all GPUs together.  In: p  up to its order.  Out: all of `point` but its efficiency and
- *  limit; the trainer's pack is as large as on a GPU of these. */
+/** Steps of batches of so many pairs, of all GPUs together.  In: p  up to its order.  Out: all of `point` but its efficiency and,
+ *  where there is such a run, limit; the trainer's pack is as large as on a GPU of these. */
 CUDPO_MUST_USE cudpo_status plan_step(plan_point *point, plan *p, int64_t batch, network net);
 
 /** What the run of p's trainer takes beside the program.  Out: fits.  Returns: CUDPO_OK, also where it does not fit. */

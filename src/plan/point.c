@@ -246,7 +246,11 @@ static cudpo_status fill_point(plan_point *point, plan *p, int64_t batch)
 {
     const run_length run = trainer_length(p->config, dataset_count(p->t->train.data), batch);
     CUDPO_TRY(open_point(point, p));
-    if (run.examples_per_epoch == 0) return CUDPO_OK; /* dropped: there is no such step */
+    if (run.examples_per_epoch == 0)
+        point->limit = LIMIT_DATA;
+    else if (p->config->zero_stage > 0 && !trainer_can_share(point->net.gpus))
+        point->limit = LIMIT_RANKS;
+    if (point->limit != LIMIT_NONE) return CUDPO_OK;
     point->steps = run.total_steps;
     point->taken = least(point->pairs, run.examples_per_epoch);
     CUDPO_TRY(look_at_steps(point, p, run.examples_per_epoch));

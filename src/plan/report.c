@@ -161,9 +161,31 @@ static cudpo_status cell(buffer *b, const plan *p, const plan_point *point)
                          point->limit == LIMIT_NONE ? "-" : plan_limit_name(point->limit));
 }
 
+/* What is to be known of rows that have no run, and of those that have the same. */
+static cudpo_status notes(buffer *b, const plan *p)
+{
+    const plan_point *last = &p->growing[PLAN_SIZES - 1];
+    char n[NUMBER], m[NUMBER];
+    if (p->same[PLAN_SIZES - 1].limit == LIMIT_RANKS)
+        CUDPO_TRY(buffer_printf(b, "ranks: more than can share out moments, as zero_stage 1 does, "
+                                   "and train refuses them\n"));
+    if (last->limit == LIMIT_DATA)
+        return buffer_printf(b,
+                             "data: the data has %s examples, less than one batch, which "
+                             "dataloader_drop_last drops\n",
+                             grouped(n, dataset_count(p->t->train.data)));
+    while (last->steps == 0 && last > p->growing)
+        last--;
+    if (last->taken == last->pairs) return CUDPO_OK;
+    return buffer_printf(b,
+                         "the data has %s examples: steps of more than that (%s for %lld GPUs) "
+                         "take all of them\n",
+                         grouped(n, last->taken), grouped(m, last->pairs),
+                         (long long)last->net.gpus);
+}
+
 static cudpo_status table(buffer *b, const plan *p)
 {
-    char n[NUMBER], m[NUMBER];
     CUDPO_TRY(buffer_printf(b,
                             "\nscaling, nodes of %lld; efficiency against one GPU; imbalance: "
                             "most tokens of a GPU over the mean, dealt by tokens;\nlimit: batch "
@@ -186,18 +208,7 @@ static cudpo_status table(buffer *b, const plan *p)
         buffer_free(&line);
         CUDPO_TRY(status);
     }
-    const plan_point *last = &p->growing[PLAN_SIZES - 1];
-    if (last->steps == 0)
-        CUDPO_TRY(buffer_printf(b,
-                                "data: the data has %s examples, less than one batch, which "
-                                "dataloader_drop_last drops\n",
-                                grouped(n, dataset_count(p->t->train.data))));
-    else if (last->taken < last->pairs)
-        CUDPO_TRY(buffer_printf(b,
-                                "the data has %s examples: steps of more than that (%s for %d "
-                                "GPUs) take all of them\n",
-                                grouped(n, last->taken), grouped(m, last->pairs), PLAN_GPUS));
-    return CUDPO_OK;
+    return notes(b, p);
 }
 
 cudpo_status plan_text(buffer *b, const plan *p)
