@@ -153,6 +153,14 @@ static void refuses(void **state)
 
 /* ---- numbers that hang together ---- */
 
+static int occurrences(const char *text, const char *part)
+{
+    int n = 0;
+    for (; (text = strstr(text, part)) != NULL; text++)
+        n++;
+    return n;
+}
+
 /* Pairs of 60 to 600 characters in a file. */
 static const char *long_pairs(void)
 {
@@ -331,6 +339,44 @@ static void rows_are_plans(void **state)
     close_planned(&few);
 }
 
+/* So it is of what is not a step: the reference's log-probs, and evaluations.  Small steps fill packs less than large ones. */
+static void rows_have_whole_runs(void **state)
+{
+    (void)state;
+    static const char *const settings[] = {"precompute_ref_log_probs",
+                                           "true",
+                                           "eval_dataset",
+                                           "tests/golden/data/eval.jsonl",
+                                           "eval_strategy",
+                                           "epoch",
+                                           NULL};
+    planned few, many;
+    CHECK_OK(
+        open_planned(&many, &(cudpo_plan_options){.gpu = "h100", .gpus = 16}, MODEL, settings));
+    CHECK_OK(open_planned(&few, &(cudpo_plan_options){.gpu = "h100", .gpus = 1}, MODEL, settings));
+    const plan_point *row = &many.p.growing[0], *now = &few.p.now;
+    const double scaled = 16 * many.p.now.precompute;
+    assert_true(fabs(scaled - now->precompute) > 0.05 * scaled);
+    assert_true(now->precompute > 0 && now->evaluation > 0);
+    CHECK_NEAR(row->precompute, now->precompute, 0);
+    CHECK_NEAR(row->evaluation, now->evaluation, 0);
+    CHECK_NEAR(row->total, now->seconds + now->precompute + now->evaluation, 1e-12 * now->total);
+    CHECK_NEAR(few.p.same[0].total, now->total, 0);
+    const double once = now->reference / (double)now->taken * 29 + now->evaluation / 3;
+    CHECK_NEAR(now->precompute, once, 1e-9 * once); /* of both data sets; there are 3 epochs */
+    buffer text = {0};
+    char wanted[32];
+    CHECK_OK(plan_text(&text, &few.p)); /* the run time is that of the row of one GPU */
+    const char *time = strstr(text.data, "run time "), *first = strstr(text.data, "\n   1 | ");
+    assert_true(time != NULL && first != NULL);
+    const int n = (int)strcspn(time + 9, ",");
+    snprintf(wanted, sizeof wanted, " %.*s  100 %%", n, time + 9);
+    assert_int_equal(occurrences(first, wanted), 2);
+    buffer_free(&text);
+    close_planned(&few);
+    close_planned(&many);
+}
+
 /* A batch that the data does not fill is refused where it is asked for, and said to be impossible where it is not. */
 static void dropped_batches(void **state)
 {
@@ -385,22 +431,15 @@ static void evaluations_follow_steps(void **state)
         planned of;
         OPEN(&of, MODEL, WITH(.gpu = "h100", .gpus = 1), "max_steps", steps[i][0], "eval_dataset",
              "tests/golden/data/eval.jsonl", "eval_strategy", "epoch"); /* 4 steps an epoch */
-        if (i == 0) once = of.p.evaluation;
+        if (i == 0) once = of.p.now.evaluation;
         assert_true(once > 0);
-        CHECK_NEAR(of.p.evaluation, strtod(steps[i][1], NULL) * once, 1e-9 * of.p.evaluation);
+        CHECK_NEAR(of.p.now.evaluation, strtod(steps[i][1], NULL) * once,
+                   1e-9 * of.p.now.evaluation);
         close_planned(&of);
     }
 }
 
 /* ---- settings that make it fit ---- */
-
-static int occurrences(const char *text, const char *part)
-{
-    int n = 0;
-    for (; (text = strstr(text, part)) != NULL; text++)
-        n++;
-    return n;
-}
 
 /* zero_stage is one of the settings that are combined; no line is there twice. */
 static void combines_remedies(void **state)
@@ -500,6 +539,7 @@ int main(void)
         cmocka_unit_test(fits_counts_the_program),
         cmocka_unit_test(packs_follow_memory),
         cmocka_unit_test(rows_are_plans),
+        cmocka_unit_test(rows_have_whole_runs),
         cmocka_unit_test(dropped_batches),
         cmocka_unit_test(too_many_to_share),
         cmocka_unit_test(evaluations_follow_steps),

@@ -39,13 +39,14 @@ typedef struct plan_point {
     device_rates rates; /* of each rank */
     cost slowest; /* of the rank that the others wait for; its update is in pass[WORK_OPTIMIZER] */
     network_time network;
-    double step;      /* seconds */
-    double seconds;   /* of all steps */
-    double imbalance; /* most tokens of a rank over the mean, 1 at best */
-    double packs;     /* of a step, over all ranks */
-    double tokens;    /* of a step through the trunk, over all ranks */
-    double fill;      /* tokens of a pack over what it could hold */
-    double useful;    /* operations of a step: work_useful(), over all ranks */
+    double step;                          /* seconds */
+    double seconds;                       /* of all steps */
+    double precompute, evaluation, total; /* seconds: once, of all evaluations, of everything */
+    double imbalance;                     /* most tokens of a rank over the mean, 1 at best */
+    double packs;                         /* of a step, over all ranks */
+    double tokens;                        /* of a step through the trunk, over all ranks */
+    double fill;                          /* tokens of a pack over what it could hold */
+    double useful;                        /* operations of a step: work_useful(), over all ranks */
     double reference; /* seconds that the reference's pass over the pairs of a step takes one GPU */
     double efficiency; /* pairs a second over those of as many single GPUs */
     memory_forecast memory;
@@ -82,7 +83,6 @@ typedef struct plan {
     plan_point growing[PLAN_SIZES]; /* the pairs of each GPU as asked for */
     plan_remedy remedy[PLAN_REMEDIES];
     int remedies;
-    double precompute, evaluation, total; /* seconds: once, of all evaluations, of everything */
 } plan;
 
 /** Plan a run.  Free with plan_free(), also where this failed.  Returns: see cudpo_plan(). */
@@ -101,9 +101,6 @@ CUDPO_MUST_USE cudpo_status plan_memory(memory_forecast *m, bool *fits, const pl
 
 /** Mean cost of the steps first .. first+n-1 of the run on one device, one by one, as they are: for tests. */
 CUDPO_MUST_USE cudpo_status plan_steps_exactly(double seconds[], plan *p, int64_t first, int64_t n);
-
-/** Seconds of a forward pass with log-probs over some of a data set, in packs of the run, on one GPU. */
-CUDPO_MUST_USE cudpo_status plan_score(double *seconds, plan *p, const dataset *d, int64_t n);
 
 /* GPUs that cost money: of a CPU, machines. */
 int64_t plan_devices(const plan *p, const network *net);
