@@ -439,6 +439,21 @@ static void evaluations_follow_steps(void **state)
     }
 }
 
+/* Where memory or launches bound every op, sums of seconds in two orders may differ in their last bits. */
+static void no_share_is_negative(void **state)
+{
+    (void)state;
+    planned of;
+    buffer text = {0};
+    OPEN(&of, MODEL, WITH(.gpu = "h100", .gpus = 1), "seed", "1");
+    of.p.now.slowest.memory = cost_total(&of.p.now.slowest) * (1 + 1e-15);
+    assert_true(of.p.now.slowest.memory > cost_total(&of.p.now.slowest));
+    CHECK_OK(plan_text(&text, &of.p));
+    has(text.data, " 0 % in products and attention");
+    buffer_free(&text);
+    close_planned(&of);
+}
+
 /* ---- settings that make it fit ---- */
 
 /* zero_stage is one of the settings that are combined; no line is there twice. */
@@ -543,6 +558,7 @@ int main(void)
         cmocka_unit_test(dropped_batches),
         cmocka_unit_test(too_many_to_share),
         cmocka_unit_test(evaluations_follow_steps),
+        cmocka_unit_test(no_share_is_negative),
         cmocka_unit_test(combines_remedies),
         cmocka_unit_test(nothing_is_streamed_on_a_cpu),
         cmocka_unit_test(the_page_names_all_keys),

@@ -128,7 +128,7 @@ static cudpo_status step(buffer *b, const plan *p)
     return buffer_printf(b,
                          "         %.0f %% in products and attention, the rest bound by memory or "
                          "launches%s\n",
-                         100 * (1 - s->slowest.memory / cost_total(&s->slowest)),
+                         100 * fmax(0, 1 - s->slowest.memory / cost_total(&s->slowest)),
                          s->net.gpus > 1 ? "; times are the slowest GPU's" : "");
 }
 
