@@ -299,8 +299,33 @@ static void fits_counts_the_program(void **state)
     close_planned(&of);
 }
 
-/* Less memory makes for smaller packs, and so for more of them, in the step that is looked at. */
+/* A GPU of which so much is left: a context takes 1e9, and 1/32 stays free. */
+static size_t gpu_memory(size_t left)
+{
+    return ((left + 1000000000) / 31 + 1) * 32;
+}
+
+/* Less memory of a GPU makes for smaller packs, and so for more of them, in the step that is looked at. */
 static void packs_follow_memory(void **state)
+{
+    (void)state;
+    planned of;
+    plan_point all, point;
+    OPEN(&of, MODEL, WITH(.gpu = "h100", .gpus = 1), "per_device_train_batch_size", "29");
+    const network alone = {1, 1};
+    of.p.be.memory = gpu_memory(of.p.now.memory.bytes); /* of which ops that sum take less, too */
+    CHECK_OK(plan_step(&all, &of.p, 29, alone));
+    const memory_forecast *m = &all.memory;
+    assert_int_equal(m->limits.tokens, of.p.now.memory.limits.tokens);
+    of.p.be.memory = gpu_memory(m->bytes - (m->parts.pack + m->parts.backend) / 2);
+    CHECK_OK(plan_step(&point, &of.p, 29, alone));
+    assert_true(point.fits && point.memory.limits.tokens < m->limits.tokens);
+    assert_true(point.packs > all.packs);
+    close_planned(&of);
+}
+
+/* That of a CPU does not: training does not ask how much there is. */
+static void packs_of_a_cpu_do_not(void **state)
 {
     (void)state;
     planned of;
@@ -308,11 +333,21 @@ static void packs_follow_memory(void **state)
     OPEN(&of, MODEL, WITH(.gpu = "cpu", .gpus = 1), "device", "cpu", "per_device_train_batch_size",
          "29");
     const memory_forecast *m = &of.p.now.memory;
-    const network alone = {1, 1};
+    cudpo_trainer *t = NULL;
+    run_ranks ranks = ranks_alone(&of.config);
+    const network alone = {1, 1}, many = {512, 1};
+    CHECK_OK(cudpo_config_set(&of.config, "output_dir", scratch_path("packs")));
+    CHECK_OK(trainer_open(&t, &of.config, &ranks, true));
+    assert_int_equal(m->limits.tokens, t->memory.limits.tokens);
+    cudpo_trainer_close(t);
     of.p.machine = m->bytes - m->parts.pack / 3 + of.p.program;
     CHECK_OK(plan_step(&point, &of.p, 29, alone));
-    assert_true(point.fits && point.memory.limits.tokens < m->limits.tokens);
-    assert_true(point.packs > of.p.now.packs);
+    assert_false(point.fits);
+    CHECK_NEAR((double)point.memory.bytes, (double)m->bytes, 0);
+    CHECK_NEAR(point.packs, of.p.now.packs, 0);
+    CHECK_OK(plan_step(&point, &of.p, 512 * 29, many));
+    assert_false(point.fits);
+    assert_true(point.memory.limits.tokens >= m->limits.tokens);
     close_planned(&of);
 }
 
@@ -486,7 +521,8 @@ static void nothing_is_streamed_on_a_cpu(void **state)
     close_planned(&streamed);
     close_planned(&resident);
     program_result r = RUN(0, "plan", "--model_name_or_path", big_model(), "--train_dataset", PAIRS,
-                           "--gpu", "cpu", "--gpus", "2048", "--nodes", "1", "--zero_stage", "1");
+                           "--gpu", "cpu", "--gpus", "2048", "--nodes", "1", "--zero_stage", "1",
+                           "--max_tokens_per_pack", "1");
     assert_int_equal(occurrences(r.out, "--precompute_ref_log_probs true\n"), 1);
     program_free(&r);
     OPEN(&resident, big_model(), WITH(.gpu = "h100", .gpus = 1), "ref_model_offload", "false");
@@ -553,6 +589,7 @@ int main(void)
         cmocka_unit_test(ranks_of_a_cpu_share_it),
         cmocka_unit_test(fits_counts_the_program),
         cmocka_unit_test(packs_follow_memory),
+        cmocka_unit_test(packs_of_a_cpu_do_not),
         cmocka_unit_test(rows_are_plans),
         cmocka_unit_test(rows_have_whole_runs),
         cmocka_unit_test(dropped_batches),

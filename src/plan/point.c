@@ -196,13 +196,15 @@ static double run_seconds(const plan_point *point, const plan *p, const run_leng
 cudpo_status plan_memory(memory_forecast *m, bool *fits, const plan *p)
 {
     const cudpo_status status = memory_plan(m, p->t, true);
-    *fits = status == CUDPO_OK;
+    if (p->gpu->memory == 0) m->available = p->be.memory;
+    *fits = status == CUDPO_OK && m->bytes <= m->available;
     if (status != CUDPO_ENOMEM || m->bytes <= m->available) return status;
     cudpo_error_clear();
     return CUDPO_OK;
 }
 
-/* Rates and memory of each GPU, and a pack as large as a rank's is then.  Ranks of a CPU share what their machine has. */
+/* Rates and memory of each GPU, and a pack as large as a rank's is then.  Ranks of a CPU share what their machine has,
+ * of which they know nothing: their packs are as large as one's alone. */
 static cudpo_status open_point(plan_point *point, plan *p)
 {
     pack *of = &p->t->pass.pack;
@@ -210,7 +212,7 @@ static cudpo_status open_point(plan_point *point, plan *p)
     if (p->gpu->memory == 0) {
         const int64_t ranks = network_ranks(&point->net);
         const size_t share = p->machine / (size_t)ranks;
-        p->be.memory = share > p->program ? share - p->program : 1;
+        p->be.memory = share > p->program ? share - p->program : 0;
         rates_share(&point->rates, ranks);
     }
     CUDPO_TRY(plan_memory(&point->memory, &point->fits, p));
