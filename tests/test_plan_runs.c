@@ -374,6 +374,23 @@ static void rows_are_plans(void **state)
     close_planned(&few);
 }
 
+/* Nodes are of 8 where nobody says otherwise, also where the run does not fill one; the page says so. */
+static void nodes_of_the_table(void **state)
+{
+    (void)state;
+    program_result r = RUN(0, RUN_OF, "--gpus", "2");
+    has(r.out, "on 2 h100 in a node of 2");
+    has(r.out, "scaling, nodes of 8;");
+    program_free(&r);
+    r = RUN(0, RUN_OF, "--gpus", "2", "--nodes", "1");
+    has(r.out, "on 2 h100 in a node of 2");
+    has(r.out, "scaling, nodes of 2;");
+    program_free(&r);
+    r = RUN(0, "plan", "--help");
+    has(r.out, "of 8 GPUs where it is not");
+    program_free(&r);
+}
+
 /* So it is of what is not a step: the reference's log-probs, and evaluations.  Small steps fill packs less than large ones. */
 static void rows_have_whole_runs(void **state)
 {
@@ -591,6 +608,7 @@ int main(void)
         cmocka_unit_test(packs_follow_memory),
         cmocka_unit_test(packs_of_a_cpu_do_not),
         cmocka_unit_test(rows_are_plans),
+        cmocka_unit_test(nodes_of_the_table),
         cmocka_unit_test(rows_have_whole_runs),
         cmocka_unit_test(dropped_batches),
         cmocka_unit_test(too_many_to_share),

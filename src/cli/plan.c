@@ -14,8 +14,9 @@ static const cli_page page = {
     "[--calibration FILE]",
     "Says of a run that `cudpo train` would make of the same configuration: the memory of each "
     "GPU by part, whether that fits, and which settings would make it fit; the time of a step by "
-    "part, to the end, and in GPU-hours; and for 1, 2, 4 .. 4096 GPUs, in nodes like those of the "
-    "run, how it scales, with as many examples a step and with as many for each GPU, and what "
+    "part, to the end, and in GPU-hours; and for 1, 2, 4 .. 4096 GPUs, in nodes as full as --nodes "
+    "makes those of the run, of 8 GPUs where it is not given, "
+    "how it scales, with as many examples a step and with as many for each GPU, and what "
     "limits it. No GPU, driver or plugin is needed. Model and data must be there: lengths are "
     "those of the data, tokenised as for training and kept in the same cache; weights are not "
     "read. Nothing else is written.\n"
