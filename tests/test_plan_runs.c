@@ -351,6 +351,38 @@ static void packs_of_a_cpu_do_not(void **state)
     close_planned(&of);
 }
 
+/* What the host's memory gives is an assumption of runs, or rows, whose reference comes from there, and of no other. */
+static void streaming_is_assumed_where_it_is(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *gpu, *offload, *loss;
+        int rows, said;
+    } cases[] = {{"h100", "false", "sigmoid", 0, 0},
+                 {"h100", "true", "sigmoid", 27, 1},
+                 {"h100", "false", "sft", 0, 0},
+                 {"cpu", "true", "sigmoid", 27, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        planned of;
+        int rows = 0, said = 0;
+        OPEN(&of, MODEL, WITH(.gpu = cases[i].gpu, .gpus = 1), "ref_model_offload",
+             cases[i].offload, "loss_type", cases[i].loss);
+        rows += of.p.now.memory.offload;
+        for (int k = 0; k < PLAN_SIZES; k++)
+            rows += of.p.same[k].memory.offload + of.p.growing[k].memory.offload;
+        for (int k = 0; k < of.p.assumptions; k++)
+            said += strstr(of.p.assumption[k], "streamed reference") != NULL;
+        assert_int_equal(rows, cases[i].rows);
+        assert_int_equal(said, cases[i].said);
+        close_planned(&of);
+    }
+    planned few; /* alone it fits only where it is streamed, and many share the moments */
+    OPEN(&few, big_model(), WITH(.gpu = "h100", .gpus = 64), "zero_stage", "1");
+    assert_true(!few.p.now.memory.offload && few.p.same[2].memory.offload);
+    assert_non_null(strstr(few.p.assumption[few.p.assumptions - 1], "streamed reference"));
+    close_planned(&few);
+}
+
 /* A row of the table is the plan of that number of GPUs: its packs, whether its reference is streamed, its nodes. */
 static void rows_are_plans(void **state)
 {
@@ -607,6 +639,7 @@ int main(void)
         cmocka_unit_test(fits_counts_the_program),
         cmocka_unit_test(packs_follow_memory),
         cmocka_unit_test(packs_of_a_cpu_do_not),
+        cmocka_unit_test(streaming_is_assumed_where_it_is),
         cmocka_unit_test(rows_are_plans),
         cmocka_unit_test(nodes_of_the_table),
         cmocka_unit_test(rows_have_whole_runs),

@@ -194,6 +194,17 @@ static cudpo_status scale(plan *p)
     return CUDPO_OK;
 }
 
+/* Rates that only some runs have a use for are said to be assumed where one of those printed does. */
+static void note_streaming(plan *p)
+{
+    bool streamed = p->now.memory.offload;
+    for (int i = 0; i < PLAN_SIZES; i++) {
+        streamed = streamed || (p->same[i].steps > 0 && p->same[i].memory.offload) ||
+                   (p->growing[i].steps > 0 && p->growing[i].memory.offload);
+    }
+    if (streamed && p->gpu->memory > 0) rates_assume_host(p->gpu, note, p);
+}
+
 int64_t plan_devices(const plan *p, const network *net)
 {
     return p->gpu->memory == 0 ? net->nodes : net->gpus;
@@ -223,6 +234,7 @@ cudpo_status plan_open(plan *p, const cudpo_config *config, const cudpo_plan_opt
     find_types(p);
     CUDPO_TRY(open_order(p));
     CUDPO_TRY(scale(p));
+    note_streaming(p);
     return p->now.fits ? CUDPO_OK : find_remedies(p);
 }
 
