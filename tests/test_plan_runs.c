@@ -1,15 +1,10 @@
 /* test_plan_runs.c - plans of runs: what the command says of them, that its numbers agree with one another, and where something
  * is wrong. */
 /* rooms: plan */
-#include "program.h"
+#include "test_plan.h"
 #include "base/json.h"
-#include "plan/plan.h"
 
 #include <ctype.h>
-#include <sys/stat.h>
-
-#define MODEL "tests/golden/models/llama"
-#define PAIRS "tests/golden/data/train.jsonl"
 
 /* ---- the command ---- */
 
@@ -20,29 +15,6 @@ static double number(const json *object, const char *a, const char *b)
     if (v == NULL || json_type(v) != JSON_NUMBER)
         fail_msg("no number %s %s", a, b == NULL ? "" : b);
     return json_number(v);
-}
-
-static const char *big_model(void)
-{
-    static char folder[640];
-    snprintf(folder, sizeof folder, "%s", scratch_path("8b"));
-    if (mkdir(folder, 0777) != 0) return folder;
-    char *tokens = NULL;
-    size_t n;
-    CHECK_OK(file_read(&tokens, &n, MODEL "/tokenizer.json", (size_t)1 << 26));
-    (void)scratch_write("8b/tokenizer.json", tokens, n);
-    free(tokens);
-    CHECK_OK(file_read(&tokens, &n, MODEL "/tokenizer_config.json", (size_t)1 << 26));
-    (void)scratch_write("8b/tokenizer_config.json", tokens, n);
-    free(tokens);
-    (void)scratch_text(
-        "8b/config.json",
-        "{\"model_type\": \"llama\", \"architectures\": [\"LlamaForCausalLM\"], \"hidden_size\": "
-        "4096, \"num_hidden_layers\": 32, \"num_attention_heads\": 32, \"num_key_value_heads\": 8, "
-        "\"intermediate_size\": 14336, \"vocab_size\": 128256, \"max_position_embeddings\": 8192, "
-        "\"rms_norm_eps\": 1e-05, \"rope_theta\": 500000.0, \"hidden_act\": \"silu\", "
-        "\"tie_word_embeddings\": false, \"dtype\": \"bfloat16\"}");
-    return folder;
 }
 
 static void plans_a_run(void **state)
@@ -128,7 +100,6 @@ static void plans_all_losses(void **state)
 static void refuses(void **state)
 {
     (void)state;
-#define RUN_OF "plan", "--model_name_or_path", MODEL, "--train_dataset", PAIRS
     SAYS(64, "did you mean h100?", RUN_OF, "--gpu", "h10");
     SAYS(64, "cpu, h100, h200, b200, a100, a100-40gb, l40s and rtx4090 are", RUN_OF, "--gpu", "x");
     SAYS(64, "--gpus: 0 is not from 1 to 4096", RUN_OF, "--gpus", "0");
@@ -152,66 +123,6 @@ static void refuses(void **state)
 }
 
 /* ---- numbers that hang together ---- */
-
-static int occurrences(const char *text, const char *part)
-{
-    int n = 0;
-    for (; (text = strstr(text, part)) != NULL; text++)
-        n++;
-    return n;
-}
-
-/* Pairs of 60 to 600 characters in a file. */
-static const char *long_pairs(void)
-{
-    enum { ROWS = 29 };
-    static char text[ROWS * 2048];
-    char *at = text;
-    for (int i = 0; i < ROWS; i++) {
-        static const char *const keys[3] = {"{\"prompt\": \"", "\", \"chosen\": \" ",
-                                            "\", \"rejected\": \" "};
-        for (int k = 0; k < 3; k++) {
-            at += sprintf(at, "%s", keys[k]);
-            const int n = 20 + (i * i * 37 + k * 53) % 180;
-            for (int j = 0; j < n; j++)
-                *at++ = (char)('a' + (i * 7 + j * j + k) % 26);
-        }
-        at += sprintf(at, "\"}\n");
-    }
-    return scratch_text("long.jsonl", text);
-}
-
-typedef struct planned {
-    cudpo_config config;
-    plan p;
-} planned;
-
-/* In: settings  key, value, .., NULL. */
-static cudpo_status open_planned(planned *of, const cudpo_plan_options *o, const char *model,
-                                 const char *const *settings)
-{
-    CHECK_OK(cudpo_config_create(&of->config));
-    CHECK_OK(cudpo_config_set(&of->config, "model_name_or_path", model));
-    CHECK_OK(cudpo_config_set(&of->config, "train_dataset", long_pairs()));
-    for (; *settings != NULL; settings += 2)
-        CHECK_OK(cudpo_config_set(&of->config, settings[0], settings[1]));
-    CHECK_OK(cudpo_config_check(&of->config));
-    return plan_open(&of->p, &of->config, o);
-}
-
-static void close_planned(planned *of)
-{
-    plan_free(&of->p);
-    cudpo_config_free(&of->config);
-}
-
-#define OPEN(of, model, options, ...)                              \
-    CHECK_OK(open_planned(of, &(cudpo_plan_options)options, model, \
-                          (const char *const[]){__VA_ARGS__, NULL}))
-#define WITH(...)   \
-    {               \
-        __VA_ARGS__ \
-    }
 
 /* 29 pairs in steps of 16: two an epoch, of which the second has 13.  It takes less by its tokens, but the update and the network
  * take as long; 5 steps are two epochs and a whole step. */
@@ -351,193 +262,6 @@ static void packs_of_a_cpu_do_not(void **state)
     close_planned(&of);
 }
 
-/* What the host's memory gives is an assumption of runs, or rows, whose reference comes from there, and of no other. */
-static void streaming_is_assumed_where_it_is(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *gpu, *offload, *loss;
-        int rows, said;
-    } cases[] = {{"h100", "false", "sigmoid", 0, 0},
-                 {"h100", "true", "sigmoid", 27, 1},
-                 {"h100", "false", "sft", 0, 0},
-                 {"cpu", "true", "sigmoid", 27, 0}};
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        planned of;
-        int rows = 0, said = 0;
-        OPEN(&of, MODEL, WITH(.gpu = cases[i].gpu, .gpus = 1), "ref_model_offload",
-             cases[i].offload, "loss_type", cases[i].loss);
-        rows += of.p.now.memory.offload;
-        for (int k = 0; k < PLAN_SIZES; k++)
-            rows += of.p.same[k].memory.offload + of.p.growing[k].memory.offload;
-        for (int k = 0; k < of.p.assumptions; k++)
-            said += strstr(of.p.assumption[k], "streamed reference") != NULL;
-        assert_int_equal(rows, cases[i].rows);
-        assert_int_equal(said, cases[i].said);
-        close_planned(&of);
-    }
-    planned few; /* alone it fits only where it is streamed, and many share the moments */
-    OPEN(&few, big_model(), WITH(.gpu = "h100", .gpus = 64), "zero_stage", "1");
-    assert_true(!few.p.now.memory.offload && few.p.same[2].memory.offload);
-    assert_non_null(strstr(few.p.assumption[few.p.assumptions - 1], "streamed reference"));
-    close_planned(&few);
-}
-
-/* A row of the table is the plan of that number of GPUs: its packs, whether its reference is streamed, its nodes. */
-static void rows_are_plans(void **state)
-{
-    (void)state;
-    planned few, many;
-    OPEN(&few, big_model(), WITH(.gpu = "h100", .gpus = 4), "zero_stage", "1");
-    OPEN(&many, big_model(), WITH(.gpu = "h100", .gpus = 64), "zero_stage", "1");
-    const plan_point *row = &few.p.growing[6], *now = &many.p.now;
-    assert_true(few.p.now.memory.offload && !now->memory.offload);
-    CHECK_NEAR(row->step, now->step, 0);
-    CHECK_NEAR((double)row->memory.bytes, (double)now->memory.bytes, 0);
-    CHECK_NEAR(row->fill, now->fill, 0);
-    CHECK_NEAR(few.p.growing[2].step, few.p.now.step, 0);
-    close_planned(&many);
-    close_planned(&few);
-    OPEN(&few, MODEL, WITH(.gpu = "h100", .gpus = 8, .nodes = 4), "seed", "1");
-    now = &few.p.now;
-    CHECK_NEAR(few.p.same[3].step, now->step, 0);
-    CHECK_NEAR(few.p.growing[3].step, now->step, 0);
-    assert_int_equal(few.p.growing[12].net.nodes, 2048);
-    close_planned(&few);
-}
-
-/* Nodes are of 8 where nobody says otherwise, also where the run does not fill one; the page says so. */
-static void nodes_of_the_table(void **state)
-{
-    (void)state;
-    program_result r = RUN(0, RUN_OF, "--gpus", "2");
-    has(r.out, "on 2 h100 in a node of 2");
-    has(r.out, "scaling, nodes of 8;");
-    program_free(&r);
-    r = RUN(0, RUN_OF, "--gpus", "2", "--nodes", "1");
-    has(r.out, "on 2 h100 in a node of 2");
-    has(r.out, "scaling, nodes of 2;");
-    program_free(&r);
-    r = RUN(0, "plan", "--help");
-    has(r.out, "of 8 GPUs where it is not");
-    program_free(&r);
-}
-
-/* So it is of what is not a step: the reference's log-probs, and evaluations.  Small steps fill packs less than large ones. */
-static void rows_have_whole_runs(void **state)
-{
-    (void)state;
-    static const char *const settings[] = {"precompute_ref_log_probs",
-                                           "true",
-                                           "eval_dataset",
-                                           "tests/golden/data/eval.jsonl",
-                                           "eval_strategy",
-                                           "epoch",
-                                           NULL};
-    planned few, many;
-    CHECK_OK(
-        open_planned(&many, &(cudpo_plan_options){.gpu = "h100", .gpus = 16}, MODEL, settings));
-    CHECK_OK(open_planned(&few, &(cudpo_plan_options){.gpu = "h100", .gpus = 1}, MODEL, settings));
-    const plan_point *row = &many.p.growing[0], *now = &few.p.now;
-    const double scaled = 16 * many.p.now.precompute;
-    assert_true(fabs(scaled - now->precompute) > 0.05 * scaled);
-    assert_true(now->precompute > 0 && now->evaluation > 0);
-    CHECK_NEAR(row->precompute, now->precompute, 0);
-    CHECK_NEAR(row->evaluation, now->evaluation, 0);
-    CHECK_NEAR(row->total, now->seconds + now->precompute + now->evaluation, 1e-12 * now->total);
-    CHECK_NEAR(few.p.same[0].total, now->total, 0);
-    const double once = now->reference / (double)now->taken * 29 + now->evaluation / 3;
-    CHECK_NEAR(now->precompute, once, 1e-9 * once); /* of both data sets; there are 3 epochs */
-    buffer text = {0};
-    char wanted[32];
-    CHECK_OK(plan_text(&text, &few.p)); /* the run time is that of the row of one GPU */
-    const char *time = strstr(text.data, "run time "), *first = strstr(text.data, "\n   1 | ");
-    assert_true(time != NULL && first != NULL);
-    const int n = (int)strcspn(time + 9, ",");
-    snprintf(wanted, sizeof wanted, " %.*s  100 %%", n, time + 9);
-    assert_int_equal(occurrences(first, wanted), 2);
-    buffer_free(&text);
-    close_planned(&few);
-    close_planned(&many);
-}
-
-/* A batch that the data does not fill is refused where it is asked for, and said to be impossible where it is not. */
-static void dropped_batches(void **state)
-{
-    (void)state;
-    planned of;
-    OPEN(&of, MODEL, WITH(.gpu = "h100", .gpus = 2), "dataloader_drop_last", "true");
-    assert_int_equal(of.p.now.steps, 3); /* 16 of 29 in each of 3 epochs */
-    assert_int_equal(of.p.now.taken, 16);
-    CHECK_NEAR(of.p.growing[1].seconds, of.p.now.seconds, 0);
-    assert_int_equal(of.p.growing[2].steps, 0);
-    assert_string_equal(plan_limit_name(of.p.growing[2].limit), "data");
-    close_planned(&of);
-    const char *const drop[] = {"dataloader_drop_last", "true", NULL};
-    CHECK_FAILS(open_planned(&of, &(cudpo_plan_options){.gpu = "h100", .gpus = 4}, MODEL, drop),
-                CUDPO_ECONFIG, "29 examples are less than one batch of 32");
-    close_planned(&of);
-}
-
-/* More ranks than a checkpoint has files for are refused with zero_stage 1, have no row, and are not told to set it. */
-static void too_many_to_share(void **state)
-{
-    (void)state;
-    planned of;
-    const char *const zero[] = {"zero_stage", "1", NULL};
-    CHECK_FAILS(open_planned(&of, &(cudpo_plan_options){.gpu = "h100", .gpus = 4096}, MODEL, zero),
-                CUDPO_ECONFIG, "1 is for at most 4000 ranks, and these are 4096");
-    close_planned(&of);
-    OPEN(&of, MODEL, WITH(.gpu = "h100", .gpus = 8), "zero_stage", "1");
-    assert_true(of.p.same[11].steps > 0 && of.p.growing[11].steps > 0);
-    assert_true(of.p.same[12].steps == 0 && of.p.growing[12].steps == 0);
-    assert_string_equal(plan_limit_name(of.p.growing[12].limit), "ranks");
-    buffer text = {0};
-    CHECK_OK(plan_text(&text, &of.p));
-    has(text.data, "\nranks: more than can share out moments");
-    has(text.data, "(16,384 for 2048 GPUs)");
-    buffer_free(&text);
-    close_planned(&of);
-    OPEN(&of, big_model(), WITH(.gpu = "a100-40gb", .gpus = 4096), "seed", "1");
-    assert_true(!of.p.now.fits && of.p.remedies > 0);
-    for (int i = 0; i < of.p.remedies; i++)
-        assert_null(strstr(of.p.remedy[i].settings, "zero_stage"));
-    close_planned(&of);
-}
-
-/* Evaluations are as many as there are ends of epochs, however long the run is said to be. */
-static void evaluations_follow_steps(void **state)
-{
-    (void)state;
-    static const char *const steps[][2] = {{"1", "1"}, {"4", "1"}, {"5", "2"}, {"40", "10"}};
-    double once = 0;
-    for (int i = 0; i < 4; i++) {
-        planned of;
-        OPEN(&of, MODEL, WITH(.gpu = "h100", .gpus = 1), "max_steps", steps[i][0], "eval_dataset",
-             "tests/golden/data/eval.jsonl", "eval_strategy", "epoch"); /* 4 steps an epoch */
-        if (i == 0) once = of.p.now.evaluation;
-        assert_true(once > 0);
-        CHECK_NEAR(of.p.now.evaluation, strtod(steps[i][1], NULL) * once,
-                   1e-9 * of.p.now.evaluation);
-        close_planned(&of);
-    }
-}
-
-/* Where memory or launches bound every op, sums of seconds in two orders may differ in their last bits. */
-static void no_share_is_negative(void **state)
-{
-    (void)state;
-    planned of;
-    buffer text = {0};
-    OPEN(&of, MODEL, WITH(.gpu = "h100", .gpus = 1), "seed", "1");
-    of.p.now.slowest.memory = cost_total(&of.p.now.slowest) * (1 + 1e-15);
-    assert_true(of.p.now.slowest.memory > cost_total(&of.p.now.slowest));
-    CHECK_OK(plan_text(&text, &of.p));
-    has(text.data, " 0 % in products and attention");
-    buffer_free(&text);
-    close_planned(&of);
-}
-
 /* ---- settings that make it fit ---- */
 
 /* zero_stage is one of the settings that are combined; no line is there twice. */
@@ -639,14 +363,6 @@ int main(void)
         cmocka_unit_test(fits_counts_the_program),
         cmocka_unit_test(packs_follow_memory),
         cmocka_unit_test(packs_of_a_cpu_do_not),
-        cmocka_unit_test(streaming_is_assumed_where_it_is),
-        cmocka_unit_test(rows_are_plans),
-        cmocka_unit_test(nodes_of_the_table),
-        cmocka_unit_test(rows_have_whole_runs),
-        cmocka_unit_test(dropped_batches),
-        cmocka_unit_test(too_many_to_share),
-        cmocka_unit_test(evaluations_follow_steps),
-        cmocka_unit_test(no_share_is_negative),
         cmocka_unit_test(combines_remedies),
         cmocka_unit_test(nothing_is_streamed_on_a_cpu),
         cmocka_unit_test(the_page_names_all_keys),
