@@ -35,7 +35,7 @@ typedef struct plan_point {
     int64_t pairs; /* of a step; KTO and SFT: rows */
     int64_t taken; /* of them, what the data has */
     int64_t
-        steps; /* of the whole run; 0: see LIMIT_DATA and LIMIT_RANKS, and of the rest memory alone is known */
+        steps; /* of the whole run; 0: `limit` says why, and of the rest memory alone is known */
     device_rates rates; /* of each rank */
     cost slowest; /* of the rank that the others wait for; its update is in pass[WORK_OPTIMIZER] */
     network_time network;
