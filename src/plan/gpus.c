@@ -115,12 +115,6 @@ static size_t working_memory(backend *be, const workload *most)
     return cuda_working_bytes(cuda_large_scratch(be->memory), most);
 }
 
-static cudpo_status whole_memory(backend *be, size_t *bytes)
-{
-    *bytes = be->memory;
-    return CUDPO_OK;
-}
-
 static void close_nothing(backend *be)
 {
     (void)be;
@@ -138,7 +132,6 @@ backend gpu_stand_in(const gpu_facts *gpu)
         be.working_memory = working_memory;
     } else {
         be.memory = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
-        be.available_memory = whole_memory;
     }
     return be;
 }

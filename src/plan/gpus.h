@@ -32,7 +32,8 @@ CUDPO_MUST_USE cudpo_status gpu_find(const gpu_facts **out, const char *name);
  *  own, as has GH200. */
 bool gpu_is(const gpu_facts *gpu, const char *name);
 
-/* A backend that has such a GPU's memory and asks for the same working memory, and can do nothing. */
+/* A backend that has such a GPU's memory and asks for the same working memory, and can do nothing.  That of the CPU does not say
+ * how much is available, as in training. */
 backend gpu_stand_in(const gpu_facts *gpu);
 
 #endif /* CUDPO_PLAN_GPUS_H */

@@ -12,7 +12,8 @@
 
 const char *plan_limit_name(plan_limit limit)
 {
-    static const char *const names[] = {"none", "batch", "network", "cores", "data", "memory"};
+    static const char *const names[] = {"none", "batch", "network", "cores",
+                                        "data", "ranks", "memory"};
     return names[limit];
 }
 
@@ -164,10 +165,7 @@ static plan_limit limit_of(const plan_point *point, const plan_point *one, bool 
 
 static void judge(plan_point *point, const plan *p, const plan_point *one)
 {
-    if (point->steps == 0) {
-        point->limit = LIMIT_DATA;
-        return;
-    }
+    if (point->steps == 0) return; /* there is no such run, and its limit says why */
     point->efficiency = pairs_per_second(point) / ((double)point->net.gpus * pairs_per_second(one));
     point->limit = limit_of(point, one, p->gpu->memory == 0);
 }
@@ -196,41 +194,20 @@ static cudpo_status scale(plan *p)
     return CUDPO_OK;
 }
 
+/* Rates that only some runs have a use for are said to be assumed where one of those printed does. */
+static void note_streaming(plan *p)
+{
+    bool streamed = p->now.memory.offload;
+    for (int i = 0; i < PLAN_SIZES; i++) {
+        streamed = streamed || (p->same[i].steps > 0 && p->same[i].memory.offload) ||
+                   (p->growing[i].steps > 0 && p->growing[i].memory.offload);
+    }
+    if (streamed && p->gpu->memory > 0) rates_assume_host(p->gpu, note, p);
+}
+
 int64_t plan_devices(const plan *p, const network *net)
 {
     return p->gpu->memory == 0 ? net->nodes : net->gpus;
-}
-
-/* How often the eval set is gone through. */
-static int64_t evaluations(const plan *p)
-{
-    const cudpo_config *c = p->config;
-    if (p->t->eval.data == NULL) return 0;
-    const int64_t start = c->eval_on_start ? 1 : 0;
-    int64_t every = c->eval_steps > 0 ? c->eval_steps : c->logging_steps;
-    if (strcmp(c->eval_strategy, "no") == 0) return start;
-    if (strcmp(c->eval_strategy, "epoch") == 0) every = p->t->steps_per_epoch;
-    return start + (p->now.steps + every - 1) / every;
-}
-
-/* What is not a step: the reference's pass over all data, and evaluations. */
-static cudpo_status add_passes(plan *p)
-{
-    const double gpus = (double)p->options.gpus;
-    const int64_t count = dataset_count(p->t->train.data);
-    const bool cached = p->t->rewards && p->config->precompute_ref_log_probs;
-    if (cached) p->precompute = p->now.reference / (double)p->now.taken * (double)count / gpus;
-    if (p->t->eval.data != NULL) {
-        double seconds;
-        const int64_t n = dataset_count(p->t->eval.data), some = n < 4096 ? n : 4096;
-        CUDPO_TRY(plan_score(&seconds, p, p->t->eval.data, some));
-        seconds *= (double)n / (double)some / gpus;
-        p->evaluation = seconds * (double)evaluations(p) * (p->reference ? 2 : 1) *
-                        (double)trainer_eval_count(p->t) / (double)n;
-        if (cached) p->precompute += seconds;
-    }
-    p->total = p->now.seconds + p->precompute + p->evaluation;
-    return CUDPO_OK;
 }
 
 /* Of this process, which has what training has but what is counted; 0 where the system does not say.  Not the most that it
@@ -257,8 +234,8 @@ cudpo_status plan_open(plan *p, const cudpo_config *config, const cudpo_plan_opt
     find_types(p);
     CUDPO_TRY(open_order(p));
     CUDPO_TRY(scale(p));
-    if (!p->now.fits) CUDPO_TRY(find_remedies(p));
-    return add_passes(p);
+    note_streaming(p);
+    return p->now.fits ? CUDPO_OK : find_remedies(p);
 }
 
 void plan_free(plan *p)

@@ -23,6 +23,7 @@ typedef enum plan_limit {
     LIMIT_NETWORK, /* gradients that computation does not hide */
     LIMIT_CORES,   /* ranks of a CPU that share those of a machine */
     LIMIT_DATA, /* less than a batch of it, which dataloader_drop_last drops: such a run is refused */
+    LIMIT_RANKS, /* more than can share out moments (zero_stage 1): refused, too */
     LIMIT_MEMORY /* it does not fit */
 } plan_limit;
 
@@ -33,17 +34,19 @@ typedef struct plan_point {
     network net;
     int64_t pairs; /* of a step; KTO and SFT: rows */
     int64_t taken; /* of them, what the data has */
-    int64_t steps; /* of the whole run; 0: see LIMIT_DATA, and of the rest memory alone is known */
+    int64_t
+        steps; /* of the whole run; 0: `limit` says why, and of the rest memory alone is known */
     device_rates rates; /* of each rank */
     cost slowest; /* of the rank that the others wait for; its update is in pass[WORK_OPTIMIZER] */
     network_time network;
-    double step;      /* seconds */
-    double seconds;   /* of all steps */
-    double imbalance; /* most tokens of a rank over the mean, 1 at best */
-    double packs;     /* of a step, over all ranks */
-    double tokens;    /* of a step through the trunk, over all ranks */
-    double fill;      /* tokens of a pack over what it could hold */
-    double useful;    /* operations of a step: work_useful(), over all ranks */
+    double step;                          /* seconds */
+    double seconds;                       /* of all steps */
+    double precompute, evaluation, total; /* seconds: once, of all evaluations, of everything */
+    double imbalance;                     /* most tokens of a rank over the mean, 1 at best */
+    double packs;                         /* of a step, over all ranks */
+    double tokens;                        /* of a step through the trunk, over all ranks */
+    double fill;                          /* tokens of a pack over what it could hold */
+    double useful;                        /* operations of a step: work_useful(), over all ranks */
     double reference; /* seconds that the reference's pass over the pairs of a step takes one GPU */
     double efficiency; /* pairs a second over those of as many single GPUs */
     memory_forecast memory;
@@ -80,7 +83,6 @@ typedef struct plan {
     plan_point growing[PLAN_SIZES]; /* the pairs of each GPU as asked for */
     plan_remedy remedy[PLAN_REMEDIES];
     int remedies;
-    double precompute, evaluation, total; /* seconds: once, of all evaluations, of everything */
 } plan;
 
 /** Plan a run.  Free with plan_free(), also where this failed.  Returns: see cudpo_plan(). */
@@ -90,8 +92,8 @@ void plan_free(plan *p);
 
 /* ---- point.c ---- */
 
-/** Steps of batches of so many pairs, of all GPUs together.  In: p  up to its order.  Out: all of `point` but its efficiency and
- *  limit; the trainer's pack is as large as on a GPU of these. */
+/** Steps of batches of so many pairs, of all GPUs together.  In: p  up to its order.  Out: all of `point` but its efficiency and,
+ *  where there is such a run, limit; the trainer's pack is as large as on a GPU of these. */
 CUDPO_MUST_USE cudpo_status plan_step(plan_point *point, plan *p, int64_t batch, network net);
 
 /** What the run of p's trainer takes beside the program.  Out: fits.  Returns: CUDPO_OK, also where it does not fit. */
@@ -99,9 +101,6 @@ CUDPO_MUST_USE cudpo_status plan_memory(memory_forecast *m, bool *fits, const pl
 
 /** Mean cost of the steps first .. first+n-1 of the run on one device, one by one, as they are: for tests. */
 CUDPO_MUST_USE cudpo_status plan_steps_exactly(double seconds[], plan *p, int64_t first, int64_t n);
-
-/** Seconds of a forward pass with log-probs over some of a data set, in packs of the run, on one GPU. */
-CUDPO_MUST_USE cudpo_status plan_score(double *seconds, plan *p, const dataset *d, int64_t n);
 
 /* GPUs that cost money: of a CPU, machines. */
 int64_t plan_devices(const plan *p, const network *net);

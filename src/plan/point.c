@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_PAIRS = 1 << 13 }; /* of the steps that are looked at, but one step at least */
+enum {
+    MOST_PAIRS = 1 << 13, /* of the steps that are looked at, but one step at least */
+    MOST_SCORED = 1 << 12 /* examples of the eval set that are looked at */
+};
 
 static int64_t least(int64_t a, int64_t b)
 {
@@ -193,13 +196,15 @@ static double run_seconds(const plan_point *point, const plan *p, const run_leng
 cudpo_status plan_memory(memory_forecast *m, bool *fits, const plan *p)
 {
     const cudpo_status status = memory_plan(m, p->t, true);
-    *fits = status == CUDPO_OK;
+    if (p->gpu->memory == 0) m->available = p->be.memory;
+    *fits = status == CUDPO_OK && m->bytes <= m->available;
     if (status != CUDPO_ENOMEM || m->bytes <= m->available) return status;
     cudpo_error_clear();
     return CUDPO_OK;
 }
 
-/* Rates and memory of each GPU, and a pack as large as a rank's is then.  Ranks of a CPU share what their machine has. */
+/* Rates and memory of each GPU, and a pack as large as a rank's is then.  Ranks of a CPU share what their machine has,
+ * of which they know nothing: their packs are as large as one's alone. */
 static cudpo_status open_point(plan_point *point, plan *p)
 {
     pack *of = &p->t->pass.pack;
@@ -207,7 +212,7 @@ static cudpo_status open_point(plan_point *point, plan *p)
     if (p->gpu->memory == 0) {
         const int64_t ranks = network_ranks(&point->net);
         const size_t share = p->machine / (size_t)ranks;
-        p->be.memory = share > p->program ? share - p->program : 1;
+        p->be.memory = share > p->program ? share - p->program : 0;
         rates_share(&point->rates, ranks);
     }
     CUDPO_TRY(plan_memory(&point->memory, &point->fits, p));
@@ -241,19 +246,72 @@ static cudpo_status look_at_steps(plan_point *point, const plan *p, int64_t exam
     return status;
 }
 
+/* Seconds of a forward pass with log-probs over the eval set, in packs of the run, on one GPU: of all, from the first ones. */
+static cudpo_status score_eval(double *seconds, const plan *p, const plan_point *point)
+{
+    const dataset *d = p->t->eval.data;
+    const int64_t all = dataset_count(d), n = least(all, MOST_SCORED);
+    *seconds = 0;
+    for (int64_t i = 0; i < n;) {
+        int64_t next[64];
+        cost c;
+        const int64_t more = least(64, n - i);
+        for (int64_t k = 0; k < more; k++)
+            next[k] = i + k;
+        i += trainer_fill(p->t, d, next, more);
+        CUDPO_TRY(score_pack(&c, p, point));
+        *seconds += cost_total(&c);
+    }
+    *seconds *= (double)all / (double)n;
+    return CUDPO_OK;
+}
+
+/* How often the eval set is gone through. */
+static int64_t evaluations(const cudpo_config *c, const run_length *run)
+{
+    const int64_t start = c->eval_on_start ? 1 : 0;
+    int64_t every = c->eval_steps > 0 ? c->eval_steps : c->logging_steps;
+    if (strcmp(c->eval_strategy, "no") == 0) return start;
+    if (strcmp(c->eval_strategy, "epoch") == 0) every = run->steps_per_epoch;
+    return start + (run->total_steps + every - 1) / every;
+}
+
+/* What is not a step: the reference's pass over all data, and evaluations. */
+static cudpo_status add_passes(plan_point *point, const plan *p, const run_length *run)
+{
+    const cudpo_trainer *t = p->t;
+    const double gpus = (double)point->net.gpus, count = (double)dataset_count(t->train.data);
+    const bool cached = t->rewards && p->config->precompute_ref_log_probs;
+    if (cached) point->precompute = point->reference / (double)point->taken * count / gpus;
+    if (t->eval.data != NULL) {
+        double seconds;
+        CUDPO_TRY(score_eval(&seconds, p, point));
+        seconds /= gpus;
+        point->evaluation = seconds * (double)evaluations(p->config, run) * (p->reference ? 2 : 1) *
+                            (double)trainer_eval_count(t) / (double)dataset_count(t->eval.data);
+        if (cached) point->precompute += seconds;
+    }
+    point->total = point->seconds + point->precompute + point->evaluation;
+    return CUDPO_OK;
+}
+
 /* In: p  its trainer stands for a rank of this run. */
 static cudpo_status fill_point(plan_point *point, plan *p, int64_t batch)
 {
     const run_length run = trainer_length(p->config, dataset_count(p->t->train.data), batch);
     CUDPO_TRY(open_point(point, p));
-    if (run.examples_per_epoch == 0) return CUDPO_OK; /* dropped: there is no such step */
+    if (run.examples_per_epoch == 0)
+        point->limit = LIMIT_DATA;
+    else if (p->config->zero_stage > 0 && !trainer_can_share(point->net.gpus))
+        point->limit = LIMIT_RANKS;
+    if (point->limit != LIMIT_NONE) return CUDPO_OK;
     point->steps = run.total_steps;
     point->taken = least(point->pairs, run.examples_per_epoch);
     CUDPO_TRY(look_at_steps(point, p, run.examples_per_epoch));
     point->step = cost_total(&point->slowest) + point->network.exposed + point->network.tax;
     point->seconds = run_seconds(point, p, &run);
     point->fill = point->tokens / (point->packs * (double)point->memory.limits.tokens);
-    return CUDPO_OK;
+    return add_passes(point, p, &run);
 }
 
 cudpo_status plan_step(plan_point *point, plan *p, int64_t batch, network net)
@@ -283,22 +341,6 @@ cudpo_status plan_steps_exactly(double seconds[], plan *p, int64_t first, int64_
         CUDPO_TRY(trainer_batch(p->t, &b, order, NULL, first + i));
         CUDPO_TRY(work_of(&w, p, &p->now, b.example, b.n));
         seconds[i] = cost_total(&w.cost) + update;
-    }
-    return CUDPO_OK;
-}
-
-cudpo_status plan_score(double *seconds, plan *p, const dataset *d, int64_t n)
-{
-    *seconds = 0;
-    for (int64_t i = 0; i < n;) {
-        int64_t next[64];
-        cost c;
-        const int64_t more = least(64, n - i);
-        for (int64_t k = 0; k < more; k++)
-            next[k] = i + k;
-        i += trainer_fill(p->t, d, next, more);
-        CUDPO_TRY(score_pack(&c, p, &p->now));
-        *seconds += cost_total(&c);
     }
     return CUDPO_OK;
 }

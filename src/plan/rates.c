@@ -185,10 +185,6 @@ static void gpu_rates(device_rates *r, const gpu_facts *gpu, const model_config 
         attention(r, gpu, column, to);
     memory_rates(r, gpu, to);
     if (fill(&r->launch, 2.5e-6)) say(to, "an op takes 2.5 us at least: an assumption");
-    say(to,
-        "layers of a streamed reference: %.0f GB/s from the host's memory: an assumption about "
-        "PCIe",
-        gpu->host * 1e-9);
     network_rates(r, gpu, to);
 }
 
@@ -200,6 +196,16 @@ void rates_assume(device_rates *r, const gpu_facts *gpu, const model_config *c, 
         cpu_rates(r, rates_column(c->head_dim), &to);
     else
         gpu_rates(r, gpu, c, type, &to);
+}
+
+void rates_assume_host(const gpu_facts *gpu, void (*name)(void *context, const char *assumption),
+                       void *context)
+{
+    const listener to = {name, context};
+    say(&to,
+        "layers of a streamed reference: %.0f GB/s from the host's memory: an assumption about "
+        "PCIe",
+        gpu->host * 1e-9);
 }
 
 void rates_share(device_rates *r, int64_t ranks)

@@ -58,6 +58,10 @@ int rates_column(int64_t head_dim);
 void rates_assume(device_rates *r, const gpu_facts *gpu, const model_config *c, dtype type,
                   void (*name)(void *context, const char *assumption), void *context);
 
+/** The assumption about what a streamed reference's layers come at, which is gpu->host: of a GPU, where some run has one. */
+void rates_assume_host(const gpu_facts *gpu, void (*name)(void *context, const char *assumption),
+                       void *context);
+
 /** What one of several ranks has of a machine whose cores, memory and NIC they share.  The bus stays: it is measured between
  *  ranks that share them. */
 void rates_share(device_rates *r, int64_t ranks);

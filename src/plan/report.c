@@ -128,47 +128,67 @@ static cudpo_status step(buffer *b, const plan *p)
     return buffer_printf(b,
                          "         %.0f %% in products and attention, the rest bound by memory or "
                          "launches%s\n",
-                         100 * (1 - s->slowest.memory / cost_total(&s->slowest)),
+                         100 * fmax(0, 1 - s->slowest.memory / cost_total(&s->slowest)),
                          s->net.gpus > 1 ? "; times are the slowest GPU's" : "");
 }
 
 static cudpo_status whole_run(buffer *b, const plan *p)
 {
     char text[NUMBER], more[NUMBER];
-    CUDPO_TRY(buffer_printf(b, "run time %s, %.4g %s-hours: steps %s", duration(text, p->total),
-                            p->total / 3600 * (double)plan_devices(p, &p->now.net),
+    CUDPO_TRY(buffer_printf(b, "run time %s, %.4g %s-hours: steps %s", duration(text, p->now.total),
+                            p->now.total / 3600 * (double)plan_devices(p, &p->now.net),
                             p->gpu->memory == 0 ? "machine" : "GPU",
                             duration(more, p->now.seconds)));
-    if (p->precompute > 0)
-        CUDPO_TRY(
-            buffer_printf(b, ", the reference's log-probs once %s", duration(text, p->precompute)));
-    if (p->evaluation > 0)
-        CUDPO_TRY(buffer_printf(b, ", evaluations %s", duration(text, p->evaluation)));
+    if (p->now.precompute > 0)
+        CUDPO_TRY(buffer_printf(b, ", the reference's log-probs once %s",
+                                duration(text, p->now.precompute)));
+    if (p->now.evaluation > 0)
+        CUDPO_TRY(buffer_printf(b, ", evaluations %s", duration(text, p->now.evaluation)));
     return buffer_printf(b, "; without tokenisation, checkpoints and start\n");
 }
 
-static cudpo_status cell(buffer *b, const plan *p, const plan_point *point)
+static cudpo_status cell(buffer *b, const plan_point *point)
 {
     char text[NUMBER], total[NUMBER];
-    const double machines = (double)plan_devices(p, &point->net);
-    const double all =
-        point->seconds + p->precompute * (double)plan_devices(p, &p->now.net) / machines;
     if (point->steps == 0)
         return buffer_printf(b, " | %9s %9s %6s %4s %s", "-", "-", "-", "-",
                              plan_limit_name(point->limit));
     return buffer_printf(b, " | %9s %9s %4.0f %% %4.2f %s", duration(text, point->step),
-                         duration(total, all), 100 * point->efficiency, point->imbalance,
+                         duration(total, point->total), 100 * point->efficiency, point->imbalance,
                          point->limit == LIMIT_NONE ? "-" : plan_limit_name(point->limit));
+}
+
+/* What is to be known of rows that have no run, and of those that have the same. */
+static cudpo_status notes(buffer *b, const plan *p)
+{
+    const plan_point *last = &p->growing[PLAN_SIZES - 1];
+    char n[NUMBER], m[NUMBER];
+    if (p->same[PLAN_SIZES - 1].limit == LIMIT_RANKS)
+        CUDPO_TRY(buffer_printf(b, "ranks: more than can share out moments, as zero_stage 1 does, "
+                                   "and train refuses them\n"));
+    if (last->limit == LIMIT_DATA)
+        return buffer_printf(b,
+                             "data: the data has %s examples, less than one batch, which "
+                             "dataloader_drop_last drops\n",
+                             grouped(n, dataset_count(p->t->train.data)));
+    while (last->steps == 0 && last > p->growing)
+        last--;
+    if (last->taken == last->pairs) return CUDPO_OK;
+    return buffer_printf(b,
+                         "the data has %s examples: steps of more than that (%s for %lld GPUs) "
+                         "take all of them\n",
+                         grouped(n, last->taken), grouped(m, last->pairs),
+                         (long long)last->net.gpus);
 }
 
 static cudpo_status table(buffer *b, const plan *p)
 {
-    char n[NUMBER], m[NUMBER];
     CUDPO_TRY(buffer_printf(b,
-                            "\nscaling, nodes of %lld; efficiency against one GPU; imbalance: "
-                            "most tokens of a GPU over the mean, dealt by tokens;\nlimit: batch "
-                            "(too few examples for each), network (all-reduce not hidden), "
-                            "memory%s\n",
+                            "\nscaling, nodes of %lld; run: with the reference's log-probs and "
+                            "evaluations, where run time has them;\nefficiency against one GPU; "
+                            "imbalance: most tokens of a GPU over the mean, dealt by "
+                            "tokens;\nlimit: batch (too few examples for each), network "
+                            "(all-reduce not hidden), memory%s\n",
                             (long long)p->node,
                             p->gpu->memory == 0 ? ", cores (ranks of a machine share them)" : ""));
     CUDPO_TRY(buffer_printf(b, "     | %-47s | %s\n", "as many examples a step as above",
@@ -178,26 +198,15 @@ static cudpo_status table(buffer *b, const plan *p)
     for (int i = 0; i < PLAN_SIZES; i++) {
         buffer line = {0};
         cudpo_status status = buffer_printf(&line, "%4lld", (long long)1 << i);
-        if (status == CUDPO_OK) status = cell(&line, p, &p->same[i]);
+        if (status == CUDPO_OK) status = cell(&line, &p->same[i]);
         while (status == CUDPO_OK && line.size < 52)
             status = buffer_append(&line, " ", 1);
-        if (status == CUDPO_OK) status = cell(&line, p, &p->growing[i]);
+        if (status == CUDPO_OK) status = cell(&line, &p->growing[i]);
         if (status == CUDPO_OK) status = buffer_printf(b, "%s\n", line.data);
         buffer_free(&line);
         CUDPO_TRY(status);
     }
-    const plan_point *last = &p->growing[PLAN_SIZES - 1];
-    if (last->steps == 0)
-        CUDPO_TRY(buffer_printf(b,
-                                "data: the data has %s examples, less than one batch, which "
-                                "dataloader_drop_last drops\n",
-                                grouped(n, dataset_count(p->t->train.data))));
-    else if (last->taken < last->pairs)
-        CUDPO_TRY(buffer_printf(b,
-                                "the data has %s examples: steps of more than that (%s for %d "
-                                "GPUs) take all of them\n",
-                                grouped(n, last->taken), grouped(m, last->pairs), PLAN_GPUS));
-    return CUDPO_OK;
+    return notes(b, p);
 }
 
 cudpo_status plan_text(buffer *b, const plan *p)

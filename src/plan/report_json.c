@@ -69,6 +69,7 @@ static cudpo_status point(buffer *b, const plan_point *s, size_t program)
     CUDPO_TRY(number(b, "steps", (double)s->steps));
     CUDPO_TRY(number(b, "step_seconds", s->step));
     CUDPO_TRY(number(b, "run_seconds", s->seconds));
+    CUDPO_TRY(number(b, "total_seconds", s->total));
     CUDPO_TRY(number(b, "examples_per_second", (double)s->taken * each));
     CUDPO_TRY(number(b, "tokens_per_second", s->tokens * each));
     CUDPO_TRY(number(b, "packs", s->packs));
@@ -144,10 +145,10 @@ cudpo_status plan_json(buffer *b, const plan *p)
     CUDPO_TRY(truth(b, "calibrated", p->calibrated));
     CUDPO_TRY(number(b, "parameters", (double)model_config_parameters(&p->t->model)));
     CUDPO_TRY(number(b, "examples", (double)dataset_count(p->t->train.data)));
-    CUDPO_TRY(number(b, "total_seconds", p->total));
-    CUDPO_TRY(number(b, "gpu_hours", p->total / 3600 * (double)plan_devices(p, &now->net)));
-    CUDPO_TRY(number(b, "precompute_seconds", p->precompute));
-    CUDPO_TRY(number(b, "evaluation_seconds", p->evaluation));
+    CUDPO_TRY(number(b, "total_seconds", now->total));
+    CUDPO_TRY(number(b, "gpu_hours", now->total / 3600 * (double)plan_devices(p, &now->net)));
+    CUDPO_TRY(number(b, "precompute_seconds", now->precompute));
+    CUDPO_TRY(number(b, "evaluation_seconds", now->evaluation));
     if (peak > 0)
         CUDPO_TRY(
             number(b, "useful_mfu", now->useful / now->step / (peak * (double)now->net.gpus)));

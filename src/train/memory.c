@@ -131,7 +131,8 @@ int64_t memory_remedies(memory_remedy out[MEMORY_REMEDIES], const cudpo_trainer 
     const pass_limits *limits = &m->limits;
     char tokens[24];
     int64_t n = 0;
-    if (p->moments > 0 && ranks_of(t) > 1 && t->config->zero_stage == 0)
+    const int64_t ranks = ranks_of(t);
+    if (p->moments > 0 && ranks > 1 && trainer_can_share(ranks) && t->config->zero_stage == 0)
         add_remedy(out, &n, "zero_stage", "1");
     snprintf(tokens, sizeof tokens, "%lld", (long long)limits->largest_group);
     if (limits->tokens > limits->largest_group) add_remedy(out, &n, "max_tokens_per_pack", tokens);

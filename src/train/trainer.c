@@ -281,16 +281,26 @@ static cudpo_status connect_ranks(cudpo_trainer *t)
     return CUDPO_OK;
 }
 
+bool trainer_can_share(int64_t ranks)
+{
+    return ranks <= CHECKPOINT_SHARDS;
+}
+
+static cudpo_status check_share(const cudpo_config *c, int64_t ranks)
+{
+    if (c->zero_stage == 0 || trainer_can_share(ranks)) return CUDPO_OK;
+    return cudpo_fail(CUDPO_ECONFIG, "zero_stage",
+                      "1 is for at most %d ranks, and these are %lld: set it to 0",
+                      CHECKPOINT_SHARDS, (long long)ranks);
+}
+
 static cudpo_status share_out(cudpo_trainer *t, bool train)
 {
     const cudpo_config *c = t->config;
     const placement *p = &t->ranks->place;
     t->zero = train && c->zero_stage == 1 && p->size > 1;
     if (!t->zero) return CUDPO_OK;
-    if (p->size > CHECKPOINT_SHARDS)
-        return cudpo_fail(CUDPO_ECONFIG, "zero_stage",
-                          "1 is for at most %d ranks, and these are %d: set it to 0",
-                          CHECKPOINT_SHARDS, (int)p->size);
+    CUDPO_TRY(check_share(c, p->size));
     t->share = communicator_share(model_config_parameters(&t->model), p->size, p->rank);
     return CUDPO_OK;
 }
@@ -355,7 +365,8 @@ cudpo_status trainer_prepare(cudpo_trainer **out, const cudpo_config *config, ba
     t->be = be;
     t->dry = true;
     t->batch_ranks = ranks;
-    const cudpo_status status = prepare(t, false, NULL);
+    cudpo_status status = check_share(config, ranks);
+    if (status == CUDPO_OK) status = prepare(t, false, NULL);
     if (status == CUDPO_OK)
         *out = t;
     else

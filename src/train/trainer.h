@@ -183,6 +183,9 @@ dataset_options trainer_data_options(const cudpo_config *c, loss_kind loss, int 
 CUDPO_MUST_USE cudpo_status trainer_prepare(cudpo_trainer **out, const cudpo_config *config,
                                             backend *be, int64_t ranks);
 
+/* Whether so many ranks can share out moments, as zero_stage 1 does: a checkpoint has a file of each. */
+bool trainer_can_share(int64_t ranks);
+
 /* How long a run is, as transformers counts; a step is gradient_accumulation_steps batches, the last of an epoch maybe fewer. */
 typedef struct run_length {
     int64_t total_steps, steps_per_epoch, batches_per_epoch;
