@@ -13,7 +13,7 @@
 /* In place of control.c: a company that fails when it is told to, and remembers what it was told. */
 struct control {
     atomic_bool lost;
-    int waits;        /* calls with a collective */
+    atomic_int waits; /* calls with a collective */
     int64_t sequence; /* of the last call */
 };
 
@@ -174,7 +174,7 @@ static void behind_a_failure_nothing_is_begun(void **state)
 static void *lose(void *argument)
 {
     record *r = argument;
-    while (atomic_load(&r->count) == 0)
+    while (atomic_load(&r->count) == 0 || atomic_load(&r->company->waits) == 0)
         sleep_ms(1);
     atomic_store(&r->company->lost, true);
     return NULL;
