@@ -18,7 +18,7 @@ static cudpo_status cpu_alloc(backend *be, void **out, size_t bytes)
     (void)be;
     CUDPO_REQUIRE(out != NULL);
     *out = NULL;
-    const bool fits = bytes <= PTRDIFF_MAX; /* no object is larger */
+    const bool fits = bytes <= PTRDIFF_MAX - ALIGNMENT; /* no object is larger */
     if (!fits || posix_memalign(out, ALIGNMENT, bytes > 0 ? bytes : 1) != 0)
         return cudpo_fail(CUDPO_ENOMEM, CUDPO_HERE, "no memory for %zu bytes", bytes);
     return CUDPO_OK;
