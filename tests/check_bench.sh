@@ -100,7 +100,7 @@ libraries=$(sed -n 's/^pkg_check_modules([A-Z0-9]* REQUIRED IMPORTED_TARGET \(.*
 for library in $libraries; do
     grep -q "[ ]$library:" "$sources/bench/gpu.sh" || fail "bench/gpu.sh does not look for $library"
     name=${library#lib} name=${name%-*}
-    sed -n '/^#/p' "$sources/bench/gpu.sh" | grep -qi "$name" || fail "the head of bench/gpu.sh does not name $library"
+    grep -qi "^#.*$name" "$sources/bench/gpu.sh" || fail "the head of bench/gpu.sh does not name $library"
 done
 
 # Killed within the second stage, by a signal that can be seen coming and by one that can't.

@@ -5,7 +5,7 @@
 set -euo pipefail
 tool=$1 program=$2
 command -v compute-sanitizer >/dev/null || { echo "skipped: no compute-sanitizer here"; exit 77; }
-nvidia-smi -L 2>/dev/null | grep -q '^GPU 0' || { echo "skipped: no GPU here"; exit 77; }
+grep -q '^GPU 0' <<<"$(nvidia-smi -L 2>/dev/null)" || { echo "skipped: no GPU here"; exit 77; }
 check() { compute-sanitizer --tool "$tool" --error-exitcode 9 "$program" "$@"; }
 if [ $# -lt 3 ]; then
     check
